@@ -1,0 +1,7 @@
+"""Data to learn from: the embedded digits, and loaders of larger sets."""
+
+from fnn.datasets.dataset import Dataset
+from fnn.datasets.digits import digits
+from fnn.datasets.idx import fashion_mnist, read_idx
+
+__all__ = ["Dataset", "digits", "fashion_mnist", "read_idx"]

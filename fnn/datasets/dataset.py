@@ -1,0 +1,17 @@
+"""What a data set is here: images and labels, in a part to learn from and a part to test on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Dataset(NamedTuple):
+    """Images (n, H, W) uint8 and labels (n,) int32, to train on and to test on.
+
+    It unpacks as ``(x, y), (test_x, test_y)``.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]

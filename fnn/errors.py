@@ -1,0 +1,51 @@
+"""One form for every complaint: expected, got, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+
+class InputError(ValueError):
+    """Input that breaks a contract: says who found it, what was expected, what came, the remedy.
+
+    Inside a model the message ends with the path of the layer, the same path that its parameters
+    have: ``(at layer 'hidden/0')``.
+    """
+
+    def __init__(self, where: str, expected: str, got: str, remedy: str):
+        super().__init__(where, expected, got, remedy)
+        self.path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where, expected, got, remedy = self.args
+        path = "/".join(name for name in self.path if name)
+        location = f" (at layer '{path}')" if path else ""
+        return f"fnn.{where}: expected {expected}, got {got}; {remedy}{location}"
+
+
+@contextmanager
+def at(name: str) -> Iterator[None]:
+    """Run one child of a combinator: an error inside learns the child's name on its way out."""
+    try:
+        with jax.named_scope(name or "layer"):
+            yield
+    except InputError as error:
+        error.path = (name, *error.path)
+        raise
+
+
+def describe(value: Any) -> str:
+    """Say what an argument is, in the words of an error message.
+
+    >>> import numpy as np
+    >>> describe(np.zeros((3, 5), "uint8")), describe(0.5), describe("tanh")
+    ('uint8 of shape (3, 5)', '0.5', "'tanh'")
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."

@@ -1,0 +1,1 @@
+"""Gradients: the objective, the checker, the comparison."""

@@ -1,0 +1,303 @@
+"""Activations: the non-linearity of a neuron, and its slope.
+
+All act on each number by itself, but `softmax` and `log_softmax`, which act along an axis. x, y, dy
+and dx have one shape, (...). Where the slope can be had from y, y is what forward saves: the next
+layer saves it too, so it costs no memory. Every activation raises `fnn.InputError` for an x of
+integers. Kinks are decided here, and tested: where an activation has no derivative, the formula
+below says which number stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.errors import InputError, describe
+from fnn.layer import Layer, check_floating, stateless
+from fnn.origin import constructor
+
+
+def _activation(
+    name: str, forward: Callable[[Any], tuple[Any, Any]], backward: Callable[[Any, Any], Any]
+) -> Layer:
+    """Lift ``forward(x) -> y, residuals`` and ``backward(residuals, dy) -> dx`` to a layer."""
+
+    def checked(params: Any, x: Any) -> tuple[Any, Any]:
+        del params
+        check_floating(name, x)
+        return forward(x)
+
+    return stateless(lambda key, x: (), checked, lambda params, r, dy: ((), backward(r, dy)))
+
+
+def _from_output(name: str, function: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Layer:
+    """Make an activation from its function and the slope as a function of the output y."""
+
+    def forward(x: Any) -> tuple[Any, Any]:
+        y = function(x)
+        return y, y
+
+    return _activation(name, forward, lambda y, dy: dy * slope(y))
+
+
+def _from_input(name: str, function: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Layer:
+    """Make an activation from its function and the slope as a function of the input x."""
+    return _activation(name, lambda x: (function(x), x), lambda x, dy: dy * slope(x))
+
+
+@constructor
+def identity() -> Layer:
+    """Pass the input on.
+
+    Forward ``y = x``; backward ``dx = dy``.
+
+    >>> import jax.numpy as jnp
+    >>> identity().apply((), (), jnp.array([-2.0, 3.0]))[0]
+    Array([-2.,  3.], dtype=float32)
+    """
+    return stateless(lambda key, x: (), lambda params, x: (x, ()), lambda params, r, dy: ((), dy))
+
+
+@constructor
+def sign() -> Layer:
+    """Fire or not: the activation of the first artificial neurons.
+
+    Forward ``y = sign(x)``, which is -1, 0 or 1; backward ``dx = 0``. The derivative is zero almost
+    everywhere (and set to zero at x = 0), so nothing in front of a `sign` ever learns: use
+    `straight_through_sign` to train through it. Source: Rosenblatt 1958, doi:10.1037/h0042519.
+
+    >>> import jax.numpy as jnp
+    >>> sign().apply((), (), jnp.array([-2.0, 0.0, 3.0]))[0]
+    Array([-1.,  0.,  1.], dtype=float32)
+    """
+    return _activation("sign", lambda x: (jnp.sign(x), ()), lambda _, dy: jnp.zeros_like(dy))
+
+
+@constructor
+def straight_through_sign() -> Layer:
+    """Sign forwards, a clipped identity backwards: a rule that is no derivative, and is useful.
+
+    Forward ``y = sign(x)``; backward ``dx = dy where |x| <= 1, else 0``, the straight-through
+    estimator. Autodiff of `apply` gives the same, since `apply` is written
+    ``sign(x) + c(x) - stop_gradient(c(x))`` with ``c(x) = x where |x| <= 1``. Saved: x.
+
+    Source: Bengio, Leonard and Courville 2013, arXiv:1308.3432, section 3.1; the clipping from
+    Hubara et al. 2016, arXiv:1602.02830, eq. 4.
+
+    >>> import jax.numpy as jnp
+    >>> layer = straight_through_sign()
+    >>> y, state, residuals = layer.forward((), (), jnp.array([-2.0, 0.5]))
+    >>> y, layer.backward((), residuals, jnp.array([7.0, 7.0]))[1]
+    (Array([-1.,  1.], dtype=float32), Array([0., 7.], dtype=float32))
+    """
+
+    def forward(x: Any) -> tuple[Any, Any]:
+        clipped = jnp.where(jnp.abs(x) <= 1, x, 0)
+        return jax.lax.stop_gradient(jnp.sign(x)) + (clipped - jax.lax.stop_gradient(clipped)), x
+
+    return _activation(
+        "straight_through_sign", forward, lambda x, dy: jnp.where(jnp.abs(x) <= 1, dy, 0)
+    )
+
+
+@constructor
+def sigmoid() -> Layer:
+    """Squash to (0, 1): the probability of firing.
+
+    Forward ``y = 1 / (1 + exp(-x))``; backward ``dx = dy y (1 - y)``, at most dy / 4: in a deep
+    stack the gradient vanishes. Saved: y. Past x = 17 in float32 (37 in float64) y rounds to 1 and
+    the slope to 0, as it does in `jax.grad`.
+
+    >>> import jax.numpy as jnp
+    >>> sigmoid().apply((), (), jnp.array([0.0]))[0]
+    Array([0.5], dtype=float32)
+    """
+    return _from_output("sigmoid", jax.nn.sigmoid, lambda y: y * (1 - y))
+
+
+@constructor
+def tanh() -> Layer:
+    """Squash to (-1, 1).
+
+    Forward ``y = tanh(x)``; backward ``dx = dy (1 - y) (1 + y)``. Saved: y. Past \\|x\\| = 9 in
+    float32 (19 in float64) y rounds to 1 and the slope to 0, as it does in `jax.grad`.
+
+    >>> import jax.numpy as jnp
+    >>> tanh().apply((), (), jnp.array([0.0]))[0]
+    Array([0.], dtype=float32)
+    """
+    return _from_output("tanh", jnp.tanh, lambda y: (1 - y) * (1 + y))
+
+
+@constructor
+def relu() -> Layer:
+    """Keep what is positive.
+
+    Forward ``y = max(x, 0)``; backward ``dx = dy where x > 0, else 0``; at the kink the slope is 0.
+    Saved: y, since ``y > 0`` just where ``x > 0``.
+
+    >>> import jax.numpy as jnp
+    >>> relu().apply((), (), jnp.array([-2.0, 3.0]))[0]
+    Array([0., 3.], dtype=float32)
+    """
+
+    def forward(x: Any) -> tuple[Any, Any]:
+        y = jax.nn.relu(x)
+        return y, y
+
+    return _activation("relu", forward, lambda y, dy: jnp.where(y > 0, dy, 0))
+
+
+@constructor
+def leaky_relu(slope: float = 0.01) -> Layer:
+    """Keep what is positive, and a little of what is not.
+
+    Forward ``y = x where x > 0, else slope x``; backward ``dx = dy where x > 0, else slope dy``; at
+    the kink the slope is `slope`. Saved: y, which has the sign of x.
+
+    Raises `fnn.InputError` for a negative `slope`. Source: Maas, Hannun and Ng 2013, section 2.
+
+    >>> import jax.numpy as jnp
+    >>> leaky_relu(0.5).apply((), (), jnp.array([-2.0, 3.0]))[0]
+    Array([-1.,  3.], dtype=float32)
+    """
+    _check_positive("leaky_relu", "slope", slope, zero=True)
+
+    def bend(x: Any) -> Any:
+        return jnp.where(x > 0, x, slope * x)
+
+    return _from_output("leaky_relu", bend, lambda y: jnp.where(y > 0, 1, slope).astype(y.dtype))
+
+
+@constructor
+def elu(alpha: float = 1.0) -> Layer:
+    """Keep what is positive, and bend the rest towards ``-alpha``.
+
+    Forward ``y = x where x > 0, else alpha (exp(x) - 1)``; backward ``dx = dy where x > 0, else
+    dy (y + alpha)``; at the kink the slope is `alpha`. Saved: y.
+
+    Raises `fnn.InputError` for an `alpha` that is not positive. Source: Clevert, Unterthiner and
+    Hochreiter 2015, arXiv:1511.07289, eq. 15.
+
+    >>> import jax.numpy as jnp
+    >>> elu().apply((), (), jnp.array([-100.0, 3.0]))[0]
+    Array([-1.,  3.], dtype=float32)
+    """
+    _check_positive("elu", "alpha", alpha)
+    return _from_output(
+        "elu", lambda x: jax.nn.elu(x, alpha), lambda y: jnp.where(y > 0, 1, y + alpha)
+    )
+
+
+@constructor
+def gelu(approximate: bool = False) -> Layer:
+    """Weigh the input by the probability that a normal variable lies below it.
+
+    Forward ``y = x P(x)``, P the distribution function of the normal and p its density; backward
+    ``dx = dy (P(x) + x p(x))``. With `approximate`, ``P(x) = (1 + tanh(u)) / 2`` with
+    ``u = sqrt(2 / pi) (x + 0.044715 x^3)``, and ``p(x) = (1 - tanh(u)^2) u'(x) / 2``. Saved: x.
+
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+
+    >>> import jax.numpy as jnp
+    >>> gelu().apply((), (), jnp.array([0.0, 10.0]))[0]
+    Array([ 0., 10.], dtype=float32)
+    """
+
+    def slope(x: Any) -> Any:
+        if not approximate:
+            density = jnp.exp(-x * x / 2) * (2 * jnp.pi) ** -0.5
+            return jax.scipy.special.ndtr(x) + x * density
+        root = (2 / jnp.pi) ** 0.5
+        t = jnp.tanh(root * (x + 0.044715 * x**3))
+        du = root * (1 + 3 * 0.044715 * x**2)
+        return (1 + t) / 2 + x * (1 - t) * (1 + t) * du / 2
+
+    return _from_input("gelu", lambda x: jax.nn.gelu(x, approximate), slope)
+
+
+@constructor
+def silu() -> Layer:
+    """Weigh the input by its own sigmoid; also called swish.
+
+    Forward ``y = x s`` with ``s = sigmoid(x)``; backward ``dx = dy s (1 + x (1 - s))``. Saved: x.
+    Source: Elfwing, Uchibe and Doya 2017, arXiv:1702.03118, eqs. 5 and 6.
+
+    >>> import jax.numpy as jnp
+    >>> silu().apply((), (), jnp.array([0.0]))[0]
+    Array([0.], dtype=float32)
+    """
+
+    def slope(x: Any) -> Any:
+        # sigmoid(-x) instead of 1 - s, which would lose every digit where s is close to 1.
+        return jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x))
+
+    return _from_input("silu", jax.nn.silu, slope)
+
+
+@constructor
+def softplus() -> Layer:
+    """Be a smooth relu.
+
+    Forward ``y = log(1 + exp(x))``; backward ``dx = dy (1 - exp(-y))``, which is
+    ``dy sigmoid(x)``. Saved: y. Source: Dugas et al. 2000, NIPS 13, section 3.
+
+    >>> import jax.numpy as jnp
+    >>> softplus().apply((), (), jnp.array([0.0]))[0]
+    Array([0.6931472], dtype=float32)
+    """
+    return _from_output("softplus", jax.nn.softplus, lambda y: -jnp.expm1(-y))
+
+
+@constructor
+def softmax(axis: int = -1) -> Layer:
+    """Turn scores into probabilities: positive, and of sum 1 along an axis.
+
+    Forward ``y_k = exp(x_k) / sum_j exp(x_j)``; backward ``dx_k = y_k (dy_k - sum_j dy_j y_j)``,
+    the whole Jacobian, not the shortcut that holds in front of a cross-entropy (for that one train
+    on scores with `fnn.losses.cross_entropy`). Saved: y. Source: Bridle 1990, section 3.
+
+    >>> import jax.numpy as jnp
+    >>> softmax().apply((), (), jnp.array([0.0, 0.0]))[0]
+    Array([0.5, 0.5], dtype=float32)
+    """
+
+    def forward(x: Any) -> tuple[Any, Any]:
+        y = jax.nn.softmax(x, axis)
+        return y, y
+
+    def backward(y: Any, dy: Any) -> Any:
+        return y * (dy - (dy * y).sum(axis, keepdims=True))
+
+    return _activation("softmax", forward, backward)
+
+
+@constructor
+def log_softmax(axis: int = -1) -> Layer:
+    """Turn scores into log-probabilities, without the overflow of ``log(softmax(x))``.
+
+    Forward ``y_k = x_k - log(sum_j exp(x_j))``; backward ``dx_k = dy_k - exp(y_k) sum_j dy_j``.
+    Saved: y.
+
+    >>> import jax.numpy as jnp
+    >>> log_softmax().apply((), (), jnp.array([0.0, 1000.0]))[0]
+    Array([-1000.,     0.], dtype=float32)
+    """
+
+    def forward(x: Any) -> tuple[Any, Any]:
+        y = jax.nn.log_softmax(x, axis)
+        return y, y
+
+    def backward(y: Any, dy: Any) -> Any:
+        return dy - jnp.exp(y) * dy.sum(axis, keepdims=True)
+
+    return _activation("log_softmax", forward, backward)
+
+
+def _check_positive(where: str, name: str, value: float, zero: bool = False) -> None:
+    if not (value >= 0 if zero else value > 0):
+        bound = "0 or more" if zero else "more than 0"
+        raise InputError(where, f"{name} of {bound}", describe(value), "its sign tells y's branch")

@@ -1,0 +1,73 @@
+"""The dense layer: every output is a weighted sum of all inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.errors import InputError, describe
+from fnn.layer import Array, Layer, PyTree, check_floating, stateless
+from fnn.origin import constructor
+
+lecun_normal = jax.nn.initializers.lecun_normal()
+
+
+@constructor
+def dense(
+    width: int, *, bias: bool = True, initializer: jax.nn.initializers.Initializer = lecun_normal
+) -> Layer:
+    """Matrix product with a weight, plus a bias: `width` neurons side by side.
+
+    Forward ``y[..., o] = sum_i x[..., i] weight[i, o] + bias[o]``; with dy the cotangent of y,
+    backward ``dweight[i, o] = sum_... x[..., i] dy[..., o]``, ``dbias[o] = sum_... dy[..., o]``,
+    ``dx[..., i] = sum_o dy[..., o] weight[i, o]``.
+
+    x is (..., I) with any leading axes, weight (I, O) drawn by `initializer` (one of
+    `jax.nn.initializers`), bias (O,) starting at zero, y (..., O), O being `width`. Saved: x.
+
+    Raises `fnn.InputError` for a width below 1, and for an x of another last axis or of integers.
+    Source: Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0, eqs. 1, 6 and 7.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = dense(2)
+    >>> params = {"weight": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "bias": jnp.array([0.5, 0.0])}
+    >>> y, state, residuals = layer.forward(params, (), jnp.array([1.0, 1.0]))
+    >>> y
+    Array([4.5, 6. ], dtype=float32)
+    >>> dparams, dx = layer.backward(params, residuals, jnp.array([1.0, 0.0]))
+    >>> dx
+    Array([1., 3.], dtype=float32)
+    """
+    if not isinstance(width, int) or width < 1:
+        raise InputError("dense", "a width of 1 or more", describe(width), "pass a positive int")
+
+    def init(key: Array, x: Any) -> PyTree:
+        check_floating("dense", x)
+        if not x.shape:
+            raise InputError("dense", "x of shape (..., I)", describe(x), "give x a last axis")
+        weight = initializer(key, (x.shape[-1], width), x.dtype)
+        return {"weight": weight} | ({"bias": jnp.zeros(width, x.dtype)} if bias else {})
+
+    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+        check_floating("dense", x)
+        inputs = params["weight"].shape[0]
+        if x.shape[-1:] != (inputs,):
+            raise InputError(
+                "dense",
+                f"x of shape (..., {inputs})",
+                str(tuple(x.shape)),
+                f"reshape x, or initialise the layer for {(x.shape or (0,))[-1]} inputs",
+            )
+        y = x @ params["weight"]
+        return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,)) if bias else y, x
+
+    def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
+        leading = tuple(range(x.ndim - 1))
+        dparams = {"weight": jnp.tensordot(x, dy, (leading, leading))}
+        if bias:
+            dparams["bias"] = dy.sum(leading)
+        return dparams, dy @ params["weight"].T
+
+    return stateless(init, forward, backward)

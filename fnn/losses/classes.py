@@ -1,0 +1,160 @@
+"""Losses of classes: a prediction (..., K) and a label (...) or a distribution (..., K)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.errors import InputError, describe
+from fnn.layer import Array, PyTree, check_floating, shape_witness
+from fnn.losses.loss import Loss, check_numbers, check_signs, check_values, from_forward
+from fnn.origin import constructor
+
+
+@constructor
+def zero_one() -> Loss:
+    """1 for a wrong answer, 0 for a right one: what one would like to minimise, and cannot.
+
+    Forward, for a prediction (..., K) and integer labels (...): ``v = 1 where
+    argmax_k y_k != t``; for a prediction and labels -1 and +1 of one shape (B, ...):
+    ``v_b = sum_o 1 where t_bo y_bo <= 0``. Backward ``dy = 0``: the derivative is zero almost
+    everywhere, so no gradient descends on this loss; use it as a metric.
+
+    Raises `fnn.InputError` for labels that fit neither.
+
+    >>> import jax.numpy as jnp
+    >>> zero_one().apply(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1]))
+    Array([0., 1.], dtype=float32)
+    """
+
+    def check(prediction: Any, target: Any) -> None:
+        if prediction.ndim == jnp.ndim(target):
+            check_numbers("losses.zero_one", prediction, target)
+            check_signs("losses.zero_one", target)
+        else:
+            _check_classes("losses.zero_one", prediction, target)
+
+    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
+        check(prediction, target)
+        if prediction.ndim == jnp.ndim(target):
+            wrong = (prediction * jnp.asarray(target, prediction.dtype) <= 0)
+            values = wrong.astype(prediction.dtype).sum(tuple(range(1, prediction.ndim)))
+        else:
+            values = (prediction.argmax(-1) != target).astype(prediction.dtype)
+        return values, shape_witness(prediction)
+
+    def backward(witness: PyTree, dvalues: Any, /) -> Any:
+        del dvalues
+        return jnp.zeros(witness.shape[1:], witness.dtype)
+
+    return from_forward(forward, backward, check)
+
+
+@constructor
+def nll() -> Loss:
+    """Negative log-likelihood of log-probabilities, as `fnn.log_softmax` gives them.
+
+    Forward ``v = -sum_k t_k y_k``, for an integer label ``-y_t``; backward ``dy_k = -t_k dv``.
+    y (..., K), t (...) or (..., K), v (...). Saved: t.
+
+    Raises `fnn.InputError` as `cross_entropy` does.
+
+    >>> import jax.numpy as jnp
+    >>> nll().apply(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([0])).round(4)
+    Array([1.3863], dtype=float32)
+    """
+
+    def check(prediction: Any, target: Any) -> None:
+        _check_classes("losses.nll", prediction, target)
+
+    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
+        check(prediction, target)
+        return -_expected(prediction, target), (jnp.asarray(target), shape_witness(prediction))
+
+    def backward(residuals: PyTree, dvalues: Any, /) -> Any:
+        target, witness = residuals
+        return -_distribution(target, witness.shape[-1], witness.dtype) * dvalues[..., None]
+
+    return from_forward(forward, backward, check)
+
+
+@constructor
+def cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    """Cross-entropy of logits: softmax and negative log-likelihood in one.
+
+    Forward ``v = -sum_k s_k log_softmax(y)_k`` with ``s = (1 - a) t + a / K``, a being
+    `label_smoothing` and t the one-hot label or the distribution given; backward
+    ``dy_k = (softmax(y)_k sum_j s_j - s_k) dv``. y (..., K), t (...) integers in 0..K-1 or (..., K)
+    floats, v (...). Saved: the slope.
+
+    Raises `fnn.InputError` for labels out of range or of a floating type, for a target that is
+    neither (...) nor (..., K), and for an `a` outside [0, 1). Source for a: Szegedy et al. 2015,
+    arXiv:1512.00567, section 7.
+
+    >>> import jax.numpy as jnp
+    >>> loss = cross_entropy()
+    >>> values, slope = loss.forward(jnp.zeros((1, 2)), jnp.array([1]))
+    >>> values, loss.backward(slope, jnp.ones(1))
+    (Array([0.6931472], dtype=float32), Array([[ 0.5, -0.5]], dtype=float32))
+    """
+    if not 0 <= label_smoothing < 1:
+        raise InputError(
+            "losses.cross_entropy", "a label_smoothing in [0, 1)", describe(label_smoothing),
+            "pass the share of the label to spread, such as 0.1",
+        )
+
+    def check(prediction: Any, target: Any) -> None:
+        _check_classes("losses.cross_entropy", prediction, target)
+
+    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
+        check(prediction, target)
+        log_probability = jax.nn.log_softmax(prediction, -1)
+        values = -_expected(log_probability, target)
+        share = _distribution(target, prediction.shape[-1], prediction.dtype)
+        if label_smoothing:
+            values = (1 - label_smoothing) * values - label_smoothing * log_probability.mean(-1)
+            share = (1 - label_smoothing) * share + label_smoothing / prediction.shape[-1]
+        return values, jnp.exp(log_probability) * share.sum(-1, keepdims=True) - share
+
+    def backward(slope: PyTree, dvalues: Any, /) -> Any:
+        return slope * dvalues[..., None]
+
+    return from_forward(forward, backward, check)
+
+
+def _expected(values: Array, target: Any) -> Array:
+    """Return ``sum_k t_k values_k``, for an integer label ``values_t``, NaN out of range."""
+    target = jnp.asarray(target)
+    if target.ndim == values.ndim:
+        return (target.astype(values.dtype) * values).sum(-1)
+    # take_along_axis fills with NaN beyond the end, and would count a negative label from it.
+    label = jnp.where(target < 0, values.shape[-1], target)
+    return jnp.take_along_axis(values, label[..., None], -1, mode="fill")[..., 0]
+
+
+def _distribution(target: Any, classes: int, dtype: Any) -> Array:
+    target = jnp.asarray(target)
+    if jnp.issubdtype(target.dtype, jnp.integer):
+        return jax.nn.one_hot(target, classes, dtype=dtype)
+    return target.astype(dtype)
+
+
+def _check_classes(where: str, prediction: Any, target: Any) -> None:
+    check_floating(where, prediction)
+    shape, dtype = tuple(prediction.shape), jnp.asarray(target).dtype
+    classes = shape[-1] if shape else 0
+    if jnp.shape(target) == shape and shape and jnp.issubdtype(dtype, jnp.floating):
+        return
+    if jnp.shape(target) != shape[:-1] or not shape or not jnp.issubdtype(dtype, jnp.integer):
+        raise InputError(
+            where,
+            f"integer labels of shape {shape[:-1]} or distributions of shape {shape}",
+            f"a target {describe(jnp.asarray(target))}",
+            "convert labels with target.astype('int32'), and give one to each row of logits",
+        )
+    check_values(
+        where, target, lambda t: (t < 0) | (t >= classes), f"labels in 0..{classes - 1}",
+        "widen the last layer, or count the labels from 0",
+    )

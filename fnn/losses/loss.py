@@ -1,0 +1,113 @@
+"""The contract of a loss, the mean over examples, and the checks that losses share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.errors import InputError
+from fnn.layer import Array, PyTree, check_floating
+from fnn.origin import Made
+
+
+class LossApply(Protocol):
+    """``(prediction, target) -> values``."""
+
+    def __call__(self, prediction: Any, target: Any, /) -> Array: ...
+
+
+class LossForward(Protocol):
+    """``(prediction, target) -> values, residuals``."""
+
+    def __call__(self, prediction: Any, target: Any, /) -> tuple[Array, PyTree]: ...
+
+
+class LossBackward(Protocol):
+    """``(residuals, dvalues) -> dprediction``."""
+
+    def __call__(self, residuals: PyTree, dvalues: Any, /) -> Any: ...
+
+
+class LossCheck(Protocol):
+    """``(prediction, target) -> None``, or raises `fnn.InputError`; shapes of prediction do."""
+
+    def __call__(self, prediction: Any, target: Any, /) -> None: ...
+
+
+class _Functions(NamedTuple):
+    apply: LossApply
+    forward: LossForward
+    backward: LossBackward
+    check: LossCheck
+
+
+class Loss(Made, _Functions):
+    """Four pure functions, ``(apply, forward, backward, check)``; see the module's docstring."""
+
+
+def mean(values: Any, weights: Any = None) -> tuple[Array, Array]:
+    """Average over examples, weighted if asked, and give the derivative beside it.
+
+    Forward ``sum_b w_b v_b / sum_b w_b``; derivative ``w_b / sum_b w_b``. A mask is a weight of 0
+    or 1. values and weights have one shape. When all weights are zero the mean is NaN.
+
+    Raises `fnn.InputError` for weights of another shape.
+
+    >>> import jax.numpy as jnp
+    >>> mean(jnp.array([1.0, 5.0]), jnp.array([1.0, 3.0]))
+    (Array(4., dtype=float32), Array([0.25, 0.75], dtype=float32))
+    """
+    if weights is None:
+        return values.mean(), jnp.full(values.shape, 1 / values.size, values.dtype)
+    if jnp.shape(weights) != values.shape:
+        raise InputError(
+            "losses.mean",
+            f"weights of shape {values.shape}, one for each value",
+            str(jnp.shape(weights)),
+            "reshape the weights",
+        )
+    share = jnp.asarray(weights, values.dtype)
+    share = share / share.sum()
+    return (share * values).sum(), share
+
+
+def from_forward(forward: LossForward, backward: LossBackward, check: LossCheck) -> Loss:
+    """Make the loss whose `apply` is `forward` without the residuals."""
+    return Loss(lambda prediction, target: forward(prediction, target)[0], forward, backward, check)
+
+
+def check_numbers(where: str, prediction: Any, target: Any) -> None:
+    """Raise unless prediction and target are numbers of one shape (B, ...)."""
+    check_floating(where, prediction)
+    if prediction.ndim < 1 or prediction.shape != jnp.shape(target):
+        raise InputError(
+            where,
+            f"prediction and target of one shape (B, ...), here {tuple(prediction.shape)}",
+            f"a target of shape {jnp.shape(target)}",
+            "reshape the target, as in target[:, None] for one output",
+        )
+
+
+def check_signs(where: str, target: Any) -> None:
+    """Raise unless the labels, where known, are -1 and +1."""
+    check_values(
+        where, target, lambda t: (t != 1) & (t != -1), "labels -1 and +1",
+        "map labels 0 and 1 with 2 * label - 1",
+    )
+
+
+def check_values(
+    where: str, target: Any, wrong: Callable[[Any], Any], expected: str, remedy: str
+) -> None:
+    """Raise for the first wrong value of a target whose values are known: not so under jit."""
+    if isinstance(target, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return
+    known = np.atleast_1d(np.asarray(target))
+    found = np.argwhere(wrong(known))
+    if len(found):
+        place = ", ".join(map(str, found[0]))
+        raise InputError(where, expected, f"{known[tuple(found[0])]} at target[{place}]", remedy)

@@ -1,0 +1,236 @@
+"""Training: many steps in one dispatch, on data that lives on the device."""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.errors import InputError, describe
+from fnn.gradient.objective import Gradient, unpack
+from fnn.layer import Array, Key, Layer, PyTree
+from fnn.losses import Loss
+from fnn.optim.noise import check_key
+from fnn.optim.rule import UpdateRule
+from fnn.train.data import check_batch_size, check_data, length
+from fnn.train.evaluate import Metrics, run_evaluation
+from fnn.train.progress import Progress, Report, progress_bar
+from fnn.train.step import TrainState, init_train_state, train_step
+
+# The order of the examples is drawn from a key that no step uses: steps count up from 0.
+_ORDER = 0xFFFFFFFF
+_DISPATCH_SECONDS = 0.1
+
+
+class History(NamedTuple):
+    """What happened in training, as plain numpy arrays.
+
+    `loss` (steps,) the loss of every batch before its update; `epoch_loss` (epochs,) its mean over
+    the examples of an epoch; `validation` (epochs,) arrays by name: ``loss`` and the metrics, after
+    every epoch; `compile_seconds` and `run_seconds` what it took.
+    """
+
+    loss: np.ndarray
+    epoch_loss: np.ndarray
+    validation: dict[str, np.ndarray]
+    compile_seconds: float
+    run_seconds: float
+
+
+def fit(
+    model: Layer,
+    loss: Loss,
+    rule: UpdateRule,
+    data: Any,
+    *,
+    epochs: int,
+    batch_size: int,
+    key: Key = None,
+    gradient: Gradient = "manual",
+    validation: Any = None,
+    metrics: Metrics | None = None,
+    progress: bool | Progress = False,
+    start: TrainState | None = None,
+) -> tuple[TrainState, History]:
+    """Train a model and return what it became, with the history.
+
+    Every epoch goes through all examples in a new order drawn from the key, `batch_size` at a time
+    and the ragged rest as a smaller last batch: 1 is stochastic, ``len(x)`` full-batch gradient
+    descent. A loop of `train_step` runs compiled, many steps in one dispatch, with the data and the
+    training state on the device. The same key gives the same bits, whatever `progress` does; and a
+    second call with equal model, loss, rule and shapes does not compile again.
+
+    - `data` and `validation`: ``(x, target)`` or ``(x, target, weights)``, n examples each.
+    - `epochs`: 0 or more; `key`: for the parameters, the order and the layers' randomness.
+    - `gradient`: ``"manual"``, ``"auto"`` or ``"numeric"``, see `fnn.value_and_grad`.
+    - `metrics`: functions ``(prediction, target) -> values`` by name, for the validation data.
+    - `progress`: True for a bar in the terminal, or a function ``(step, steps, loss)``.
+    - `start`: a `TrainState` to go on from, in place of `key`: two epochs and then three are the
+      same as five.
+
+    Raises `fnn.InputError` for epochs below 0, a batch size outside 1..n, data that is empty, of
+    differing lengths, not finite, or that fits neither model nor loss; all before it compiles.
+    Warns when the loss stops being finite.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> x = jnp.linspace(-1, 1, 64)[:, None]
+    >>> train_state, history = fit(
+    ...     fnn.dense(1), fnn.losses.squared_error(), fnn.optim.sgd(0.1), (x, 2 * x + 1),
+    ...     epochs=20, batch_size=16, key=jax.random.key(0),
+    ... )
+    >>> train_state.params["weight"].round(2), history.loss.shape
+    (Array([[2.]], dtype=float32), (80,))
+    """
+    if not isinstance(epochs, int) or epochs < 0:
+        raise InputError("fit", "epochs of 0 or more", describe(epochs), "pass an int")
+    examples = length("fit", unpack(data)[0])
+    check_batch_size("fit", batch_size, examples)
+    train_step(model, loss, rule, gradient)  # for its checks, before anything is computed
+    train_state = _start(model, rule, unpack(data)[0], batch_size, key, start)
+    weights = train_state.params, train_state.state
+    data = check_data("fit", model, loss, *weights, data)
+    if validation is not None:
+        validation = check_data("fit", model, loss, *weights, validation)
+
+    began = time.perf_counter()
+    full, rest = divmod(examples, batch_size)
+    run = functools.partial(_run, model, loss, rule, gradient)
+    order = functools.partial(_order, examples=examples)
+    # Running no step compiles the program, and leaves the time of compilation by itself.
+    shapes = [(full, batch_size)] + ([(1, rest)] if rest else [])
+    first_order = order(train_state.key, 0)
+    for shape in shapes:
+        train_state, _ = run(
+            train_state, data, first_order[: shape[0] * shape[1]].reshape(shape),
+            jnp.zeros(shape[0]), 0, 0,
+        )
+    evaluation = functools.partial(
+        run_evaluation, model, loss, metrics=metrics, batch_size=min(batch_size, 1024)
+    )
+    if validation is not None and epochs:
+        evaluation(train_state.params, train_state.state, validation)
+    jax.block_until_ready(train_state)
+    compiled = time.perf_counter()
+
+    steps_per_epoch = full + bool(rest)
+    first_epoch = int(train_state.step) // steps_per_epoch
+    losses: list[np.ndarray] = []
+    measured: list[dict[str, float]] = []
+    with progress_bar(progress, epochs * steps_per_epoch) as report:
+        for epoch in range(first_epoch, first_epoch + epochs):
+            rows = order(train_state.key, epoch)
+            pieces = [rows[: full * batch_size].reshape(full, batch_size)]
+            if rest:
+                pieces.append(rows[full * batch_size :][None])
+            for piece in pieces:
+                train_state, values = _dispatch(run, train_state, data, piece, report)
+                losses.append(values)
+            if validation is not None:
+                measured.append(evaluation(train_state.params, train_state.state, validation))
+    jax.block_until_ready(train_state)
+    ended = time.perf_counter()
+
+    history = _history(losses, measured, [batch_size] * full + [rest] * bool(rest), epochs)
+    finite = np.isfinite(history.loss)
+    if not finite.all():
+        warnings.warn(
+            f"fnn.fit: the loss became {history.loss[~finite][0]} at step {int(finite.argmin())}; "
+            "lower the learning rate or clip the gradient",
+            stacklevel=2,
+        )
+    return train_state, history._replace(
+        compile_seconds=compiled - began, run_seconds=ended - compiled
+    )
+
+
+def _start(
+    model: Layer, rule: UpdateRule, x: Any, batch_size: int, key: Key, start: TrainState | None
+) -> TrainState:
+    if (key is None) == (start is None):
+        raise InputError(
+            "fit",
+            "a key, or a TrainState to start from",
+            "neither" if key is None else "both",
+            "pass key=jax.random.key(0), or start=train_state",
+        )
+    if start is not None:
+        # The buffers are given away at every dispatch; the caller's must survive.
+        return jax.tree.map(jnp.copy, start)
+    check_key("fit", key)
+    spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), x)
+    return init_train_state(model, rule, spec, key=jnp.asarray(key))
+
+
+def _dispatch(
+    run: Any, train_state: TrainState, data: Any, order: Array, report: Report | None
+) -> tuple[TrainState, np.ndarray]:
+    """Run all steps of one order: at once, or in portions of a tenth of a second under a bar."""
+    steps = order.shape[0]
+    losses = jnp.zeros(steps)
+    done, portion = 0, 1 if report else steps
+    while done < steps:
+        stop = min(done + portion, steps)
+        began = time.perf_counter()
+        train_state, losses = run(train_state, data, order, losses, done, stop)
+        if report:
+            report(stop - done, float(losses[stop - 1]))
+            seconds = time.perf_counter() - began
+            portion = max(1, int((stop - done) * _DISPATCH_SECONDS / seconds))
+        done = stop
+    return train_state, np.asarray(losses)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("model", "loss", "rule", "gradient"),
+    donate_argnames=("train_state", "losses"),
+)
+def _run(
+    model: Layer,
+    loss: Loss,
+    rule: UpdateRule,
+    gradient: Gradient,
+    train_state: TrainState,
+    data: PyTree,
+    order: Array,
+    losses: Array,
+    start: Any,
+    stop: Any,
+) -> tuple[TrainState, Array]:
+    """Take steps start..stop-1, step i on the examples ``order[i]``.
+
+    The bounds are traced, so one program serves any number of steps, for the price of a scan.
+    """
+    step = train_step(model, loss, rule, gradient)
+
+    def body(i: Any, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        train_state, losses = carry
+        batch = jax.tree.map(lambda a: a[order[i]], data)
+        train_state, metrics = step(train_state, batch)
+        return train_state, losses.at[i].set(metrics["loss"].astype(losses.dtype))
+
+    return jax.lax.fori_loop(start, stop, body, (train_state, losses))
+
+
+@functools.partial(jax.jit, static_argnames=("examples",))
+def _order(key: Array, epoch: Any, *, examples: int) -> Array:
+    epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
+    return jax.random.permutation(epoch_key, examples)
+
+
+def _history(
+    losses: list[np.ndarray], measured: list[dict[str, float]], sizes: list[int], epochs: int
+) -> History:
+    loss = np.concatenate(losses) if losses else np.zeros(0, np.float32)
+    by_epoch = loss.reshape(epochs, -1) if epochs else np.zeros((0, len(sizes)))
+    validation = {
+        name: np.array([values[name] for values in measured])
+        for name in (measured[0] if measured else {})
+    }
+    return History(loss, by_epoch @ np.array(sizes) / sum(sizes), validation, 0.0, 0.0)
