@@ -96,7 +96,8 @@ def _show(value: Any) -> str:
         if hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "size", 1) > 1:
             return f"<{value.dtype} of shape {tuple(value.shape)}>"
         return repr(value)
-    return str(getattr(value, "__name__", repr(value)))
+    # A function made by another, as jax.nn.initializers are, is best known by its maker's name.
+    return str(getattr(value, "__qualname__", repr(value))).partition(".<locals>")[0]
 
 
 def _key(value: Any) -> Hashable:

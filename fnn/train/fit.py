@@ -159,12 +159,13 @@ def _start(
             "neither" if key is None else "both",
             "pass key=jax.random.key(0), or start=train_state",
         )
-    if start is not None:
-        # The buffers are given away at every dispatch; the caller's must survive.
-        return jax.tree.map(jnp.copy, start)
-    check_key("fit", key)
-    spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), x)
-    return init_train_state(model, rule, spec, key=jnp.asarray(key))
+    if start is None:
+        check_key("fit", key)
+        spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), x)
+        start = init_train_state(model, rule, spec, key=jnp.asarray(key))
+    # Every dispatch gives its buffers away: the caller's must survive, and no two leaves may share
+    # one, as the zeros of a bias and of a running mean might.
+    return jax.tree.map(jnp.copy, start)
 
 
 def _dispatch(
