@@ -11,6 +11,8 @@ from fnn import losses as losses
 from fnn import optim as optim
 from fnn.combine import add, concatenate, parallel, serial
 from fnn.errors import InputError
+from fnn.gradient.check import GradientError, check_layer
+from fnn.gradient.compare import Comparison, compare
 from fnn.gradient.objective import value_and_grad
 from fnn.layer import Layer, autodiff, stateless, use_rules
 from fnn.layers.activation import (
@@ -34,6 +36,7 @@ from fnn.layers.norm import batch_norm
 from fnn.layers.shape import flatten
 from fnn.model import children, map_layers
 from fnn.origin import constructor
+from fnn.summary import summary
 from fnn.train.checkpoint import load_weights, save_weights
 from fnn.train.evaluate import accuracy, evaluate, predict
 from fnn.train.fit import History, fit

@@ -51,3 +51,16 @@ def map_layers(function: Callable[[str, Layer], Layer], layer: Layer, path: str 
     else:
         rebuilt = make(*mapped.values())
     return rebuilt
+
+
+def layers_by_path(model: Layer, path: str = "") -> dict[str, Layer]:
+    """Return every layer of a model by its path; a wrapper gives way to what it wraps.
+
+    >>> import fnn
+    >>> layers_by_path(fnn.serial(fnn.dense(3), fnn.residual(fnn.relu())))
+    {'': serial(dense(3), residual(relu())), '0': dense(3), '1': relu()}
+    """
+    found = {path: model}
+    for name, child in children(model).items():
+        found |= layers_by_path(child, "/".join(filter(None, (path, name))))
+    return found

@@ -67,20 +67,13 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
         )
 
     def objective(params: PyTree, state: PyTree, batch: Any, key: Key) -> tuple[Array, PyTree]:
-        x, target, weights = unpack(batch)
-        prediction, state = model.apply(params, state, x, key=key, train=True)
-        return mean(loss.apply(prediction, target), weights)[0], state
+        return objective_of(model, loss, params, state, *unpack(batch), key)
 
     def manual(
         params: PyTree, state: PyTree, batch: Any, /, *, key: Key = None
     ) -> tuple[tuple[Array, PyTree], PyTree]:
-        x, target, weights = unpack(batch)
-        prediction, state, residuals = model.forward(params, state, x, key=key, train=True)
-        values, loss_residuals = loss.forward(prediction, target)
-        value, dvalues = mean(values, weights)
-        dprediction = loss.backward(loss_residuals, dvalues)
-        grads, _ = model.backward(params, residuals, dprediction)
-        return (value, state), grads
+        value_and_state, (grads, _) = pull_back(model, loss, params, state, *unpack(batch), key)
+        return value_and_state, grads
 
     def auto(
         params: PyTree, state: PyTree, batch: Any, /, *, key: Key = None
@@ -96,6 +89,27 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
     return {"manual": manual, "auto": auto, "numeric": numeric}[gradient]
 
 
+def objective_of(
+    model: Layer, loss: Loss, params: PyTree, state: PyTree, x: Any, target: Any, weights: Any,
+    key: Key,
+) -> tuple[Array, PyTree]:
+    """Return the mean loss of a batch in training mode, and the new state."""
+    prediction, state = model.apply(params, state, x, key=key, train=True)
+    return mean(loss.apply(prediction, target), weights)[0], state
+
+
+def pull_back(
+    model: Layer, loss: Loss, params: PyTree, state: PyTree, x: Any, target: Any, weights: Any,
+    key: Key,
+) -> tuple[tuple[Array, PyTree], tuple[PyTree, Any]]:
+    """Return ``(value, state), (dparams, dx)`` by the hand rules: forwards, then backwards."""
+    prediction, state, residuals = model.forward(params, state, x, key=key, train=True)
+    values, slope = loss.forward(prediction, target)
+    value, dvalues = mean(values, weights)
+    dprediction = loss.backward(slope, dvalues)
+    return (value, state), model.backward(params, residuals, dprediction)
+
+
 def numeric_gradient(function: Any, params: PyTree) -> PyTree:
     """Return the gradient of a scalar function of a tree by central differences.
 
@@ -108,14 +122,20 @@ def numeric_gradient(function: Any, params: PyTree) -> PyTree:
     6.0
     """
     flat, unravel = ravel_pytree(params)
-    steps = jnp.finfo(flat.dtype).eps ** (1 / 3) * jnp.maximum(1, jnp.abs(flat))
+    return unravel(central_differences(lambda p: function(unravel(p)), flat, jnp.arange(flat.size)))
+
+
+def central_differences(function: Any, flat: Array, indices: Any) -> Array:
+    """Return the partial derivatives of a function of a vector, at some of its places."""
 
     def difference(i: Array) -> Array:
-        up, down = flat.at[i].add(steps[i]), flat.at[i].add(-steps[i])
+        h = jnp.finfo(flat.dtype).eps ** (1 / 3) * jnp.maximum(1, jnp.abs(flat[i]))
+        sides = flat[i] + jnp.stack([h, -h])
+        up, down = jax.lax.map(lambda value: function(flat.at[i].set(value)), sides)
         # What was added is not quite h: divide by the distance that rounding left.
-        return (function(unravel(up)) - function(unravel(down))) / (up[i] - down[i])
+        return (up - down) / (sides[0] - sides[1])
 
-    return unravel(jax.lax.map(difference, jnp.arange(flat.size)))
+    return jax.lax.map(difference, jnp.asarray(indices))
 
 
 def unpack(batch: Any) -> tuple[Any, Any, Any]:

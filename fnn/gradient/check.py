@@ -1,0 +1,194 @@
+"""The gradient checker: is `backward` the vector-Jacobian product of `apply`?"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.gradient.objective import numeric_gradient
+from fnn.gradient.tolerance import difference, rounding
+from fnn.layer import Array, Layer, PyTree
+from fnn.table import table
+
+
+class Agreement(NamedTuple):
+    """How well two gradients of one leaf agree, and where they differ most.
+
+    `error` is the largest difference over the largest number of the whole gradient tree: a leaf
+    that is zero by symmetry, such as a bias in front of a batch norm, has no scale of its own.
+    """
+
+    leaf: str
+    against: str
+    error: float
+    bound: float
+    index: tuple[int, ...]
+    value: float
+    reference: float
+
+    @property
+    def ratio(self) -> float:
+        """The value over its reference: -1 tells a sign, 2 a factor."""
+        return self.value / self.reference if self.reference else float("nan")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the error is within the bound; a NaN is not."""
+        return self.error <= self.bound
+
+
+class Report(NamedTuple):
+    """Agreements of every leaf; prints as a table."""
+
+    rows: tuple[Agreement, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all leaves agree."""
+        return all(row.agrees for row in self.rows)
+
+    def __str__(self) -> str:
+        cells = [
+            (
+                row.leaf,
+                row.against,
+                f"{row.error:.1e}",
+                f"{row.bound:.1e}",
+                "yes" if row.agrees else f"NO: {row.value:.4g} for {row.reference:.4g}"
+                f" at {list(row.index)}, ratio {row.ratio:.4g}",
+            )
+            for row in self.rows
+        ]
+        return table(("leaf", "manual against", "error", "bound", "agrees"), cells)
+
+
+class GradientError(AssertionError):
+    """A hand-derived gradient that is not the derivative; the message is the checker's table."""
+
+
+def check_layer(
+    layer: Layer, x: Any, *, key: Array | None = None, train: bool = True, numeric: bool = True
+) -> Report:
+    """Check a layer's `backward` against `jax.vjp` and central differences of its `apply`.
+
+    In float64 and at the highest matmul precision, at parameters and state away from their initial
+    values, for a random cotangent, for dx and each leaf of dparams apart. `x` (B, ...) is an array,
+    best of random numbers; its values are used. `key` seeds all that is random. Switch `numeric`
+    off at a kink, where differences see both sides, and for a rule that is meant to be no
+    derivative.
+
+    Returns the table; raises `GradientError`, an `AssertionError` that holds it, when a leaf
+    disagrees.
+
+    >>> import fnn, jax
+    >>> x = jax.random.normal(jax.random.key(1), (5, 3))
+    >>> check_layer(fnn.dense(2), x).agrees
+    True
+    >>> wrong = fnn.stateless(
+    ...     lambda key, x: (), lambda p, x: (x**2, x), lambda p, x, dy: ((), x * dy)
+    ... )
+    >>> try:
+    ...     check_layer(wrong, x)
+    ... except fnn.GradientError as error:
+    ...     print("ratio 0.5" in str(error))
+    True
+    """
+    report = compare_layer(layer, x, key=key, train=train, numeric=numeric)
+    if not report.agrees:
+        raise GradientError(f"the backward of {layer} is not the derivative of its apply\n{report}")
+    return report
+
+
+def compare_layer(
+    layer: Layer, x: Any, *, key: Array | None = None, train: bool = True, numeric: bool = True
+) -> Report:
+    """Return the report of `check_layer`, whatever it says."""
+    key = jax.random.key(0) if key is None else key
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), x)
+        init_key, params_key, state_key, dy_key, run_key = jax.random.split(key, 5)
+        params, state = layer.init(init_key, x)
+        params = moved(params_key, params)
+        state = jax.tree.map(jnp.abs, moved(state_key, state))
+
+        def apply(params: PyTree, x: Any) -> Any:
+            return layer.apply(params, state, x, key=run_key, train=train)[0]
+
+        def manual(params: PyTree, x: Any, dy: Any) -> Any:
+            _, _, residuals = layer.forward(params, state, x, key=run_key, train=train)
+            return layer.backward(params, residuals, dy)
+
+        def auto(params: PyTree, x: Any, dy: Any) -> Any:
+            return jax.vjp(apply, params, x)[1](dy)
+
+        def numerically(params: PyTree, x: Any, dy: Any) -> Any:
+            def objective(both: Any) -> Array:
+                products = jax.tree.map(jnp.vdot, apply(*both), dy)
+                return sum(jax.tree.leaves(products), jnp.float64(0))
+
+            return numeric_gradient(objective, (params, x))
+
+        y = apply(params, x)
+        dy = normal_like(dy_key, y)
+        by_hand = jax.jit(manual)(params, x, dy)
+        # No sum in a layer is longer than its largest array.
+        terms = max(leaf.size for leaf in jax.tree.leaves((params, x, y)))
+        bound = rounding(jnp.float64, terms)
+        rows = agreements(by_hand, jax.jit(auto)(params, x, dy), "auto", bound)
+        if numeric:
+            bound = difference(jnp.float64, terms)
+            rows += agreements(by_hand, jax.jit(numerically)(params, x, dy), "numeric", bound)
+    return Report(tuple(rows))
+
+
+def agreements(gradient: Any, reference: Any, against: str, bound: float) -> list[Agreement]:
+    """Compare ``(dparams, dx)`` with a reference, leaf by leaf, in float64."""
+    named = jax.tree.leaves_with_path({"dparams": gradient[0], "dx": gradient[1]})
+    right = jax.tree.leaves({"dparams": reference[0], "dx": reference[1]})
+    if len(named) != len(right):
+        raise GradientError(
+            f"backward returned {jax.tree.structure(gradient)}, and the gradient has the structure "
+            f"{jax.tree.structure(reference)}"
+        )
+    scale = max((float(np.abs(leaf).max(initial=0)) for leaf in right), default=0.0)
+    rows = []
+    for (path, leaf), other in zip(named, right, strict=True):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        rows.append(_agreement(name, against, bound, scale, leaf, other))
+    return rows
+
+
+def _agreement(
+    leaf: str, against: str, bound: float, scale: float, value: Any, reference: Any
+) -> Agreement:
+    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    if value.shape != reference.shape:
+        raise GradientError(f"{leaf} has shape {value.shape}, and should have {reference.shape}")
+    apart = np.abs(value - reference)
+    if not apart.size:
+        return Agreement(leaf, against, 0.0, bound, (), 0.0, 0.0)
+    # argmax takes the first NaN for the largest number, which is what should be shown.
+    index = np.unravel_index(int(apart.argmax()), apart.shape)
+    place = tuple(int(i) for i in index)
+    # A gradient that is zero throughout has no scale: then the error is absolute.
+    error = float(apart[place]) / (scale or 1.0)
+    return Agreement(
+        leaf, against, error, bound, place, float(value[place]), float(reference[place])
+    )
+
+
+def moved(key: Array, tree: PyTree) -> PyTree:
+    """Move every number of a tree off its place, at random: initial values hide mistakes."""
+    noise = normal_like(key, tree)
+    return jax.tree.map(lambda a, n: a + 0.3 * n, tree, noise)
+
+
+def normal_like(key: Array, tree: PyTree) -> PyTree:
+    """Return a tree of independent normal numbers in the shapes and dtypes of another."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    normal = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=False)]
+    return jax.tree.unflatten(structure, normal)

@@ -1,0 +1,43 @@
+"""Text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows in aligned columns: the first to the left, numbers to the right.
+
+    >>> print(table(["name", "size"], [["weight", "12"], ["bias", "3"]]))
+    name    size
+    weight    12
+    bias       3
+    """
+    cells = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [
+        all(row[i][:1].isdigit() or row[i] in ("", "-") for row in cells[1:]) and len(rows) > 0
+        for i in range(len(header))
+    ]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join(lines)
+
+
+def in_bytes(count: float) -> str:
+    """Write a number of bytes with a unit.
+
+    >>> in_bytes(512), in_bytes(401408)
+    ('512 B', '392.0 KiB')
+    """
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
