@@ -6,9 +6,7 @@ the derivative of the objective in y. Parameters are named weight, bias, scale a
 mean and var. A `rate` is the fraction dropped.
 """
 
-from fnn import datasets as datasets
-from fnn import losses as losses
-from fnn import optim as optim
+from fnn import datasets, losses, optim
 from fnn.combine import add, concatenate, parallel, serial
 from fnn.errors import InputError
 from fnn.gradient.check import GradientError, check_layer
@@ -42,3 +40,57 @@ from fnn.train.evaluate import accuracy, evaluate, predict
 from fnn.train.fit import History, fit
 from fnn.train.step import TrainState, init_train_state, train_step
 from fnn.wrap import remat, repeat, residual
+
+__all__ = [
+    "Comparison",
+    "GradientError",
+    "History",
+    "InputError",
+    "Layer",
+    "TrainState",
+    "accuracy",
+    "add",
+    "autodiff",
+    "batch_norm",
+    "check_layer",
+    "children",
+    "compare",
+    "concatenate",
+    "constructor",
+    "datasets",
+    "dense",
+    "dropout",
+    "elu",
+    "evaluate",
+    "fit",
+    "flatten",
+    "gelu",
+    "identity",
+    "init_train_state",
+    "leaky_relu",
+    "load_weights",
+    "log_softmax",
+    "losses",
+    "map_layers",
+    "optim",
+    "parallel",
+    "predict",
+    "relu",
+    "remat",
+    "repeat",
+    "residual",
+    "save_weights",
+    "serial",
+    "sigmoid",
+    "sign",
+    "silu",
+    "softmax",
+    "softplus",
+    "stateless",
+    "straight_through_sign",
+    "summary",
+    "tanh",
+    "train_step",
+    "use_rules",
+    "value_and_grad",
+]

@@ -91,9 +91,7 @@ def parallel(*branches: Layer, **named: Layer) -> Layer:
     parts, pack = _parts("parallel", branches, named)
 
     def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
-        pairs = [
-            branch.init(jax.random.fold_in(key, i), x) for i, (_, branch) in enumerate(parts)
-        ]
+        pairs = [branch.init(jax.random.fold_in(key, i), x) for i, (_, branch) in enumerate(parts)]
         return pack(p for p, _ in pairs), pack(s for _, s in pairs)
 
     def apply(
@@ -119,9 +117,7 @@ def parallel(*branches: Layer, **named: Layer) -> Layer:
         )
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
-        pairs = [
-            branch.backward(params[name], residuals[name], dy[name]) for name, branch in parts
-        ]
+        pairs = [branch.backward(params[name], residuals[name], dy[name]) for name, branch in parts]
         dx = pairs[0][1]
         for _, branch_dx in pairs[1:]:
             dx = jax.tree.map(jnp.add, dx, branch_dx)

@@ -41,7 +41,13 @@ class Apply(Protocol):
     """``(params, state, x, *, key=None, train=False) -> y, state``."""
 
     def __call__(
-        self, params: PyTree, state: PyTree, x: Any, /, *, key: Key = None,
+        self,
+        params: PyTree,
+        state: PyTree,
+        x: Any,
+        /,
+        *,
+        key: Key = None,
         train: bool = False,
     ) -> tuple[Any, PyTree]: ...
 
@@ -50,7 +56,13 @@ class Forward(Protocol):
     """``(params, state, x, *, key=None, train=False) -> y, state, residuals``."""
 
     def __call__(
-        self, params: PyTree, state: PyTree, x: Any, /, *, key: Key = None,
+        self,
+        params: PyTree,
+        state: PyTree,
+        x: Any,
+        /,
+        *,
+        key: Key = None,
         train: bool = False,
     ) -> tuple[Any, PyTree, PyTree]: ...
 
@@ -183,9 +195,7 @@ def use_rules(layer: Layer, /) -> Layer:
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree]:
         @jax.custom_vjp
-        def function(
-            params: PyTree, state: PyTree, x: Any, key: Key
-        ) -> tuple[Any, PyTree]:
+        def function(params: PyTree, state: PyTree, x: Any, key: Key) -> tuple[Any, PyTree]:
             return layer.apply(params, state, x, key=key, train=train)
 
         def function_forward(
@@ -237,11 +247,14 @@ def output_shape(layer: Layer, params: PyTree, state: PyTree, x: Any) -> Any:
 
 def check_same_shape(where: str, x: Any, y: Any) -> None:
     """Raise `InputError` unless two trees of arrays have the same structure and shapes."""
-    if jax.tree.structure(x) != jax.tree.structure(y) or any(
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (x, y)]
+    if structures[0] != structures[1] or any(
         a.shape != b.shape for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
     ):
         shapes = [str(jax.tree.map(lambda a: tuple(a.shape), tree)) for tree in (x, y)]
-        raise InputError(where, f"shapes {shapes[0]} in and out", shapes[1], "make the widths equal")
+        raise InputError(
+            where, f"shapes {shapes[0]} in and out", shapes[1], "make the widths equal"
+        )
 
 
 def check_floating(where: str, x: Any) -> None:

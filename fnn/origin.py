@@ -38,7 +38,7 @@ class Origin:
         return f"{name}(\n  {body},\n)"
 
     def identity(self) -> Hashable:
-        """What two equal calls share: the maker and its arguments, arrays by value."""
+        """Return what two equal calls share: the maker and its arguments, arrays by value."""
         return (
             self.make,
             tuple(_key(value) for value in self.args),
@@ -102,7 +102,11 @@ def _show(value: Any) -> str:
 
 def _key(value: Any) -> Hashable:
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
-        data = jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value
+        data = (
+            jax.random.key_data(value)
+            if jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+            else value
+        )
         return (str(value.dtype), value.shape, np.asarray(data).tobytes())
     try:
         hash(value)

@@ -24,10 +24,9 @@ class LayerRow(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the layer, and ``(auto)`` where no hand rule stands behind it."""
+        """The name of the layer."""
         # A combinator has a row of its own only for what `remat` keeps around it.
-        name = "remat" if self.output is None else str(self.layer).split("(")[0]
-        return name + (" (auto)" if self.layer.derivation == "auto" else "")
+        return "remat" if self.output is None else layer_name(self.layer)
 
 
 class Summary(NamedTuple):
@@ -62,6 +61,17 @@ class Summary(NamedTuple):
         return f"{body}\nstate: {self.state_size:,} numbers; residuals of one training step"
 
 
+def layer_name(layer: Layer) -> str:
+    """Return the name of a layer's constructor, marked where no hand rule stands behind it.
+
+    >>> import fnn
+    >>> layer_name(fnn.dense(10))
+    'dense'
+    """
+    name = str(layer).partition("(")[0]
+    return f"{name} (auto)" if layer.derivation == "auto" else name
+
+
 def summary(model: Layer, x: Any) -> Summary:
     """Describe a model for an input: path, output shape, parameters and residuals of every layer.
 
@@ -87,12 +97,12 @@ def summary(model: Layer, x: Any) -> Summary:
     sizes = {path: math.prod(leaf.shape) for path, leaf in _leaves(params)}
     kept = residual_bytes(model, params, state, x, key)
     parameters, residuals = _by_layer(layers, sizes), _by_layer(layers, kept)
-    rows = tuple(
-        LayerRow(path, layer, *shapes.get(path, (x, None)), parameters[path], residuals[path])
-        for path, layer in layers.items()
-        if path in shapes or parameters[path] or residuals[path]
-    )
-    return Summary(rows, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state)))
+    rows = []
+    for path, layer in layers.items():
+        before, after = shapes.get(path, (x, None))
+        if path in shapes or parameters[path] or residuals[path]:
+            rows.append(LayerRow(path, layer, before, after, parameters[path], residuals[path]))
+    return Summary(tuple(rows), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state)))
 
 
 def layer_shapes(model: Layer, params: PyTree, state: PyTree, x: Any) -> dict[str, tuple[Any, Any]]:
@@ -163,9 +173,7 @@ def _by_layer(layers: dict[str, Layer], sizes: dict[str, int]) -> dict[str, int]
     for leaf, size in sizes.items():
         steps = leaf.split("/")
         owner = next(
-            path
-            for n in range(len(steps), -1, -1)
-            if (path := "/".join(steps[:n])) in totals
+            path for n in range(len(steps), -1, -1) if (path := "/".join(steps[:n])) in totals
         )
         totals[owner] += size
     return totals

@@ -71,7 +71,7 @@ def repeat(layer: Layer, times: int, /) -> Layer:
     def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
         params, state = jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, times))
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (params, state))
-        check_same_shape("repeat", x, output_shape(layer, *one, x))
+        check_same_shape("repeat", x, output_shape(layer, one[0], one[1], x))
         return params, state
 
     def keys(key: Key) -> Key:

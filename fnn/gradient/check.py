@@ -1,4 +1,4 @@
-"""The gradient checker: is `backward` the vector-Jacobian product of `apply`?"""
+"""The gradient checker: `backward` must be the vector-Jacobian product of `apply`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
-from fnn.gradient.objective import numeric_gradient
+from fnn.gradient.numeric import with_doubt
 from fnn.gradient.tolerance import difference, rounding
 from fnn.layer import Array, Layer, PyTree
 from fnn.table import table
@@ -25,7 +26,7 @@ class Agreement(NamedTuple):
     against: str
     error: float
     bound: float
-    index: tuple[int, ...]
+    place: tuple[int, ...]
     value: float
     reference: float
 
@@ -57,8 +58,10 @@ class Report(NamedTuple):
                 row.against,
                 f"{row.error:.1e}",
                 f"{row.bound:.1e}",
-                "yes" if row.agrees else f"NO: {row.value:.4g} for {row.reference:.4g}"
-                f" at {list(row.index)}, ratio {row.ratio:.4g}",
+                "yes"
+                if row.agrees
+                else f"NO: {row.value:.4g} for {row.reference:.4g}"
+                f" at {list(row.place)}, ratio {row.ratio:.4g}",
             )
             for row in self.rows
         ]
@@ -125,22 +128,27 @@ def compare_layer(
             return jax.vjp(apply, params, x)[1](dy)
 
         def numerically(params: PyTree, x: Any, dy: Any) -> Any:
-            def objective(both: Any) -> Array:
-                products = jax.tree.map(jnp.vdot, apply(*both), dy)
+            flat, unravel = ravel_pytree((params, x))
+
+            def objective(flat: Array) -> Array:
+                products = jax.tree.map(jnp.vdot, apply(*unravel(flat)), dy)
                 return sum(jax.tree.leaves(products), jnp.float64(0))
 
-            return numeric_gradient(objective, (params, x))
+            slopes, doubts = with_doubt(objective, flat, jnp.arange(flat.size))
+            return unravel(slopes), unravel(doubts)
 
         y = apply(params, x)
         dy = normal_like(dy_key, y)
         by_hand = jax.jit(manual)(params, x, dy)
         # No sum in a layer is longer than its largest array.
         terms = max(leaf.size for leaf in jax.tree.leaves((params, x, y)))
-        bound = rounding(jnp.float64, terms)
-        rows = agreements(by_hand, jax.jit(auto)(params, x, dy), "auto", bound)
+        reference = jax.jit(auto)(params, x, dy)
+        rows = agreements(by_hand, reference, "auto", rounding(jnp.float64, terms))
         if numeric:
-            bound = difference(jnp.float64, terms)
-            rows += agreements(by_hand, jax.jit(numerically)(params, x, dy), "numeric", bound)
+            slopes, doubts = jax.jit(numerically)(params, x, dy)
+            doubt = largest(doubts) / (largest(slopes) or 1.0)
+            bound = difference(jnp.float64, terms, doubt)
+            rows += agreements(by_hand, slopes, "numeric", bound)
     return Report(tuple(rows))
 
 
@@ -153,7 +161,7 @@ def agreements(gradient: Any, reference: Any, against: str, bound: float) -> lis
             f"backward returned {jax.tree.structure(gradient)}, and the gradient has the structure "
             f"{jax.tree.structure(reference)}"
         )
-    scale = max((float(np.abs(leaf).max(initial=0)) for leaf in right), default=0.0)
+    scale = largest(right)
     rows = []
     for (path, leaf), other in zip(named, right, strict=True):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -178,6 +186,11 @@ def _agreement(
     return Agreement(
         leaf, against, error, bound, place, float(value[place]), float(reference[place])
     )
+
+
+def largest(tree: PyTree) -> float:
+    """Return the largest absolute value of all numbers of a tree, 0 for none."""
+    return max((float(np.abs(leaf).max(initial=0)) for leaf in jax.tree.leaves(tree)), default=0.0)
 
 
 def moved(key: Array, tree: PyTree) -> PyTree:

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from fnn.gradient.check import Agreement, agreements, normal_like
-from fnn.gradient.objective import central_differences, objective_of, pull_back, unpack
+from fnn.gradient.check import Agreement, agreements, largest, normal_like
+from fnn.gradient.numeric import with_doubt
+from fnn.gradient.objective import objective_of, pull_back, unpack
 from fnn.gradient.tolerance import difference, rounding
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
 from fnn.model import layers_by_path
-from fnn.summary import layer_shapes, residual_bytes, unique_bytes
+from fnn.summary import layer_name, layer_shapes, residual_bytes, unique_bytes
 from fnn.table import in_bytes, table
 
 _SAMPLES = 8
@@ -146,7 +147,7 @@ def compare(
         with jax.enable_x64(True):
             wide = (*_widen((params, state, x)), target, _widen(weights), key)
             reference = jax.jit(_auto, static_argnums=(0, 1))(model, loss, *wide)
-            numeric = _numeric_error(model, loss, wide, reference)
+            numeric, doubt = _numeric_errors(model, loss, wide, reference)
     dtype = jnp.result_type(*jax.tree.leaves(params) or [x])
     # The longest sum runs over the batch or over the inputs of a layer; the model chains them.
     layers = layer_shapes(model, params, state, x)
@@ -172,7 +173,7 @@ def compare(
         for first, second, third, gradient, fourth in rows
     )
     costs = _costs(model, layers, key) if time else ()
-    return Comparison(leaves, costs, dtype.name, bound, difference("float64", widest))
+    return Comparison(leaves, costs, dtype.name, bound, difference("float64", widest, doubt))
 
 
 def _auto(model: Layer, loss: Loss, *run: Any) -> tuple[PyTree, Any]:
@@ -192,10 +193,13 @@ def _widen(tree: PyTree) -> PyTree:
     return jax.tree.map(wide, tree)
 
 
-def _numeric_error(model: Layer, loss: Loss, run: Any, reference: Any) -> list[float]:
-    """Return, leaf by leaf, the error of central differences at a few places.
+def _numeric_errors(
+    model: Layer, loss: Loss, run: Any, reference: Any
+) -> tuple[list[float], float]:
+    """Return the error of central differences at a few places of every leaf, and their doubt.
 
-    Half of the places are those of the largest gradient, half are spread evenly over the leaf.
+    Both are relative to the largest number of the gradient. Half of the places
+    are those of the largest gradient, half are spread evenly over the leaf.
     """
     params, state, x, target, weights, key = run
     flat, unravel = ravel_pytree((params, x))
@@ -214,13 +218,14 @@ def _numeric_error(model: Layer, loss: Loss, run: Any, reference: Any) -> list[f
         return objective_of(model, loss, params, state, x, target, weights, key)[0]
 
     indices = np.concatenate([begin + i for begin, i in zip(begins, places, strict=False)])
-    found = jax.jit(lambda flat, at: central_differences(objective, flat, at))(flat, indices)
-    scale = max((np.abs(leaf).max(initial=0) for leaf in right), default=0.0) or 1.0
+    found, doubts = jax.jit(lambda flat, at: with_doubt(objective, flat, at))(flat, indices)
+    scale = largest(right) or 1.0
     by_leaf = np.split(np.asarray(found), np.cumsum([len(i) for i in places])[:-1])
-    return [
-        float(np.abs(values - leaf[i]).max(initial=0) / scale)
+    errors = [
+        largest(values - leaf[i]) / scale
         for values, leaf, i in zip(by_leaf, right, places, strict=True)
     ]
+    return errors, largest(doubts) / scale
 
 
 def _costs(model: Layer, shapes: dict[str, tuple[Any, Any]], key: Key) -> tuple[Cost, ...]:
@@ -229,9 +234,9 @@ def _costs(model: Layer, shapes: dict[str, tuple[Any, Any]], key: Key) -> tuple[
     costs = []
     for path, (x, _) in shapes.items():
         layer = layers[path]
-        seconds, sizes = _measure(layer, x, key)
-        auto = " (auto)" if layer.derivation == "auto" else ""
-        costs.append(Cost(path, str(layer).split("(")[0] + auto, *seconds, *sizes))
+        (manual, auto), (kept, saved) = _measure(layer, x, key)
+        name = layer_name(layer)
+        costs.append(Cost(path, name, manual, auto, kept, saved))
     return tuple(costs)
 
 

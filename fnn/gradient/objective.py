@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import jax
-import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from fnn.errors import InputError, describe
+from fnn.gradient.numeric import numeric_gradient
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss, mean
 
@@ -90,7 +89,13 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
 
 
 def objective_of(
-    model: Layer, loss: Loss, params: PyTree, state: PyTree, x: Any, target: Any, weights: Any,
+    model: Layer,
+    loss: Loss,
+    params: PyTree,
+    state: PyTree,
+    x: Any,
+    target: Any,
+    weights: Any,
     key: Key,
 ) -> tuple[Array, PyTree]:
     """Return the mean loss of a batch in training mode, and the new state."""
@@ -99,7 +104,13 @@ def objective_of(
 
 
 def pull_back(
-    model: Layer, loss: Loss, params: PyTree, state: PyTree, x: Any, target: Any, weights: Any,
+    model: Layer,
+    loss: Loss,
+    params: PyTree,
+    state: PyTree,
+    x: Any,
+    target: Any,
+    weights: Any,
     key: Key,
 ) -> tuple[tuple[Array, PyTree], tuple[PyTree, Any]]:
     """Return ``(value, state), (dparams, dx)`` by the hand rules: forwards, then backwards."""
@@ -108,34 +119,6 @@ def pull_back(
     value, dvalues = mean(values, weights)
     dprediction = loss.backward(slope, dvalues)
     return (value, state), model.backward(params, residuals, dprediction)
-
-
-def numeric_gradient(function: Any, params: PyTree) -> PyTree:
-    """Return the gradient of a scalar function of a tree by central differences.
-
-    ``(f(p + h) - f(p - h)) / 2h`` for one parameter after the other, ``h = eps^(1/3) max(1, |p|)``:
-    the truncation of the difference, of order h^2, and the rounding, of order eps / h, then meet
-    at eps^(2/3). Source: Press et al., Numerical Recipes, section 5.7.
-
-    >>> import jax.numpy as jnp
-    >>> float(numeric_gradient(lambda p: p["a"] ** 2, {"a": jnp.array(3.0)})["a"].round(1))
-    6.0
-    """
-    flat, unravel = ravel_pytree(params)
-    return unravel(central_differences(lambda p: function(unravel(p)), flat, jnp.arange(flat.size)))
-
-
-def central_differences(function: Any, flat: Array, indices: Any) -> Array:
-    """Return the partial derivatives of a function of a vector, at some of its places."""
-
-    def difference(i: Array) -> Array:
-        h = jnp.finfo(flat.dtype).eps ** (1 / 3) * jnp.maximum(1, jnp.abs(flat[i]))
-        sides = flat[i] + jnp.stack([h, -h])
-        up, down = jax.lax.map(lambda value: function(flat.at[i].set(value)), sides)
-        # What was added is not quite h: divide by the distance that rounding left.
-        return (up - down) / (sides[0] - sides[1])
-
-    return jax.lax.map(difference, jnp.asarray(indices))
 
 
 def unpack(batch: Any) -> tuple[Any, Any, Any]:

@@ -24,13 +24,15 @@ def rounding(dtype: Any, terms: int) -> float:
     return LAMBDA * terms**0.5 * float(jnp.finfo(dtype).eps)
 
 
-def difference(dtype: Any, terms: int) -> float:
-    """Bound the error of a central difference of a sum of `terms` numbers: 8 sqrt(terms) eps^(2/3).
+def difference(dtype: Any, terms: int, doubt: float = 0.0) -> float:
+    """Bound a central difference of a sum of `terms` numbers: 8 sqrt(terms) eps^(2/3) + 8 doubt.
 
     With the step h = eps^(1/3) the truncation h^2 f''' / 6 and the rounding eps f / h both are of
-    the order eps^(2/3). Source: Press et al., Numerical Recipes, section 5.7.
+    the order eps^(2/3), for a function that bends on a scale of 1; `doubt`, what halving the step
+    changes, speaks for one that bends more, or is larger than its slope. Source: Press et al.,
+    Numerical Recipes, section 5.7.
 
     >>> difference("float64", 100) < 1e-8
     True
     """
-    return LAMBDA * terms**0.5 * float(jnp.finfo(dtype).eps) ** (2 / 3)
+    return LAMBDA * terms**0.5 * float(jnp.finfo(dtype).eps) ** (2 / 3) + LAMBDA * doubt

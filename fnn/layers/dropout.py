@@ -56,7 +56,7 @@ def dropout(rate: float) -> Layer:
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         del params
-        return (), scale(*residuals, dy) if residuals else dy
+        return (), scale(residuals[0], dy) if residuals else dy
 
     def scale(kept: Array, x: Any) -> Any:
         return jnp.where(kept, x / (1 - rate), 0)

@@ -39,10 +39,11 @@ def zero_one() -> Loss:
     def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
         check(prediction, target)
         if prediction.ndim == jnp.ndim(target):
-            wrong = (prediction * jnp.asarray(target, prediction.dtype) <= 0)
+            wrong = prediction * jnp.asarray(target, prediction.dtype) <= 0
             values = wrong.astype(prediction.dtype).sum(tuple(range(1, prediction.ndim)))
         else:
-            values = (prediction.argmax(-1) != target).astype(prediction.dtype)
+            guess = prediction.argmax(-1)
+            values = (guess != jnp.asarray(target, guess.dtype)).astype(prediction.dtype)
         return values, shape_witness(prediction)
 
     def backward(witness: PyTree, dvalues: Any, /) -> Any:
@@ -101,7 +102,9 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     """
     if not 0 <= label_smoothing < 1:
         raise InputError(
-            "losses.cross_entropy", "a label_smoothing in [0, 1)", describe(label_smoothing),
+            "losses.cross_entropy",
+            "a label_smoothing in [0, 1)",
+            describe(label_smoothing),
             "pass the share of the label to spread, such as 0.1",
         )
 
@@ -155,6 +158,9 @@ def _check_classes(where: str, prediction: Any, target: Any) -> None:
             "convert labels with target.astype('int32'), and give one to each row of logits",
         )
     check_values(
-        where, target, lambda t: (t < 0) | (t >= classes), f"labels in 0..{classes - 1}",
+        where,
+        target,
+        lambda t: (t < 0) | (t >= classes),
+        f"labels in 0..{classes - 1}",
         "widen the last layer, or count the labels from 0",
     )

@@ -95,7 +95,10 @@ def check_numbers(where: str, prediction: Any, target: Any) -> None:
 def check_signs(where: str, target: Any) -> None:
     """Raise unless the labels, where known, are -1 and +1."""
     check_values(
-        where, target, lambda t: (t != 1) & (t != -1), "labels -1 and +1",
+        where,
+        target,
+        lambda t: (t != 1) & (t != -1),
+        "labels -1 and +1",
         "map labels 0 and 1 with 2 * label - 1",
     )
 

@@ -146,7 +146,10 @@ def binary_cross_entropy() -> Loss:
 
     def check(where: str, target: Any) -> None:
         check_values(
-            where, target, lambda t: (t < 0) | (t > 1), "targets in [0, 1]",
+            where,
+            target,
+            lambda t: (t < 0) | (t > 1),
+            "targets in [0, 1]",
             "give the probability of the label 1",
         )
 

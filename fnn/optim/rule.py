@@ -34,7 +34,9 @@ class RuleInit(Protocol):
 class RuleUpdate(Protocol):
     """``(grads, state, params) -> (updates, state)``."""
 
-    def __call__(self, grads: PyTree, state: PyTree, params: PyTree, /) -> tuple[PyTree, PyTree]: ...
+    def __call__(
+        self, grads: PyTree, state: PyTree, params: PyTree, /
+    ) -> tuple[PyTree, PyTree]: ...
 
 
 class _Functions(NamedTuple):
@@ -95,7 +97,7 @@ def each(function: Callable[..., Any], *trees: PyTree) -> PyTree:
     """Apply a rule for one array to every leaf, keeping the dtype of the leaves of the first tree.
 
     >>> import jax.numpy as jnp
-    >>> each(lambda g: g * jnp.float32(2), {"a": jnp.ones(1, "bfloat16")})["a"].dtype.name
+    >>> each(lambda g: g.astype("float32"), {"a": jnp.ones(1, "bfloat16")})["a"].dtype.name
     'bfloat16'
     """
     return jax.tree.map(
@@ -109,7 +111,7 @@ def cast(value: Any, leaf: Any) -> Any:
 
 
 def check_number(where: str, name: str, value: Hyper, least: float = 0.0) -> None:
-    """Raise `InputError` for a plain number below `least`; schedules and arrays are not looked at."""
+    """Raise `InputError` for a plain number below `least`; a schedule or an array may be any."""
     if isinstance(value, int | float) and not value >= least:
         raise InputError(
             where, f"{name} of {least:g} or more", describe(value), f"pass a larger {name}"

@@ -78,7 +78,9 @@ def cosine(value: float, steps: int, final: float = 0.0) -> Schedule:
     _check_steps("cosine", "steps", steps)
 
     def at(t: Any) -> Any:
-        return final + (value - final) * (1 + jnp.cos(jnp.pi * jnp.minimum(_float(t) / steps, 1))) / 2
+        return (
+            final + (value - final) * (1 + jnp.cos(jnp.pi * jnp.minimum(_float(t) / steps, 1))) / 2
+        )
 
     return Schedule(at)
 

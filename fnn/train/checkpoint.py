@@ -63,7 +63,9 @@ def load_weights(file: Path | str, like: tuple[PyTree, PyTree]) -> tuple[PyTree,
     for name, leaf in wanted.items():
         if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
             raise InputError(
-                "load_weights", f"{name} to be {describe(leaf)}", describe(arrays[name]),
+                "load_weights",
+                f"{name} to be {describe(leaf)}",
+                describe(arrays[name]),
                 "build the model that was saved",
             )
     loaded = jax.tree.unflatten(

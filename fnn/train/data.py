@@ -37,7 +37,9 @@ def check_data(
         check_finite(where, name, value)
     spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
     loss.check(output_shape(model, params, state, spec), target)
-    return tuple(jax.tree.map(jnp.asarray, part) for part in (x, target, weights) if part is not None)
+    return tuple(
+        jax.tree.map(jnp.asarray, part) for part in (x, target, weights) if part is not None
+    )
 
 
 def length(where: str, value: Any) -> int:

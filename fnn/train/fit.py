@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -107,8 +106,12 @@ def fit(
     first_order = order(train_state.key, 0)
     for shape in shapes:
         train_state, _ = run(
-            train_state, data, first_order[: shape[0] * shape[1]].reshape(shape),
-            jnp.zeros(shape[0]), 0, 0,
+            train_state,
+            data,
+            first_order[: shape[0] * shape[1]].reshape(shape),
+            jnp.zeros(shape[0]),
+            0,
+            0,
         )
     evaluation = functools.partial(
         run_evaluation, model, loss, metrics=metrics, batch_size=min(batch_size, 1024)

@@ -1,0 +1,100 @@
+"""``python -m fnn``: train on real images by hand-derived gradients, and see them proven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from fnn.datasets import digits, fashion_mnist
+from fnn.errors import InputError
+from fnn.extras import require
+from fnn.main_job import Activation, LossName, Settings, run
+
+typer: Any = require("typer", "main")
+Option: Any = typer.Option
+DEFAULT = Settings()
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Read widths such as ``256,128``; nothing between the commas means no hidden layer."""
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as 256,128, got {text!r}") from None
+
+
+def main(
+    data: Annotated[
+        Literal["digits", "fashion_mnist"], Option(help="Images to learn from.")
+    ] = "digits",
+    data_folder: Annotated[
+        Path | None, Option(help="Where the four files of fashion_mnist are.")
+    ] = None,
+    hidden: Annotated[
+        str, Option(metavar="WIDTHS", help="Neurons of each hidden layer, with commas.")
+    ] = ",".join(map(str, DEFAULT.hidden)),
+    activation: Annotated[
+        Activation,
+        Option(
+            metavar="NAME",
+            help=f"What bends the hidden neurons: {', '.join(get_args(Activation))}.",
+        ),
+    ] = DEFAULT.activation,
+    batch_norm: Annotated[
+        bool, Option(help="Normalise the inputs of every activation.")
+    ] = DEFAULT.batch_norm,
+    dropout: Annotated[
+        float, Option(help="Fraction of hidden neurons switched off while training.")
+    ] = DEFAULT.dropout,
+    loss: Annotated[
+        LossName,
+        Option(metavar="NAME", help=f"What training makes small: {', '.join(get_args(LossName))}."),
+    ] = DEFAULT.loss,
+    epochs: Annotated[int, Option(help="How often to go through all images.")] = DEFAULT.epochs,
+    batch_size: Annotated[
+        int, Option(help="Images a step; 1 is stochastic gradient descent.")
+    ] = DEFAULT.batch_size,
+    learning_rate: Annotated[
+        float, Option(help="How far to step at first; falls to 0 along a cosine.")
+    ] = DEFAULT.learning_rate,
+    momentum: Annotated[
+        float, Option(help="Share of the last step kept in the next.")
+    ] = DEFAULT.momentum,
+    noise: Annotated[
+        float, Option(help="Variance of the noise added to the gradient; it shrinks with time.")
+    ] = DEFAULT.noise,
+    gradient: Annotated[
+        Literal["manual", "auto", "numeric"],
+        Option(help="By hand, by jax.grad, or by differences (for tiny networks)."),
+    ] = DEFAULT.gradient,
+    seed: Annotated[int, Option(help="All randomness; the same seed gives the same bits.")] = 0,
+    output: Annotated[
+        Path, Option(help="Folder for the results; replaces those of an earlier run.")
+    ] = DEFAULT.output,
+) -> None:
+    """Train a network on real images with gradients derived by hand.
+
+    Prints the layers, then a table of the manual gradient against the
+    automatic and the numeric one, then the accuracy on images held out.
+    Writes curves.png, gradients.png, predictions.png, metrics.csv and
+    model.safetensors.
+    """
+    settings = Settings(
+        widths(hidden), activation, batch_norm, dropout, loss, epochs, batch_size, learning_rate,
+        momentum, noise, gradient, seed, output,
+    )  # fmt: skip
+    try:
+        run(fashion_mnist(data_folder) if data == "fashion_mnist" else digits(), settings)
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command()(main)
+    app(prog_name="python -m fnn")

@@ -1,0 +1,187 @@
+"""The main job: a network for images, its gradient derived by hand, from data to pictures."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn import losses, optim, plot
+from fnn.combine import serial
+from fnn.datasets import Dataset
+from fnn.errors import InputError, describe
+from fnn.files import output_folder, replacing
+from fnn.gradient.compare import Comparison, compare
+from fnn.gradient.objective import Gradient, value_and_grad
+from fnn.layer import Array, Layer
+from fnn.layers import activation as activations
+from fnn.layers.activation import log_softmax
+from fnn.layers.dense import dense
+from fnn.layers.dropout import dropout
+from fnn.layers.norm import batch_norm
+from fnn.layers.shape import flatten
+from fnn.losses import Loss
+from fnn.summary import summary
+from fnn.train.checkpoint import save_weights
+from fnn.train.evaluate import accuracy as accuracy_of_labels
+from fnn.train.evaluate import predict
+from fnn.train.fit import History, fit
+
+Activation: TypeAlias = Literal[
+    "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid",
+    "straight_through_sign", "identity",
+]  # fmt: skip
+LossName: TypeAlias = Literal[
+    "cross_entropy", "nll", "squared_error", "absolute_error", "huber", "binary_cross_entropy",
+    "logistic", "hinge",
+]  # fmt: skip
+_COMPARED = 64
+
+
+class Settings(NamedTuple):
+    """What one run does; the command line's options, with their defaults."""
+
+    hidden: tuple[int, ...] = (256, 128)
+    activation: Activation = "relu"
+    batch_norm: bool = True
+    dropout: float = 0.3
+    loss: LossName = "cross_entropy"
+    epochs: int = 30
+    batch_size: int = 100
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    noise: float = 1e-5
+    gradient: Gradient = "manual"
+    seed: int = 0
+    output: Path = Path("fnn-run")
+
+
+def build(settings: Settings, classes: int) -> tuple[Layer, Loss]:
+    """Return the network and the loss.
+
+    >>> model, loss = build(Settings(hidden=(32,), batch_norm=False, dropout=0.0), 10)
+    >>> model
+    serial(flatten(), dense(32, initializer=variance_scaling), relu(), dense(10))
+    """
+    for name, value, known in (
+        ("activation", settings.activation, get_args(Activation)),
+        ("loss", settings.loss, get_args(LossName)),
+    ):
+        if value not in known:
+            raise InputError("main", f"{name} of {', '.join(known)}", describe(value), "pick one")
+    layers = [flatten()]
+    for width in settings.hidden:
+        layers.append(dense(width, initializer=jax.nn.initializers.he_normal()))
+        if settings.batch_norm:
+            layers.append(batch_norm())
+        layers.append(getattr(activations, settings.activation)())
+        if settings.dropout:
+            layers.append(dropout(settings.dropout))
+    layers.append(dense(classes))
+    if settings.loss == "nll":
+        layers.append(log_softmax())
+    return serial(*layers), getattr(losses, settings.loss)()
+
+
+def targets(loss: str, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return labels as the loss wants them: as they are, one-hot, or -1 and +1 for each class.
+
+    >>> targets("hinge", np.array([1]), 3)
+    array([[-1.,  1., -1.]], dtype=float32)
+    """
+    if loss in ("cross_entropy", "nll"):
+        return labels
+    one_hot = np.eye(classes, dtype=np.float32)[labels]
+    return 2 * one_hot - 1 if loss in ("logistic", "hinge") else one_hot
+
+
+def accuracy(prediction: Array, target: Array) -> Array:
+    """Return 1 where the largest output is that of the right class; targets as `targets` makes."""
+    labels = target if target.ndim == 1 else target.argmax(-1)
+    return accuracy_of_labels(prediction, labels)
+
+
+def run(data: Dataset, settings: Settings) -> History:
+    """Print, train, draw and save; all input is checked before anything is computed."""
+    began = time.perf_counter()
+    (x, labels), (test_x, test_labels) = data
+    classes = int(labels.max()) + 1
+    model, loss = build(settings, classes)
+    rule = optim.chain(
+        optim.gradient_noise(settings.noise, key=jax.random.key(settings.seed + 1)),
+        optim.sgd(_rate(settings, len(x)), settings.momentum),
+    )
+    value_and_grad(model, loss, settings.gradient)  # for its checks
+    folder = output_folder("main", settings.output)
+    x, test_x = (images.astype(np.float32) / 255 for images in (x, test_x))
+    train = x, targets(settings.loss, labels, classes)
+    test = test_x, targets(settings.loss, test_labels, classes)
+
+    shape = jax.ShapeDtypeStruct((settings.batch_size, *x.shape[1:]), x.dtype)
+    print(f"{len(x):,} images to learn from, {len(test_x):,} held out\n")
+    print(f"{summary(model, shape)}\n")
+    comparison = _compare(model, loss, train, settings.seed)
+    print(f"{comparison}\n")
+
+    train_state, history = fit(
+        model,
+        loss,
+        rule,
+        train,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        key=jax.random.key(settings.seed),
+        gradient=settings.gradient,
+        validation=test,
+        metrics={"accuracy": accuracy},
+        progress=True,
+    )
+    outputs = predict(model, train_state.params, train_state.state, test_x)
+    right = float((np.asarray(outputs).argmax(-1) == test_labels).mean())
+    probabilities = jax.nn.softmax(outputs)
+
+    plot.save(plot.curves(history), folder / "curves.png")
+    plot.save(plot.gradients(comparison), folder / "gradients.png")
+    plot.save(plot.predictions(test_x, test_labels, probabilities), folder / "predictions.png")
+    _write_metrics(folder / "metrics.csv", history)
+    save_weights(folder / "model.safetensors", train_state.params, train_state.state)
+
+    steps = len(history.loss)
+    print(f"\ntest accuracy {right:.4f} on {len(test_x):,} held-out images")
+    print(
+        f"training: {steps:,} steps in {history.run_seconds:.2f} s, held-out images included;"
+        f" compilation {history.compile_seconds:.2f} s;\n"
+        f"all together {time.perf_counter() - began:.1f} s"
+    )
+    print(f"written to {folder}/: curves.png, gradients.png, predictions.png, metrics.csv,")
+    print("model.safetensors")
+    return history
+
+
+def _rate(settings: Settings, examples: int) -> Callable[[Any], Any]:
+    steps = settings.epochs * -(-examples // max(settings.batch_size, 1))
+    return optim.schedule.cosine(settings.learning_rate, max(steps, 1))
+
+
+def _compare(model: Layer, loss: Loss, data: tuple[Any, Any], seed: int) -> Comparison:
+    """Compare gradients at the start of training, on a small batch."""
+    batch = tuple(jnp.asarray(part[:_COMPARED]) for part in data)
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    params, state = model.init(init_key, batch[0])
+    return compare(model, loss, params, state, batch, key=run_key)
+
+
+def _write_metrics(file: Path, history: History) -> None:
+    """Write a row an epoch: the training loss, and loss and accuracy on the held-out images."""
+    with replacing(file) as temporary, temporary.open("w", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["epoch", "training_loss", *(f"held_out_{n}" for n in history.validation)])
+        columns = zip(history.epoch_loss, *history.validation.values(), strict=False)
+        for epoch, values in enumerate(columns, 1):
+            writer.writerow([epoch, *(f"{value:.6g}" for value in values)])

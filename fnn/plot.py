@@ -1,0 +1,132 @@
+"""Pictures of a training run, of gradients and of predictions; needs the extra ``run``.
+
+Every function returns a `matplotlib.figure.Figure`, made without pyplot: nothing global, no window.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fnn.extras import require
+from fnn.files import replacing
+from fnn.gradient.compare import Comparison
+from fnn.train.fit import History
+
+# Okabe and Ito's colours, told apart by colour-blind eyes.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+
+def curves(history: History, metric: str = "accuracy") -> Any:
+    """Draw the loss of every step, its mean over epochs, and the validation loss and metric."""
+    figure = _figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    epochs = len(history.epoch_loss)
+    ends = np.arange(1, epochs + 1)
+    left.plot(
+        np.arange(1, len(history.loss) + 1) * epochs / max(len(history.loss), 1),
+        history.loss,
+        color=BLUE,
+        alpha=0.25,
+        linewidth=0.8,
+        label="training, every step",
+    )
+    left.plot(ends, history.epoch_loss, color=BLUE, label="training, mean of an epoch")
+    if "loss" in history.validation:
+        left.plot(ends, history.validation["loss"], color=ORANGE, label="held out")
+    left.set(xlabel="epoch", ylabel="loss", yscale="log", title="Loss")
+    left.legend(frameon=False)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if metric in history.validation:
+        values = history.validation[metric]
+        right.plot(ends, values, color=ORANGE, marker="o", markersize=3)
+        right.set(xlabel="epoch", ylabel=metric, title=f"Held-out {metric}: {values[-1]:.3f}")
+    else:
+        right.set_axis_off()
+    return figure
+
+
+def gradients(comparison: Comparison) -> Any:
+    """Draw, leaf by leaf, the error of manual and automatic gradients, and the gradient's size."""
+    figure = _figure(9, 4)
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = [leaf.name.removeprefix("params/") for leaf in comparison.leaves]
+    rows = np.arange(len(names))
+    # An error of exactly zero has no place on a logarithmic axis: it goes to the left edge.
+    floor = float(np.finfo(comparison.dtype).eps) / 100
+    for offset, colour, label, errors in (
+        (0.18, BLUE, "manual against float64", [leaf.manual.error for leaf in comparison.leaves]),
+        (-0.18, ORANGE, "auto against float64", [leaf.auto.error for leaf in comparison.leaves]),
+    ):
+        left.plot(
+            np.maximum(errors, floor), rows + offset, "o", color=colour, markersize=5, label=label
+        )
+    left.axvline(comparison.bound, color=RED, linewidth=1, label="bound of rounding")
+    left.set(
+        xscale="log",
+        xlabel="largest error, relative to the whole gradient",
+        yticks=rows,
+        yticklabels=names,
+        title=f"Error in {comparison.dtype}",
+    )
+    left.invert_yaxis()
+    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=7)
+    sizes = [max(leaf.norm, 1e-12) for leaf in comparison.leaves]
+    right.barh(rows, sizes, color=GREEN, height=0.6)
+    right.set(xscale="log", xlabel="norm of the gradient", title="Size of the gradient")
+    right.tick_params(labelleft=False)
+    return figure
+
+
+def predictions(
+    images: Any, labels: Any, probabilities: Any, names: list[str] | None = None
+) -> Any:
+    """Draw images with predicted label and probability, all mistakes first and marked.
+
+    images (n, H, W), labels (n,) integers, probabilities (n, K). Shows up to 40 images; at most
+    half of them are mistakes.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    probabilities = np.asarray(probabilities)
+    guesses = probabilities.argmax(-1)
+    wrong, right = np.flatnonzero(guesses != labels), np.flatnonzero(guesses == labels)
+    chosen = np.concatenate([wrong[:20], right])[:40]
+    names = names or [str(k) for k in range(probabilities.shape[-1])]
+    columns = 10
+    rows = max(1, -(-len(chosen) // columns))
+    figure = _figure(columns * 0.95, rows * 1.25 + 0.5)
+    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        axes.set_axis_off()
+    for axes, i in zip(grid.flat, chosen, strict=False):
+        axes.imshow(images[i], cmap="gray_r")
+        mistake = guesses[i] != labels[i]
+        title = f"{names[guesses[i]]}  {probabilities[i, guesses[i]]:.0%}"
+        if mistake:
+            title += f"\nis {names[labels[i]]}"
+            axes.add_patch(
+                require("matplotlib.patches", "plot").Rectangle(
+                    (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=RED, linewidth=3
+                )
+            )
+        axes.set_title(title, fontsize=8, color=RED if mistake else "black")
+    figure.suptitle(
+        f"Predicted label and its probability: {len(right)} of {len(labels)} right; "
+        f"{len(wrong[:20])} of {len(wrong)} mistakes shown, framed",
+        fontsize=10,
+    )
+    return figure
+
+
+def save(figure: Any, file: Path | str) -> None:
+    """Write a figure as PNG; the file appears once it is whole."""
+    with replacing(file) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def _figure(width: float, height: float) -> Any:
+    figure = require("matplotlib.figure", "plot").Figure((width, height), layout="constrained")
+    require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,181 @@
+"""Manual, automatic and numeric gradients of whole models, and the comparison of them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.cases import block, wave
+from tests.test_layers import assert_close
+from tests.tolerance import difference
+
+X = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
+LABELS = np.arange(8) % 3
+WEIGHTS = np.array([1, 0, 2, 1, 0.5, 1, 0, 3], np.float32)
+LOSS = fnn.losses.cross_entropy(0.1)
+WAYS = ["manual", "auto", "numeric"]
+
+
+def model():
+    return fnn.serial(
+        enter=fnn.dense(5),
+        deep=fnn.repeat(fnn.residual(block()), 2),
+        leave=fnn.serial(fnn.dropout(0.2), fnn.dense(3)),
+    )
+
+
+def gradients(ways, weights=None, dtype="float64"):
+    with jax.enable_x64(dtype == "float64"):
+        x = jnp.asarray(X, dtype)
+        params, state = model().init(jax.random.key(0), x)
+        batch = (x, LABELS) if weights is None else (x, LABELS, jnp.asarray(weights, dtype))
+        return [
+            jax.jit(fnn.value_and_grad(model(), LOSS, way))(
+                params, state, batch, key=jax.random.key(1)
+            )
+            for way in ways
+        ]
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_manual_auto_and_numeric_are_one_gradient_in_float64(weights):
+    manual, auto, numeric = gradients(WAYS, weights)
+    assert_close(manual, auto, np.float64, X.size)
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(auto[1]))
+    for one, other in zip(jax.tree.leaves(numeric[1]), jax.tree.leaves(auto[1]), strict=True):
+        assert np.abs(one - other).max() <= difference(np.float64, X.size) * scale
+
+
+def test_manual_is_auto_in_float32():
+    manual, auto = gradients(WAYS[:2], WEIGHTS, "float32")
+    assert_close(manual, auto, np.float32, X.size)
+
+
+def test_an_example_of_weight_zero_does_not_matter():
+    # Without batch norm, where examples see each other.
+    net = fnn.serial(fnn.dense(4), fnn.tanh(), fnn.dense(3))
+    params, state = net.init(jax.random.key(0), X)
+    run = fnn.value_and_grad(net, LOSS)
+    used = WEIGHTS > 0
+    part = run(params, state, (X[used], LABELS[used], WEIGHTS[used]))
+    assert_close(run(params, state, (X, LABELS, WEIGHTS)), part, np.float32, X.size)
+
+
+def test_manual_calls_no_differentiation_of_jax(monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise RuntimeError("differentiation")
+
+    for name in ("grad", "value_and_grad", "vjp", "jvp", "linearize", "jacfwd", "jacrev"):
+        monkeypatch.setattr(jax, name, forbidden)
+    gradients(["manual"])
+    with pytest.raises(RuntimeError, match="differentiation"):
+        gradients(["auto"])
+    # And a layer without a rule does call it, so the test above would have seen it.
+    with pytest.raises(RuntimeError, match="differentiation"):
+        wave().forward({"a": 1.0}, {"seen": 0.0}, jnp.ones((2, 3)))
+
+
+def comparison(net, **options):
+    params, state = net.init(jax.random.key(0), X)
+    return fnn.compare(net, LOSS, params, state, (X, LABELS), key=jax.random.key(1), **options)
+
+
+def test_compare_finds_manual_equal_to_auto_and_float64_and_numeric():
+    result = comparison(model(), time=False)
+    assert result.agrees
+    assert "manual equals auto" in str(result)
+    assert len(result.leaves) == 2 + 4 + 2 + 1
+    assert max(leaf.numeric for leaf in result.leaves) > 0
+
+
+@pytest.mark.parametrize("factor", [1.001, -1])
+def test_compare_says_so_when_a_rule_is_wrong(factor):
+    wrong = fnn.stateless(
+        lambda key, x: (), lambda p, x: (x, ()), lambda p, r, dy: ((), factor * dy)
+    )
+    result = comparison(fnn.serial(fnn.dense(4), wrong, fnn.dense(3)), time=False)
+    assert not result.agrees
+    assert "manual DIFFERS FROM auto" in str(result)
+    right = {leaf.name for leaf in result.leaves if leaf.manual.error <= result.bound}
+    assert right == {"params/2/bias", "params/2/weight"}
+
+
+def test_compare_shows_every_layer_and_marks_those_without_a_rule():
+    result = comparison(fnn.serial(fnn.dense(4), wave(), fnn.relu(), fnn.dense(3)))
+    assert [cost.name for cost in result.costs] == ["dense", "autodiff (auto)", "relu", "dense"]
+    assert "autodiff (auto)" in str(result)
+    assert all(cost.manual_seconds > 0 and cost.auto_seconds > 0 for cost in result.costs)
+    dense = result.costs[0]
+    assert dense.manual_bytes == dense.auto_bytes == X.nbytes
+
+
+def test_compare_fits_a_terminal_80_columns_wide():
+    assert max(map(len, str(comparison(model())).splitlines())) <= 80
+
+
+def test_the_checker_names_leaf_index_and_ratio_of_a_mistake():
+    def backward(params, x, dy):
+        dparams, dx = right.backward(params, x, dy)
+        weight = dparams["weight"].at[1, 2].multiply(2)
+        return {**dparams, "weight": weight}, dx
+
+    right = fnn.dense(3)
+    wrong = fnn.Layer(right.init, right.apply, right.forward, backward)
+    with pytest.raises(fnn.GradientError, match=r"dparams/weight.*at \[1, 2\], ratio 2\b"):
+        fnn.check_layer(wrong, X)
+
+
+def test_the_checker_refuses_gradients_of_another_shape_or_structure():
+    right = fnn.dense(3)
+    for backward, message in (
+        (lambda p, x, dy: ({"weight": p["weight"]}, x), "structure"),
+        (lambda p, x, dy: ({"weight": p["weight"].T, "bias": p["bias"]}, x), "shape"),
+    ):
+        wrong = fnn.Layer(right.init, right.apply, right.forward, backward)
+        with pytest.raises(fnn.GradientError, match=message):
+            fnn.check_layer(wrong, X)
+
+
+def test_the_checker_catches_nan():
+    nan = fnn.stateless(
+        lambda key, x: (), lambda p, x: (x, ()), lambda p, r, dy: ((), dy.at[0, 0].set(jnp.nan))
+    )
+    with pytest.raises(fnn.GradientError, match=r"nan for .* at \[0, 0\]"):
+        fnn.check_layer(nan, X)
+
+
+def test_remat_saves_memory_in_the_compiled_program():
+    x = jnp.ones((256, 64))
+    plain = fnn.serial(*[fnn.serial(fnn.dense(64), fnn.gelu(), fnn.tanh()) for _ in range(8)])
+    thrifty = fnn.serial(*[fnn.remat(fnn.serial(fnn.dense(64), fnn.gelu(), fnn.tanh()))] * 8)
+
+    def temporary_bytes(net):
+        params, state = net.init(jax.random.key(0), x)
+        run = fnn.value_and_grad(net, fnn.losses.squared_error())
+        program = jax.jit(run).lower(params, state, (x, x)).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(thrifty) < 0.75 * temporary_bytes(plain)
+
+
+def test_the_program_of_repeat_does_not_grow_with_depth():
+    def size(times):
+        net = fnn.repeat(fnn.serial(fnn.dense(5), fnn.tanh()), times)
+        params, state = net.init(jax.random.key(0), X)
+        run = fnn.value_and_grad(net, fnn.losses.squared_error())
+        return len(jax.jit(run).lower(params, state, (X, X)).as_text().splitlines())
+
+    assert size(40) == size(2)
+
+
+def test_repeat_is_serial_with_stacked_parameters():
+    repeated = fnn.repeat(block(), 3)
+    params, state = repeated.init(jax.random.key(0), X)
+    single = [jax.tree.map(lambda a, i=i: a[i], (params, state)) for i in range(3)]
+    x = X
+    for p, s in single:
+        x, _ = block().apply(p, s, x)
+    assert_close(repeated.apply(params, state, X)[0], x, np.float32, X.size)
