@@ -83,7 +83,8 @@ class _Functions(NamedTuple):
 class Layer(Made, _Functions):
     """Four pure functions, ``(init, apply, forward, backward)``; see the module's docstring.
 
-    `derivation` says where `backward` comes from: ``"hand"``, or ``"auto"`` for `autodiff`.
+    `derivation` says where `backward` comes from: ``"hand"``, or ``"auto"`` for `autodiff`. It and
+    the origin belong to the layer as it was made: `_replace` gives a layer by hand without origin.
     """
 
     derivation: Literal["hand", "auto"] = "hand"

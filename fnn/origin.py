@@ -47,7 +47,7 @@ class Origin:
 
 
 class Made:
-    """Mixin for a tuple of functions: print, compare and hash it by the call that made it."""
+    """Mixin for what is made of functions: print, compare and hash by the call that made it."""
 
     origin: Origin | None = None
 

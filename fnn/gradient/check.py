@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -58,14 +61,18 @@ class Report(NamedTuple):
                 row.against,
                 f"{row.error:.1e}",
                 f"{row.bound:.1e}",
-                "yes"
-                if row.agrees
-                else f"NO: {row.value:.4g} for {row.reference:.4g}"
-                f" at {list(row.place)}, ratio {row.ratio:.4g}",
+                "yes" if row.agrees else "NO",
             )
             for row in self.rows
         ]
-        return table(("leaf", "manual against", "error", "bound", "agrees"), cells)
+        wrong = [
+            f"{row.leaf} is {row.value:.4g} at {list(row.place)}, and {row.reference:.4g} by"
+            f" {row.against}: ratio {row.ratio:.4g}"
+            for row in self.rows
+            if not row.agrees
+        ]
+        header = ("leaf", "manual against", "error", "bound", "agrees")
+        return "\n".join([table(header, cells), *wrong])
 
 
 class GradientError(AssertionError):
@@ -112,44 +119,48 @@ def compare_layer(
     key = jax.random.key(0) if key is None else key
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), x)
-        init_key, params_key, state_key, dy_key, run_key = jax.random.split(key, 5)
-        params, state = layer.init(init_key, x)
-        params = moved(params_key, params)
-        state = jax.tree.map(jnp.abs, moved(state_key, state))
-
-        def apply(params: PyTree, x: Any) -> Any:
-            return layer.apply(params, state, x, key=run_key, train=train)[0]
-
-        def manual(params: PyTree, x: Any, dy: Any) -> Any:
-            _, _, residuals = layer.forward(params, state, x, key=run_key, train=train)
-            return layer.backward(params, residuals, dy)
-
-        def auto(params: PyTree, x: Any, dy: Any) -> Any:
-            return jax.vjp(apply, params, x)[1](dy)
-
-        def numerically(params: PyTree, x: Any, dy: Any) -> Any:
-            flat, unravel = ravel_pytree((params, x))
-
-            def objective(flat: Array) -> Array:
-                products = jax.tree.map(jnp.vdot, apply(*unravel(flat)), dy)
-                return sum(jax.tree.leaves(products), jnp.float64(0))
-
-            slopes, doubts = with_doubt(objective, flat, jnp.arange(flat.size))
-            return unravel(slopes), unravel(doubts)
-
-        y = apply(params, x)
-        dy = normal_like(dy_key, y)
-        by_hand = jax.jit(manual)(params, x, dy)
-        # No sum in a layer is longer than its largest array.
-        terms = max(leaf.size for leaf in jax.tree.leaves((params, x, y)))
-        reference = jax.jit(auto)(params, x, dy)
-        rows = agreements(by_hand, reference, "auto", rounding(jnp.float64, terms))
-        if numeric:
-            slopes, doubts = jax.jit(numerically)(params, x, dy)
-            doubt = largest(doubts) / (largest(slopes) or 1.0)
-            bound = difference(jnp.float64, terms, doubt)
-            rows += agreements(by_hand, slopes, "numeric", bound)
+        by_hand, reference, differences, terms = gradients(layer, train, numeric, x, key)
+    rows = agreements(by_hand, reference, "auto", rounding(jnp.float64, int(terms)))
+    if numeric:
+        slopes, doubts = differences
+        doubt = largest(doubts) / (largest(slopes) or 1.0)
+        bound = difference(jnp.float64, int(terms), doubt)
+        rows += agreements(by_hand, slopes, "numeric", bound)
     return Report(tuple(rows))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def gradients(layer: Layer, train: bool, numeric: bool, x: Any, key: Array) -> Any:
+    """Return ``(dparams, dx)`` by hand, by autodiff, and by differences with their doubt, or None.
+
+    At parameters moved off their initial values, for a random cotangent. Last comes the number of
+    terms in the longest sum: none is longer than the largest array.
+    """
+    init_key, params_key, state_key, dy_key, run_key = jax.random.split(key, 5)
+    params, state = layer.init(init_key, x)
+    params = moved(params_key, params)
+    # The absolute value, since a variance is never negative.
+    state = jax.tree.map(jnp.abs, moved(state_key, state))
+
+    def apply(params: PyTree, x: Any) -> Any:
+        return layer.apply(params, state, x, key=run_key, train=train)[0]
+
+    y, pull_back = jax.vjp(apply, params, x)
+    dy = normal_like(dy_key, y)
+    _, _, residuals = layer.forward(params, state, x, key=run_key, train=train)
+    by_hand = layer.backward(params, residuals, dy)
+    differences = None
+    if numeric:
+        flat, unravel = ravel_pytree((params, x))
+
+        def objective(flat: Array) -> Array:
+            products = jax.tree.map(jnp.vdot, apply(*unravel(flat)), dy)
+            return sum(jax.tree.leaves(products), jnp.float64(0))
+
+        slopes, doubts = with_doubt(objective, flat, jnp.arange(flat.size))
+        differences = unravel(slopes), unravel(doubts)
+    terms = max(leaf.size for leaf in jax.tree.leaves((params, x, y)))
+    return by_hand, pull_back(dy), differences, terms
 
 
 def agreements(gradient: Any, reference: Any, against: str, bound: float) -> list[Agreement]:
@@ -202,6 +213,13 @@ def moved(key: Array, tree: PyTree) -> PyTree:
 def normal_like(key: Array, tree: PyTree) -> PyTree:
     """Return a tree of independent normal numbers in the shapes and dtypes of another."""
     leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    normal = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=False)]
-    return jax.tree.unflatten(structure, normal)
+    sizes = [math.prod(leaf.shape) for leaf in leaves]
+    # One draw for all: every draw is a large piece of program, and takes its time to compile.
+    pieces = jnp.split(
+        jax.random.normal(key, (sum(sizes),), jnp.float32), list(itertools.accumulate(sizes))[:-1]
+    )
+    shaped = [
+        piece.reshape(leaf.shape).astype(leaf.dtype)
+        for piece, leaf in zip(pieces, leaves, strict=False)
+    ]
+    return jax.tree.unflatten(structure, shaped)

@@ -29,21 +29,26 @@ def numeric_gradient(function: Callable[[PyTree], Array], params: PyTree) -> PyT
 
 
 def central_differences(
-    function: Callable[[Array], Array], flat: Array, indices: Any, step: float = 1.0
+    function: Callable[[Array], Array], flat: Array, indices: Any, step: Any = 1.0
 ) -> Array:
     """Return the partial derivatives of a function of a vector, at some of its places.
 
-    `step` scales h: two steps that disagree tell how far off a difference is.
+    `step`, one number or one for each place, scales h: two steps that disagree tell how far off a
+    difference is.
     """
 
-    def difference(i: Array) -> Array:
+    def difference(place: tuple[Array, Array]) -> Array:
+        i, step = place
         h = step * jnp.finfo(flat.dtype).eps ** (1 / 3) * jnp.maximum(1, jnp.abs(flat[i]))
         sides = flat[i] + jnp.stack([h, -h])
         up, down = jax.lax.map(lambda value: function(flat.at[i].set(value)), sides)
         # What was added is not quite h: divide by the distance that rounding left.
         return (up - down) / (sides[0] - sides[1])
 
-    return jax.lax.map(difference, jnp.asarray(indices))
+    indices = jnp.asarray(indices)
+    return jax.lax.map(
+        difference, (indices, jnp.broadcast_to(jnp.asarray(step, flat.dtype), indices.shape))
+    )
 
 
 def with_doubt(
@@ -54,6 +59,7 @@ def with_doubt(
     The change holds what both truncation and rounding do to a difference, whatever the scale on
     which the function bends.
     """
-    coarse = central_differences(function, flat, indices)
-    fine = central_differences(function, flat, indices, 0.5)
+    indices = jnp.asarray(indices)
+    twice, steps = jnp.tile(indices, 2), jnp.repeat(jnp.array([1.0, 0.5]), indices.size)
+    coarse, fine = central_differences(function, flat, twice, steps).reshape(2, -1)
     return fine, jnp.abs(fine - coarse)

@@ -7,7 +7,7 @@ calls, so that a rule holding one is compiled once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -15,12 +15,11 @@ from fnn.errors import InputError, describe
 from fnn.origin import Made, constructor
 
 
-class _Function(NamedTuple):
-    value: Callable[[Any], Any]
-
-
-class Schedule(Made, _Function):
+class Schedule(Made):
     """A function of the step: ``schedule(t) -> value``."""
+
+    def __init__(self, value: Callable[[Any], Any]):
+        self.value = value
 
     def __call__(self, step: Any) -> Any:
         """Return the value at a step."""

@@ -1,0 +1,108 @@
+"""Every example and every notebook runs as a reader would run it, and shows what it claims."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
+
+
+def run(folder, *words):
+    """Run Python on some words in a folder, and return what it prints."""
+    environment = os.environ | {
+        # The tests hold the accelerator too, if there is one: take no more of it than needed.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        # Jupyter and matplotlib keep their own files: beside the results, not at home.
+        "IPYTHONDIR": str(folder / ".ipython"),
+        "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"),
+        # The kernel of this interpreter, not one that the user installed under the same name.
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
+    environment.pop("MPLBACKEND", None)
+    result = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def printed(request, tmp_path_factory):
+    """Run the example once, for all tests of it, and return the folder and the print-out."""
+    folder = tmp_path_factory.mktemp(request.param.stem)
+    return folder, run(folder, "-W", "error", request.param)
+
+
+def example(name):
+    return pytest.mark.parametrize("printed", [ROOT / "examples" / name], indirect=True, ids=[name])
+
+
+@pytest.mark.parametrize("printed", EXAMPLES, indirect=True, ids=lambda path: path.name)
+def test_an_example_runs_without_warnings_and_says_something(printed):
+    assert printed[1].strip()
+
+
+@example("neuron.py")
+def test_one_neuron_separates_two_clouds_and_only_a_hidden_layer_does_xor(printed):
+    errors = [float(percent) for percent in re.findall(r"([\d.]+)%", printed[1])]
+    clouds, line, hidden = errors
+    assert clouds < 2
+    # The best line keeps one of the four clouds out: a quarter of the points stays wrong.
+    assert line > 20
+    assert hidden < 5
+
+
+@example("neuron.py")
+def test_the_neuron_is_drawn_with_both_regions_in_every_panel(printed):
+    pixels = imread(printed[0] / "fnn-run" / "neuron.png")[..., :3]
+    height, width = pixels.shape[:2]
+    assert height > 400
+    assert width > 1000
+    for panel in (pixels[:, i * width // 3 : (i + 1) * width // 3] for i in range(3)):
+        red, blue = panel[..., 0], panel[..., 2]
+        assert (blue > red + 0.05).mean() > 0.1
+        assert (red > blue + 0.05).mean() > 0.1
+
+
+def test_the_neuron_is_drawn_where_the_user_wants_it(tmp_path):
+    run(tmp_path, ROOT / "examples/neuron.py", "--output", "pictures/first")
+    assert [path.name for path in (tmp_path / "pictures/first").iterdir()] == ["neuron.png"]
+
+
+@example("own_layer.py")
+def test_a_layer_of_ones_own_is_right_learns_and_a_mistake_in_it_is_found(printed):
+    right, learning, mistake = re.split(r"\nA network|\nThe checker", printed[1])
+    assert "yes" in right
+    assert "NO" not in right
+    before, after = map(float, re.search(r"error ([\d.]+) -> ([\d.]+)", learning).groups())
+    assert after < before / 20
+    wrong = [line.split()[0] for line in mistake.splitlines() if "NO" in line]
+    assert wrong == ["dx", "dx"], "the planted mistake is in dx alone"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_path):
+    file = tmp_path / "lesson.ipynb"
+    run(
+        tmp_path, "-m", "jupytext", "--to", "ipynb", "--set-kernel", "python3", "--execute",
+        "--run-path", tmp_path, "--output", file, path,
+    )  # fmt: skip
+    cells = json.loads(file.read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    # A warning of the lesson's own code goes to stderr.
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    pictures = sum("plt.show()" in "".join(cell["source"]) for cell in code)
+    shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(shown) == pictures
+    assert all(len(output["data"]["image/png"]) > 10_000 for output in shown)
