@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from statistics import median
 from typing import Any, NamedTuple
 
 import jax
@@ -271,4 +270,4 @@ def _measure(layer: Layer, spec: Any, key: Array) -> tuple[list[float], list[int
             jax.block_until_ready(way(*args, dy))
             seconds.append(time.perf_counter() - began)
     kept = sum(residual_bytes(layer, *args).values())
-    return [median(seconds) for seconds in spent], [kept, sum(unique_bytes(saved, *args))]
+    return [float(np.median(seconds)) for seconds in spent], [kept, sum(unique_bytes(saved, *args))]

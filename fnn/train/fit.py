@@ -22,8 +22,6 @@ from fnn.train.evaluate import Metrics, run_evaluation
 from fnn.train.progress import Progress, Report, progress_bar
 from fnn.train.step import TrainState, init_train_state, train_step
 
-# The order of the examples is drawn from a key that no step uses: steps count up from 0.
-_ORDER = 0xFFFFFFFF
 _DISPATCH_SECONDS = 0.1
 
 
@@ -100,19 +98,13 @@ def fit(
     began = time.perf_counter()
     full, rest = divmod(examples, batch_size)
     run = functools.partial(_run, model, loss, rule, gradient)
-    order = functools.partial(_order, examples=examples)
+    # Read before the loop: inside it would wait for the device.
+    seed = _words(train_state.key)
     # Running no step compiles the program, and leaves the time of compilation by itself.
     shapes = [(full, batch_size)] + ([(1, rest)] if rest else [])
-    first_order = order(train_state.key, 0)
     for shape in shapes:
-        train_state, _ = run(
-            train_state,
-            data,
-            first_order[: shape[0] * shape[1]].reshape(shape),
-            jnp.zeros(shape[0]),
-            0,
-            0,
-        )
+        order = np.zeros(shape, np.int32)
+        train_state, _ = run(train_state, data, order, _no_losses(shape[0]), 0, 0)
     evaluation = functools.partial(
         run_evaluation, model, loss, metrics=metrics, batch_size=min(batch_size, 1024)
     )
@@ -123,11 +115,11 @@ def fit(
 
     steps_per_epoch = full + bool(rest)
     first_epoch = int(train_state.step) // steps_per_epoch
-    losses: list[np.ndarray] = []
+    losses: list[Array] = []
     measured: list[dict[str, float]] = []
     with progress_bar(progress, epochs * steps_per_epoch) as report:
         for epoch in range(first_epoch, first_epoch + epochs):
-            rows = order(train_state.key, epoch)
+            rows = epoch_order(seed, epoch, examples)
             pieces = [rows[: full * batch_size].reshape(full, batch_size)]
             if rest:
                 pieces.append(rows[full * batch_size :][None])
@@ -172,11 +164,11 @@ def _start(
 
 
 def _dispatch(
-    run: Any, train_state: TrainState, data: Any, order: Array, report: Report | None
-) -> tuple[TrainState, np.ndarray]:
+    run: Any, train_state: TrainState, data: Any, order: np.ndarray, report: Report | None
+) -> tuple[TrainState, Array]:
     """Run all steps of one order: at once, or in portions of a tenth of a second under a bar."""
     steps = order.shape[0]
-    losses = jnp.zeros(steps)
+    losses: Any = _no_losses(steps)
     done, portion = 0, 1 if report else steps
     while done < steps:
         stop = min(done + portion, steps)
@@ -187,7 +179,7 @@ def _dispatch(
             seconds = time.perf_counter() - began
             portion = max(1, int((stop - done) * _DISPATCH_SECONDS / seconds))
         done = stop
-    return train_state, np.asarray(losses)
+    return train_state, losses
 
 
 @functools.partial(
@@ -222,16 +214,36 @@ def _run(
     return jax.lax.fori_loop(start, stop, body, (train_state, losses))
 
 
-@functools.partial(jax.jit, static_argnames=("examples",))
-def _order(key: Array, epoch: Any, *, examples: int) -> Array:
-    epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
-    return jax.random.permutation(epoch_key, examples)
+def epoch_order(seed: list[int], epoch: int, examples: int) -> np.ndarray:
+    """Return the order of the examples in an epoch, drawn from the words of the key.
+
+    By numpy, on the host: sorting on the device costs more than the steps of a small network.
+
+    >>> epoch_order([0, 7], 3, 5), epoch_order([0, 7], 3, 5)
+    (array([3, 4, 2, 0, 1], dtype=int32), array([3, 4, 2, 0, 1], dtype=int32))
+    """
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, epoch])))
+    return random.permutation(examples).astype(np.int32)
+
+
+def _words(key: Array) -> list[int]:
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    words: list[int] = np.asarray(jax.random.key_data(key) if typed else key).ravel().tolist()
+    return words
+
+
+def _no_losses(steps: int) -> np.ndarray:
+    return np.zeros(steps, np.float32)
 
 
 def _history(
-    losses: list[np.ndarray], measured: list[dict[str, float]], sizes: list[int], epochs: int
+    losses: list[Array], measured: list[dict[str, float]], sizes: list[int], epochs: int
 ) -> History:
-    loss = np.concatenate(losses) if losses else np.zeros(0, np.float32)
+    loss = (
+        np.concatenate([np.asarray(values) for values in losses])
+        if losses
+        else np.zeros(0, np.float32)
+    )
     by_epoch = loss.reshape(epochs, -1) if epochs else np.zeros((0, len(sizes)))
     validation = {
         name: np.array([values[name] for values in measured])
