@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -36,6 +37,15 @@ def at(name: str) -> Iterator[None]:
     except InputError as error:
         error.path = (name, *error.path)
         raise
+
+
+def is_count(value: Any, least: int) -> bool:
+    """Say whether a value is an integer of `least` or more; a numpy integer is one, True is not.
+
+    >>> is_count(3, 1), is_count(0, 1), is_count(True, 0), is_count(2.0, 1)
+    (True, False, False, False)
+    """
+    return isinstance(value, Integral) and value is not True and int(value) >= least
 
 
 def describe(value: Any) -> str:

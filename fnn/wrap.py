@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Key, Layer, PyTree, check_same_shape, output_shape
 from fnn.origin import constructor
 
@@ -63,7 +63,7 @@ def repeat(layer: Layer, times: int, /) -> Layer:
     >>> params["weight"].shape
     (6, 4, 4)
     """
-    if not isinstance(times, int) or times < 1:
+    if not is_count(times, 1):
         raise InputError(
             "repeat", "a positive number of copies", describe(times), "pass an int of 1 or more"
         )

@@ -84,6 +84,8 @@ def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, train, 
     # Where all inputs are equal a batch norm bends within sqrt(epsilon), the step of a difference.
     bent = case.kink or (train and "batch_norm" in cases.makers(case.make()))
     numeric = not case.surrogate and not (bent and variant == "zeros")
+    # What holds for its layers one by one holds for a combinator at one shape as at another.
+    numeric = numeric and (variant == "plain" or case.formula is not None)
     fnn.check_layer(case.make(), inputs(variant), train=train, numeric=numeric)
 
 
@@ -174,9 +176,9 @@ def test_residuals_cross_a_scan(case, train):
         return carry, layer.backward(params, residuals, dy)
 
     _, saved = jax.lax.scan(forward, None, xs)
-    _, gradients = jax.lax.scan(backward, None, saved)
+    _, found = jax.lax.scan(backward, None, saved)
     expected = stacked([compiled(layer, train, params, state, x)[2] for x in xs])
-    assert_close(gradients, expected, x.dtype, x.size)
+    assert_close(found, expected, x.dtype, x.size)
 
 
 @in_modes
@@ -280,15 +282,14 @@ def test_use_rules_runs_the_hand_rule_and_not_autodiff():
 
 
 def dropped(leaf):
-    return leaf.at[(0,) * leaf.ndim].set(0) if leaf.ndim else 0 * leaf
+    changed = leaf.copy()
+    changed[(0,) * leaf.ndim] = 0
+    return changed
 
 
 def reversed_order(leaf):
-    return (
-        leaf.T
-        if leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1]
-        else (leaf.ravel()[::-1].reshape(leaf.shape))
-    )
+    square = leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1]
+    return leaf.T if square else leaf.ravel()[::-1].reshape(leaf.shape)
 
 
 MUTATIONS = {
@@ -317,12 +318,12 @@ def mistakes(gradient):
     for a gradient: no multiple of them is a mistake, and only the added constant is planted there.
     """
     leaves, structure = jax.tree.flatten(gradient)
-    scale = max(float(jnp.abs(leaf).max()) for leaf in leaves)
+    scale = max(float(np.abs(leaf).max()) for leaf in leaves)
     for i, leaf in enumerate(leaves):
-        zero = float(jnp.abs(leaf).max()) <= 1e-9 * scale
+        zero = float(np.abs(leaf).max()) <= 1e-9 * scale
         for name, mutation in MUTATIONS.items():
             mutant = mutation(leaf)
-            if (zero and name != "a constant more") or jnp.array_equal(mutant, leaf):
+            if (zero and name != "a constant more") or np.array_equal(mutant, leaf):
                 continue
             changed = [*leaves[:i], mutant, *leaves[i + 1 :]]
             yield f"{name} in leaf {i}", jax.tree.unflatten(structure, changed)
@@ -332,7 +333,8 @@ def assert_mistakes_are_caught(layer, x):
     """Plant every mistake in what the checker compares, and one in the layer that it runs."""
     with jax.enable_x64(True):
         x64 = jnp.asarray(x, jnp.float64)
-        by_hand, reference, _, terms = gradients(layer, True, False, x64, KEY)
+        result = gradients(layer, True, False, x64, KEY)
+        by_hand, reference, _, terms = jax.tree.map(np.asarray, result)
         bound = rounding(jnp.float64, int(terms))
         assert all(row.agrees for row in agreements(by_hand, reference, "auto", bound))
         planted_mistakes = dict(mistakes(by_hand))

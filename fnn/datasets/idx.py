@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from pathlib import Path
@@ -78,10 +79,10 @@ def read_idx(path: Path | str) -> np.ndarray:
         )
     shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist())
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    if values.size != np.prod(shape):
+    if values.size != math.prod(shape):
         raise InputError(
             "datasets.read_idx",
-            f"{np.prod(shape)} bytes for the shape {shape}",
+            f"{math.prod(shape)} bytes for the shape {shape}",
             f"{values.size} in {path}",
             remedy,
         )

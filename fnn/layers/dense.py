@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating, stateless
 from fnn.origin import constructor
 
@@ -40,7 +40,7 @@ def dense(
     >>> dx
     Array([1., 3.], dtype=float32)
     """
-    if not isinstance(width, int) or width < 1:
+    if not is_count(width, 1):
         raise InputError("dense", "a width of 1 or more", describe(width), "pass a positive int")
 
     def init(key: Array, x: Any) -> PyTree:

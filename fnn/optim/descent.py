@@ -135,5 +135,7 @@ def global_norm(tree: PyTree) -> Any:
     >>> global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
     Array(5., dtype=float32)
     """
-    wide = [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum((jnp.vdot(a, a) for a in wide), jnp.float32(0)))
+    leaves = jax.tree.leaves(tree)
+    wide = jnp.float64 if any(a.dtype == jnp.float64 for a in leaves) else jnp.float32
+    squares = (jnp.sum(jnp.square(a.astype(wide))) for a in leaves)
+    return jnp.sqrt(sum(squares, jnp.zeros((), wide)))

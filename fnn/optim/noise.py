@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
-from fnn.layer import Array, PyTree
+from fnn.layer import Array, Key, PyTree
 from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number
 from fnn.origin import constructor
 
@@ -21,7 +21,7 @@ class NoiseState(NamedTuple):
 
 
 @constructor
-def gradient_noise(eta: Hyper, gamma: float = 0.55, *, key: Array) -> UpdateRule:
+def gradient_noise(eta: Hyper, gamma: float = 0.55, *, key: Key = None) -> UpdateRule:
     """Add Gaussian noise to the gradient, annealed from step to step.
 
     ``g_t + n_t`` with every number of ``n_t`` drawn from a normal of mean 0 and variance
@@ -45,12 +45,12 @@ def gradient_noise(eta: Hyper, gamma: float = 0.55, *, key: Array) -> UpdateRule
     def init(params: PyTree, /) -> NoiseState:
         del params
         # A copy: training gives its state's buffers away, and the key is the caller's.
-        return NoiseState(jnp.copy(key), jnp.int32(0))
+        return NoiseState(jnp.array(key), jnp.int32(0))
 
     def update(grads: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
         del params
-        variance = at_step(eta, state.step) / (1.0 + state.step.astype(jnp.float32)) ** gamma
-        deviation = jnp.sqrt(variance)
+        decay = (1.0 + state.step.astype(jnp.float32)) ** gamma
+        deviation = jnp.sqrt(cast(at_step(eta, state.step), decay) / decay)
         leaves, structure = jax.tree.flatten(grads)
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(leaves))
         noisy = [

@@ -112,7 +112,14 @@ def cast(value: Any, leaf: Any) -> Any:
 
 def check_number(where: str, name: str, value: Hyper, least: float = 0.0) -> None:
     """Raise `InputError` for a plain number below `least`; a schedule or an array may be any."""
-    if isinstance(value, int | float) and not value >= least:
+    if isinstance(value, int | float):
+        valid = value >= least
+    else:
+        valid = callable(value) or hasattr(value, "dtype")
+    if not valid:
         raise InputError(
-            where, f"{name} of {least:g} or more", describe(value), f"pass a larger {name}"
+            where,
+            f"{name} of {least:g} or more",
+            describe(value),
+            "pass a number, a schedule or an array",
         )

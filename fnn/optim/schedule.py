@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, describe, is_count
 from fnn.origin import Made, constructor
 
 
@@ -117,7 +117,7 @@ def _float(t: Any) -> Any:
 
 
 def _check_steps(where: str, name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
+    if not is_count(value, 1):
         raise InputError(
             f"optim.schedule.{where}",
             f"{name} of 1 or more",

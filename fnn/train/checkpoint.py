@@ -22,7 +22,15 @@ def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
     {'hidden/0/bias': Array([0.], dtype=float32)}
     """
     leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    if len(named) != len(leaves):
+        raise InputError(
+            "save_weights",
+            "a path of its own for every array",
+            f"{len(named)} paths for {len(leaves)} arrays",
+            "name layers without a slash",
+        )
+    return named
 
 
 def save_weights(file: Path | str, params: PyTree, state: PyTree = ()) -> None:
@@ -40,7 +48,7 @@ def save_weights(file: Path | str, params: PyTree, state: PyTree = ()) -> None:
     save_file = require("safetensors.numpy", "save_weights").save_file
     leaves = named_leaves({"params": params, "state": state})
     with replacing(file) as temporary:
-        save_file({name: np.asarray(leaf) for name, leaf in leaves.items()}, temporary)
+        save_file({name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}, temporary)
 
 
 def load_weights(file: Path | str, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
@@ -49,7 +57,17 @@ def load_weights(file: Path | str, like: tuple[PyTree, PyTree]) -> tuple[PyTree,
     `like` is ``(params, state)``, as `init` of the same model gives (or `jax.eval_shape` of it).
     Raises `fnn.InputError` when a name, a shape or a dtype differs: nothing is filled in.
     """
-    arrays = require("safetensors.numpy", "load_weights").load_file(file)
+    library = require("safetensors", "load_weights")
+    load_file = require("safetensors.numpy", "load_weights").load_file
+    try:
+        arrays = load_file(file)
+    except (OSError, library.SafetensorError) as error:
+        raise InputError(
+            "load_weights",
+            "a file in the safetensors format",
+            f"{file} ({error})",
+            "name a file that save_weights wrote",
+        ) from error
     tree = {"params": like[0], "state": like[1]}
     wanted = named_leaves(tree)
     if set(arrays) != set(wanted):

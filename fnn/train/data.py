@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, describe, is_count
 from fnn.gradient.objective import unpack
 from fnn.layer import Layer, PyTree, output_shape
 from fnn.losses import Loss
@@ -81,11 +81,7 @@ def check_finite(where: str, name: str, value: Any) -> None:
 def check_batch_size(where: str, batch_size: Any, examples: int | None = None) -> None:
     """Raise `InputError` unless the batch size is an int from 1 to the number of examples."""
     most = "" if examples is None else f" to {examples}, the number of examples"
-    if (
-        not isinstance(batch_size, int)
-        or batch_size < 1
-        or (examples is not None and batch_size > examples)
-    ):
+    if not is_count(batch_size, 1) or (examples is not None and batch_size > examples):
         raise InputError(
             where,
             f"a batch_size from 1{most or ' up'}",

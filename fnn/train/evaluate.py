@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from fnn.layer import Array, Layer, PyTree
 from fnn.losses import Loss, zero_one
 from fnn.train.data import check_batch_size, check_data, check_finite, in_batches, length
 
-Metrics = Mapping[str, Callable[[Any, Any], Array]]
+Metric: TypeAlias = Callable[[Any, Any], Array] | Loss
+Metrics: TypeAlias = Mapping[str, Metric]
 
 
 def accuracy(prediction: Any, target: Any) -> Array:
@@ -65,8 +66,8 @@ def evaluate(
     """Return the mean loss and the mean of every metric over the data, out of training mode.
 
     `data` is ``(x, target)`` or ``(x, target, weights)``. `metrics` maps names to functions
-    ``(prediction, target) -> values`` of one value per example, such as `fnn.accuracy` or the
-    `apply` of any loss. A ragged last batch counts by its examples.
+    ``(prediction, target) -> values`` of one value per example, such as `fnn.accuracy`, or to
+    losses. A ragged last batch counts by its examples.
 
     Raises `fnn.InputError` as `fnn.fit` does for its data.
 
@@ -94,7 +95,7 @@ def run_evaluation(
     batch_size: int,
 ) -> dict[str, float]:
     """Evaluate on data that was checked before."""
-    functions = (("loss", loss.apply), *(metrics or {}).items())
+    functions = (("loss", loss), *(metrics or {}).items())
     means = _evaluate(model, functions, params, state, data, batch_size)
     return {name: float(value) for (name, _), value in zip(functions, means, strict=True)}
 
@@ -102,7 +103,7 @@ def run_evaluation(
 @functools.partial(jax.jit, static_argnames=("model", "functions", "batch_size"))
 def _evaluate(
     model: Layer,
-    functions: tuple[tuple[str, Callable[[Any, Any], Array]], ...],
+    functions: tuple[tuple[str, Metric], ...],
     params: PyTree,
     state: PyTree,
     data: Any,
@@ -113,7 +114,8 @@ def _evaluate(
         prediction, _ = model.apply(params, state, x)
         results = []
         for _, function in functions:
-            values = function(prediction, target)
+            apply = function.apply if isinstance(function, Loss) else function
+            values = apply(prediction, target)
             share = jnp.ones_like(values) if weights is None else weights.astype(values.dtype)
             results.append(((share * values).sum(), share.sum()))
         return results

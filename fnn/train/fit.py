@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, describe, is_count
 from fnn.gradient.objective import Gradient, unpack
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
@@ -29,8 +29,8 @@ class History(NamedTuple):
     """What happened in training, as plain numpy arrays.
 
     `loss` (steps,) the loss of every batch before its update; `epoch_loss` (epochs,) its mean over
-    the examples of an epoch; `validation` (epochs,) arrays by name: ``loss`` and the metrics, after
-    every epoch; `compile_seconds` and `run_seconds` what it took.
+    an epoch, batches counting by their examples; `validation` (epochs,) arrays by name, ``loss``
+    and the metrics, after every epoch; `compile_seconds` and `run_seconds` what it took.
     """
 
     loss: np.ndarray
@@ -84,7 +84,7 @@ def fit(
     >>> train_state.params["weight"].round(2), history.loss.shape
     (Array([[2.]], dtype=float32), (80,))
     """
-    if not isinstance(epochs, int) or epochs < 0:
+    if not is_count(epochs, 0):
         raise InputError("fit", "epochs of 0 or more", describe(epochs), "pass an int")
     examples = length("fit", unpack(data)[0])
     check_batch_size("fit", batch_size, examples)
@@ -233,7 +233,7 @@ def _words(key: Array) -> list[int]:
 
 
 def _no_losses(steps: int) -> np.ndarray:
-    return np.zeros(steps, np.float32)
+    return np.zeros(steps, jnp.result_type(float))
 
 
 def _history(

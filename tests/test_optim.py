@@ -1,0 +1,500 @@
+"""Update rules: every rule against its formula and against optax; noise against its statistics."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import fnn
+from fnn import optim
+from fnn.optim import schedule
+from tests.tolerance import rounding
+
+LR, MOMENTUM, DECAY, LIMIT, ETA, GAMMA, STEPS = 0.07, 0.8, 0.05, 2.5, 0.3, 0.4, 10
+KEY = jax.random.key(11)
+# Chance moves an estimate by more than K standard errors once in 1.7 million comparisons.
+K = 5
+DRAWS = 100_000
+
+
+class RuleCase(NamedTuple):
+    """A rule to be made afresh, its docstring in numpy, and the same thing from optax.
+
+    `formula` maps step, gradient, parameters and memory (None at first), all flat, to update and
+    memory. `precision` is the dtype in which the rule computes its hyper-parameter.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    formula: Callable[[int, Any, Any, Any], tuple[Any, Any]]
+    optax: Callable[[], Any] | None = None
+    precision: str = "float64"
+
+
+def descend(momentum=0.0, nesterov=False, rate=lambda t: LR):
+    def update(t, g, p, v):
+        v = g + (0 if v is None else momentum * v)
+        return -rate(t) * (g + momentum * v if nesterov else v), v
+
+    return update
+
+
+def decay(t, g, p, memory):
+    return g + DECAY * p, None
+
+
+def clip(t, g, p, memory):
+    return g * min(1, LIMIT / np.sqrt((g**2).sum())), None
+
+
+def annealed(t, g, p, memory):
+    """Standard noise from the same key, scaled by the docstring's deviation."""
+    standard = optim.gradient_noise(1.0, 0.0, key=KEY)
+    zeros = jax.tree.map(jnp.zeros_like, tree(0))
+    n, _ = standard.update(zeros, standard.init(zeros)._replace(step=jnp.int32(t)), zeros)
+    return g + np.sqrt(ETA / (1 + t) ** GAMMA) * flat(n), None
+
+
+def one_after_the_other(*formulas):
+    def update(t, g, p, memory):
+        states = []
+        for formula, state in zip(formulas, memory or [None] * len(formulas), strict=True):
+            g, state = formula(t, g, p, state)
+            states.append(state)
+        return g, states
+
+    return update
+
+
+def cosine(t):
+    return 0.01 + (LR - 0.01) * (1 + np.cos(np.pi * min(t, 7) / 7)) / 2
+
+
+RULES = [
+    RuleCase("sgd", lambda: optim.sgd(LR), descend(), lambda: optax.sgd(LR)),
+    RuleCase(
+        "momentum",
+        lambda: optim.sgd(LR, MOMENTUM),
+        descend(MOMENTUM),
+        lambda: optax.sgd(LR, MOMENTUM),
+    ),
+    RuleCase(
+        "nesterov",
+        lambda: optim.sgd(LR, MOMENTUM, nesterov=True),
+        descend(MOMENTUM, nesterov=True),
+        lambda: optax.sgd(LR, MOMENTUM, nesterov=True),
+    ),
+    RuleCase(
+        "scheduled",
+        lambda: optim.sgd(schedule.cosine(LR, 7, final=0.01), MOMENTUM),
+        descend(MOMENTUM, rate=cosine),
+        lambda: optax.sgd(optax.cosine_decay_schedule(LR, 7, 0.01 / LR), MOMENTUM),
+        "float32",
+    ),
+    RuleCase(
+        "weight_decay",
+        lambda: optim.weight_decay(DECAY),
+        decay,
+        lambda: optax.add_decayed_weights(DECAY),
+    ),
+    RuleCase(
+        "clip_by_global_norm",
+        lambda: optim.clip_by_global_norm(LIMIT),
+        clip,
+        lambda: optax.clip_by_global_norm(LIMIT),
+    ),
+    RuleCase(
+        "gradient_noise",
+        lambda: optim.gradient_noise(ETA, GAMMA, key=KEY),
+        annealed,
+        precision="float32",
+    ),
+    RuleCase(
+        "chain",
+        lambda: optim.chain(
+            optim.clip_by_global_norm(LIMIT),
+            optim.weight_decay(DECAY),
+            optim.sgd(LR, MOMENTUM, nesterov=True),
+        ),
+        one_after_the_other(clip, decay, descend(MOMENTUM, nesterov=True)),
+        lambda: optax.chain(
+            optax.clip_by_global_norm(LIMIT),
+            optax.add_decayed_weights(DECAY),
+            optax.sgd(LR, MOMENTUM, nesterov=True),
+        ),
+    ),
+    RuleCase(
+        "chain-with-noise",
+        lambda: optim.chain(
+            optim.clip_by_global_norm(LIMIT),
+            optim.gradient_noise(ETA, GAMMA, key=KEY),
+            optim.sgd(LR),
+        ),
+        one_after_the_other(clip, annealed, descend()),
+        precision="float32",
+    ),
+]
+all_rules = pytest.mark.parametrize("case", RULES, ids=lambda case: case.name)
+# Rules of one hyper-parameter, and a value for it.
+HYPERS = {
+    "sgd": (optim.sgd, LR),
+    "momentum": (functools.partial(optim.sgd, momentum=MOMENTUM), LR),
+    "weight_decay": (optim.weight_decay, DECAY),
+    "clip_by_global_norm": (optim.clip_by_global_norm, LIMIT),
+    "gradient_noise": (functools.partial(optim.gradient_noise, gamma=GAMMA, key=KEY), ETA),
+}
+all_hypers = pytest.mark.parametrize("name", HYPERS)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
+def tree(seed, dtype="float64"):
+    random = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)  # noqa: E731
+    return {"a": draw(3, 2), "b": (draw(4), draw())}
+
+
+def flat(values):
+    return np.asarray(ravel_pytree(values)[0], np.float64)
+
+
+def run(rule, dtype="float64", steps=STEPS):
+    """Update parameters by given gradients; return the updates of every step, flat, and the end."""
+    params = tree(0, dtype)
+    state, updates = rule.init(params), []
+    for t in range(steps):
+        update, state = rule.update(tree(t + 1, dtype), state, params)
+        params = jax.tree.map(jnp.add, params, update)
+        updates.append(flat(update))
+    return np.stack(updates), params, state
+
+
+def assert_close(one, other, dtype):
+    """Equal within the rounding of ten steps on eleven numbers, relative to the largest."""
+    bound = rounding(dtype, 11 * STEPS) * np.abs(other).max()
+    np.testing.assert_allclose(one, other, rtol=0, atol=bound)
+
+
+def coarser(dtype, precision):
+    return "float32" if "float32" in (dtype, precision) else dtype
+
+
+def specs(values):
+    return jax.tree.map(lambda a: (a.shape, a.dtype), values)
+
+
+@all_rules
+def test_ten_steps_in_float64_are_those_of_the_formula(case):
+    with jax.enable_x64(True):
+        updates, _, _ = run(case.make())
+        p, memory, expected = flat(tree(0)), None, []
+        for t in range(STEPS):
+            update, memory = case.formula(t, flat(tree(t + 1)), p, memory)
+            p = p + update
+            expected.append(update)
+    assert_close(updates, np.stack(expected), case.precision)
+
+
+@pytest.mark.parametrize("case", [c for c in RULES if c.optax], ids=lambda case: case.name)
+def test_ten_steps_are_those_of_optax(case, dtype):
+    # Optax's schedules and adam promote; the rules of fnn under test stay strict.
+    with jax.numpy_dtype_promotion("standard"):
+        expected = run(case.optax(), dtype)[0]
+    assert_close(run(case.make(), dtype)[0], expected, coarser(dtype, case.precision))
+
+
+def test_the_gradients_of_these_tests_are_clipped_at_some_steps_and_not_at_others():
+    with jax.enable_x64(True):
+        norms = [np.linalg.norm(flat(tree(t + 1))) for t in range(STEPS)]
+    assert min(norms) < LIMIT < max(norms)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@all_rules
+def test_updates_look_like_gradients_and_the_state_keeps_its_looks(case, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        rule, params = case.make(), tree(0, dtype)
+        before = rule.init(params)
+        updates, after = rule.update(tree(1, dtype), before, params)
+        assert specs(updates) == specs(params)
+        assert specs(after) == specs(before)
+
+
+def scanned(rule, dtype):
+    """What `run` does, as a scan; the updates are still arrays of JAX."""
+    gradients = jax.tree.map(lambda *a: jnp.stack(a), *(tree(t + 1, dtype) for t in range(STEPS)))
+
+    def step(carry, g):
+        params, state = carry
+        update, state = rule.update(g, state, params)
+        return (jax.tree.map(jnp.add, params, update), state), ravel_pytree(update)[0]
+
+    start = tree(0, dtype)
+    (params, state), updates = jax.lax.scan(step, (start, rule.init(start)), gradients)
+    return updates, params, state
+
+
+@all_rules
+def test_jit_and_scan_take_the_same_ten_steps(case, dtype):
+    updates, params, state = jax.jit(lambda: scanned(case.make(), dtype))()
+    expected, end, end_state = run(case.make(), dtype)
+    assert_close(updates, expected, coarser(dtype, case.precision))
+    assert_close(flat(params), flat(end), coarser(dtype, case.precision))
+    assert specs(state) == specs(end_state)
+
+
+@all_rules
+def test_an_equal_rule_and_a_later_step_need_no_second_compilation(case):
+    params = tree(0, "float32")
+    update = jax.jit(lambda rule, g, s, p: rule.update(g, s, p), static_argnums=0)
+    state = case.make().init(params)
+    for _ in range(3):
+        _, state = update(case.make(), params, state, params)
+    assert update._cache_size() == 1
+
+
+@all_hypers
+def test_numbers_schedules_and_traced_values_give_the_same_steps(name, dtype):
+    make, value = HYPERS[name]
+    expected = run(make(value), dtype)[0]
+    traced = jax.jit(lambda v: scanned(make(v), dtype)[0])
+    for same in (
+        run(make(schedule.constant(value)), dtype)[0],
+        run(make(lambda step: value), dtype)[0],
+        run(make(jnp.asarray(value, dtype)), dtype)[0],
+        traced(jnp.asarray(value, dtype)),
+    ):
+        assert_close(same, expected, "float32" if name == "gradient_noise" else dtype)
+
+
+@all_hypers
+def test_vmap_maps_over_hyper_parameters(name, dtype):
+    make, value = HYPERS[name]
+    values = [value / 2, value, 3 * value]
+    mapped = jax.vmap(lambda v: scanned(make(v), dtype)[0])(jnp.asarray(values, dtype))
+    for row, v in zip(np.asarray(mapped), values, strict=True):
+        assert_close(row, run(make(v), dtype)[0], "float32" if name == "gradient_noise" else dtype)
+
+
+@pytest.mark.parametrize(
+    ("before", "pull"),
+    [((), 0), ((optim.weight_decay(DECAY),), DECAY), ((optim.clip_by_global_norm(LIMIT),), 0)],
+    ids=["plain", "weight_decay", "clip_by_global_norm"],
+)
+@pytest.mark.parametrize("settings", [(), (MOMENTUM,), (MOMENTUM, True)], ids=str)
+def test_descent_finds_the_minimum_of_a_quadratic(before, pull, settings):
+    # f(p) = sum c (p - 1)^2 / 2 + pull p^2 / 2 has its minimum at c / (c + pull). Plain descent
+    # shrinks the distance by 1 - lr c a step; half of the steps are left for the clipped approach.
+    steps = 1000
+    with jax.enable_x64(True):
+        c = jnp.linspace(0.5, 1.5, 11)
+        rule = optim.chain(*before, optim.sgd(LR, *settings))
+
+        def step(_, carry):
+            p, state = carry
+            update, state = rule.update(c * (p - 1), state, p)
+            return p + update, state
+
+        start = jnp.full(11, 5.0)
+        p, _ = jax.lax.fori_loop(0, steps, step, (start, rule.init(start)))
+        p, minimum = np.asarray(p), np.asarray(c / (c + pull))
+    contraction = (1 - LR * 0.5) ** (steps / 2)
+    assert np.linalg.norm(p - minimum) <= contraction * np.linalg.norm(5 - minimum)
+
+
+def test_noisy_descent_on_a_quadratic_settles_at_the_predicted_mean_and_variance():
+    # p' = (1 - lr) p - lr n settles at mean 0, variance lr^2 eta / (1 - (1 - lr)^2); within K
+    # standard errors of DRAWS independent parameters.
+    rule = optim.chain(optim.gradient_noise(ETA, 0.0, key=KEY), optim.sgd(LR))
+    start = jnp.ones(DRAWS)
+
+    def step(_, carry):
+        p, state = carry
+        update, state = rule.update(p, state, p)
+        return p + update, state
+
+    p = np.asarray(jax.lax.fori_loop(0, 300, step, (start, rule.init(start)))[0], np.float64)
+    variance = LR**2 * ETA / (1 - (1 - LR) ** 2)
+    assert abs(p.mean()) <= K * np.sqrt(variance / DRAWS)
+    assert abs(p.var() - variance) <= K * variance * np.sqrt(2 / DRAWS)
+
+
+def noise(t=0, key=KEY, eta=ETA, gamma=GAMMA, dtype="float32"):
+    rule, zeros = optim.gradient_noise(eta, gamma, key=key), jnp.zeros(DRAWS, dtype)
+    zeros = {"a": zeros, "b": zeros}
+    drawn, _ = rule.update(zeros, rule.init(zeros)._replace(step=jnp.int32(t)), zeros)
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), drawn)
+
+
+@pytest.mark.parametrize("t", [0, 1, 9, 999])
+def test_noise_is_gaussian_with_mean_0_and_the_annealed_variance(t, dtype):
+    n, variance = noise(t, dtype=dtype)["a"], ETA / (1 + t) ** GAMMA
+    assert abs(n.mean()) <= K * np.sqrt(variance / DRAWS)
+    assert abs(n.var() - variance) <= K * variance * np.sqrt(2 / DRAWS)
+    fourth = (n**4).mean() / variance**2
+    assert abs(fourth - 3) <= K * np.sqrt(96 / DRAWS)  # Var(n^4) = 105 - 9
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: noise()["a"], lambda: noise()["b"]),
+        (lambda: noise(4)["a"], lambda: noise(5)["a"]),
+        (lambda: noise(4)["a"], lambda: noise(5)["b"]),
+        (lambda: noise(key=jax.random.key(0))["a"], lambda: noise(key=jax.random.key(1))["a"]),
+        (lambda: noise(1, jax.random.key(0))["a"], lambda: noise(0, jax.random.key(1))["a"]),
+    ],
+    ids=["leaves", "steps", "steps-and-leaves", "adjacent-keys", "adjacent-keys-and-steps"],
+)
+def test_noise_is_uncorrelated_between(one, other):
+    correlation = np.corrcoef(one(), other())[0, 1]
+    assert abs(correlation) <= K / np.sqrt(DRAWS)
+
+
+def test_the_same_key_gives_the_same_bits_and_another_key_others():
+    np.testing.assert_array_equal(noise(3)["a"], noise(3)["a"])
+    assert (noise(3)["a"] != noise(3, jax.random.key(12))["a"]).any()
+
+
+def test_making_and_using_noise_leaves_the_callers_key_usable():
+    key = jax.random.key(3)
+    rule = optim.gradient_noise(ETA, key=key)
+    state = rule.init(())
+    jax.jit(lambda s: jax.tree.map(lambda a: a, s), donate_argnums=0)(state)
+    assert jax.random.key_data(key).tolist() == [0, 3]
+
+
+def test_noise_of_eta_0_changes_no_bit(dtype):
+    plain, noisy = (
+        run(rule, dtype)[0]
+        for rule in (
+            optim.sgd(LR, MOMENTUM),
+            optim.chain(optim.gradient_noise(0.0, GAMMA, key=KEY), optim.sgd(LR, MOMENTUM)),
+        )
+    )
+    np.testing.assert_array_equal(noisy, plain)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (lambda noise, sgd: (noise, sgd), lambda g, n: -LR * (g + n)),
+        (lambda noise, sgd: (sgd, noise), lambda g, n: -LR * g + n),
+    ],
+    ids=["noise-first-is-scaled", "noise-last-is-not"],
+)
+def test_chain_applies_its_rules_from_left_to_right(order, expected):
+    with jax.enable_x64(True):
+        rule = optim.chain(*order(optim.gradient_noise(ETA, GAMMA, key=KEY), optim.sgd(LR)))
+        g, zeros = tree(1), jax.tree.map(jnp.zeros_like, tree(1))
+        alone = optim.gradient_noise(ETA, GAMMA, key=KEY)
+        n = flat(alone.update(zeros, alone.init(zeros), zeros)[0])
+        update = flat(rule.update(g, rule.init(g), g)[0])
+        assert_close(update, expected(flat(g), n), "float64")
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda: optim.chain(optax.clip_by_global_norm(LIMIT), optim.sgd(LR, MOMENTUM)),
+        lambda: optim.chain(optim.clip_by_global_norm(LIMIT), optax.sgd(LR, MOMENTUM)),
+        lambda: optax.chain(optim.clip_by_global_norm(LIMIT), optax.sgd(LR, MOMENTUM)),
+        lambda: optax.chain(optax.clip_by_global_norm(LIMIT), optim.sgd(LR, MOMENTUM)),
+    ],
+    ids=["optax-first-in-fnn", "optax-last-in-fnn", "fnn-first-in-optax", "fnn-last-in-optax"],
+)
+def test_rules_of_fnn_and_optax_mix(mixed, dtype):
+    own = optim.chain(optim.clip_by_global_norm(LIMIT), optim.sgd(LR, MOMENTUM))
+    assert_close(run(mixed(), dtype)[0], run(own, dtype)[0], dtype)
+
+
+def test_fit_trains_with_an_optax_rule():
+    x = jnp.linspace(-1, 1, 8)[:, None]
+    data, rule = (x, 2 * x + 1), optim.chain(optax.scale_by_adam(), optim.sgd(0.1))
+    with jax.numpy_dtype_promotion("standard"):  # adam promotes its step count
+        _, history = fnn.fit(
+            fnn.dense(1), fnn.losses.squared_error(), rule, data, epochs=100, batch_size=8, key=KEY
+        )
+    assert history.loss[-1] < history.loss[0] / 100
+
+
+def test_clipping_leaves_a_zero_gradient_zero_and_a_short_one_as_it_is(dtype):
+    rule = optim.clip_by_global_norm(LIMIT)
+    short = {"a": jnp.asarray([0.0, 0.1, -0.2], dtype), "b": jnp.asarray(0.3, dtype)}
+    for gradient in (jax.tree.map(jnp.zeros_like, short), short):
+        update, _ = rule.update(gradient, rule.init(gradient), gradient)
+        np.testing.assert_array_equal(flat(update), flat(gradient))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_the_global_norm_is_that_of_all_numbers_in_float32_or_better(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        values = tree(2, dtype)
+        norm = optim.global_norm(values)
+        wide = "float64" if dtype == "float64" else "float32"
+        assert norm.dtype == wide
+        assert abs(float(norm) - np.linalg.norm(flat(values))) <= rounding(wide, 11) * float(norm)
+
+
+# Schedules: (made afresh, formula, another one that differs in one argument).
+SCHEDULES = {
+    "constant": (lambda: schedule.constant(0.3), lambda t: 0.3, lambda: schedule.constant(0.4)),
+    "step": (
+        lambda: schedule.step(0.3, 0.6, every=7),
+        lambda t: 0.3 * 0.6 ** (t // 7),
+        lambda: schedule.step(0.3, 0.6, every=8),
+    ),
+    "exponential": (
+        lambda: schedule.exponential(0.3, 0.6, steps=7),
+        lambda t: 0.3 * 0.6 ** (t / 7),
+        lambda: schedule.exponential(0.3, 0.7, steps=7),
+    ),
+    "cosine": (
+        lambda: schedule.cosine(0.3, 7, final=0.02),
+        lambda t: 0.02 + 0.28 * (1 + np.cos(np.pi * min(t, 7) / 7)) / 2,
+        lambda: schedule.cosine(0.3, 7),
+    ),
+    "warm_up": (
+        lambda: schedule.warm_up(4, schedule.exponential(0.3, 0.6, steps=7)),
+        lambda t: 0.3 * (t + 1) / 4 if t < 4 else 0.3 * 0.6 ** ((t - 4) / 7),
+        lambda: schedule.warm_up(4, schedule.exponential(0.3, 0.6, steps=8)),
+    ),
+}
+all_schedules = pytest.mark.parametrize("made", SCHEDULES.values(), ids=SCHEDULES)
+TIMES = [0, 1, 3, 4, 6, 7, 8, 13, 14, 700]
+
+
+@all_schedules
+def test_a_schedule_is_its_formula_at_plain_and_at_traced_steps(made, dtype):
+    make, formula, _ = made
+    expected = [formula(t) for t in TIMES]
+    bound = rounding("float32", 1) * 0.3
+    plain = [float(make()(t)) for t in TIMES]
+    arrays = [float(make()(jnp.int32(t))) for t in TIMES]
+    traced = jax.jit(jax.vmap(lambda t: jnp.asarray(make()(t), "float32")))(
+        jnp.asarray(TIMES, "int32")
+    )
+    for values in (plain, arrays, traced):
+        np.testing.assert_allclose(values, expected, rtol=0, atol=bound)
+
+
+@all_schedules
+def test_equal_calls_make_equal_schedules_and_rules(made):
+    make, _, other = made
+    for wrap in (lambda s: s, optim.sgd, lambda s: optim.chain(optim.weight_decay(s))):
+        assert wrap(make()) == wrap(make())
+        assert hash(wrap(make())) == hash(wrap(make()))
+        assert wrap(make()) != wrap(other())
+        assert str(wrap(make())) == str(wrap(make())) != str(wrap(other()))
