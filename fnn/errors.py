@@ -45,7 +45,9 @@ def is_count(value: Any, least: int) -> bool:
     >>> is_count(3, 1), is_count(0, 1), is_count(True, 0), is_count(2.0, 1)
     (True, False, False, False)
     """
-    return isinstance(value, Integral) and value is not True and int(value) >= least
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def describe(value: Any) -> str:

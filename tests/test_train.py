@@ -59,11 +59,11 @@ def momentum():
     return optim.sgd(LR, MOMENTUM)
 
 
-def train(data=None, rule=None, *, epochs=EPOCHS, batch_size=5, **options):
+def train(data=None, rule=None, *, epochs=EPOCHS, batch_size=5, model=None, **options):
     options = {"key": KEY} | options if "start" not in options else options
     return fnn.fit(
-        network(), fnn.losses.cross_entropy(), rule or momentum(), data or classes(), epochs=epochs,
-        batch_size=batch_size, **options,
+        model or network(), fnn.losses.cross_entropy(), rule or momentum(), data or classes(),
+        epochs=epochs, batch_size=batch_size, **options,
     )  # fmt: skip
 
 
@@ -262,7 +262,11 @@ def test_start_key_and_data_survive():
 def test_histories_agree_with_the_manual_gradient(gradient):
     with jax.enable_x64(True):
         data, steps = classes(dtype="float64"), EPOCHS * 5
-        (one, manual), (other, history) = train(data), train(data, gradient=gradient)
+        # A batch norm bends on a scale of its own, which the bound of a difference does not know.
+        layers = {"hidden": fnn.dense(6), "bend": fnn.tanh(), "out": fnn.dense(CLASSES)}
+        model = fnn.serial(**layers) if gradient == "numeric" else network()
+        one, manual = train(data, model=model)
+        other, history = train(data, model=model, gradient=gradient)
         terms = EXAMPLES * steps
         bound = (difference if gradient == "numeric" else rounding)("float64", terms)
         assert_close((history.loss, history.epoch_loss), (manual.loss, manual.epoch_loss), bound)
