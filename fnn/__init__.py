@@ -6,11 +6,11 @@ the derivative of the objective in y. Parameters are named weight, bias, scale a
 mean and var. A `rate` is the fraction dropped.
 """
 
-from fnn import datasets, losses, optim
+from typing import TYPE_CHECKING, Any
+
+from fnn import losses, optim
 from fnn.combine import add, concatenate, parallel, serial
 from fnn.errors import InputError
-from fnn.gradient.check import GradientError, check_layer
-from fnn.gradient.compare import Comparison, compare
 from fnn.gradient.objective import value_and_grad
 from fnn.layer import Layer, autodiff, stateless, use_rules
 from fnn.layers.activation import (
@@ -34,12 +34,38 @@ from fnn.layers.norm import batch_norm
 from fnn.layers.shape import flatten
 from fnn.model import children, map_layers
 from fnn.origin import constructor
-from fnn.summary import summary
 from fnn.train.checkpoint import load_weights, save_weights
 from fnn.train.evaluate import accuracy, evaluate, predict
 from fnn.train.fit import History, fit
 from fnn.train.step import TrainState, init_train_state, train_step
 from fnn.wrap import remat, repeat, residual
+
+if TYPE_CHECKING:
+    from fnn import datasets
+    from fnn.gradient.check import GradientError, check_layer
+    from fnn.gradient.compare import Comparison, compare
+    from fnn.outline import summary
+
+# The tools that look at a model are loaded when asked for: a training script starts without them.
+_ON_DEMAND = {
+    "Comparison": "fnn.gradient.compare",
+    "GradientError": "fnn.gradient.check",
+    "check_layer": "fnn.gradient.check",
+    "compare": "fnn.gradient.compare",
+    "summary": "fnn.outline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is loaded on demand."""
+    import importlib
+
+    if name == "datasets":
+        return importlib.import_module("fnn.datasets")
+    if name in _ON_DEMAND:
+        return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+    raise AttributeError(f"module 'fnn' has no attribute {name!r}")
+
 
 __all__ = [
     "Comparison",

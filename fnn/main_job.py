@@ -27,7 +27,7 @@ from fnn.layers.dropout import dropout
 from fnn.layers.norm import batch_norm
 from fnn.layers.shape import flatten
 from fnn.losses import Loss
-from fnn.summary import summary
+from fnn.outline import summary
 from fnn.train.checkpoint import save_weights
 from fnn.train.evaluate import accuracy as accuracy_of_labels
 from fnn.train.evaluate import predict

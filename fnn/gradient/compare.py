@@ -17,7 +17,7 @@ from fnn.gradient.tolerance import difference, rounding
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
 from fnn.model import layers_by_path
-from fnn.summary import layer_name, layer_shapes, residual_bytes, unique_bytes
+from fnn.outline import layer_name, layer_shapes, residual_bytes, unique_bytes
 from fnn.table import in_bytes, table
 
 _SAMPLES = 8
