@@ -31,7 +31,7 @@ from fnn.outline import summary
 from fnn.train.checkpoint import save_weights
 from fnn.train.evaluate import accuracy as accuracy_of_labels
 from fnn.train.evaluate import predict
-from fnn.train.fit import History, fit
+from fnn.train.fit import History, check_plan, fit
 
 Activation: TypeAlias = Literal[
     "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid",
@@ -118,6 +118,7 @@ def run(data: Dataset, settings: Settings) -> History:
         optim.sgd(_rate(settings, len(x)), settings.momentum),
     )
     value_and_grad(model, loss, settings.gradient)  # for its checks
+    check_plan(settings.epochs, settings.batch_size, len(x))
     folder = output_folder("main", settings.output)
     x, test_x = (images.astype(np.float32) / 255 for images in (x, test_x))
     train = x, targets(settings.loss, labels, classes)

@@ -84,10 +84,8 @@ def fit(
     >>> train_state.params["weight"].round(2), history.loss.shape
     (Array([[2.]], dtype=float32), (80,))
     """
-    if not is_count(epochs, 0):
-        raise InputError("fit", "epochs of 0 or more", describe(epochs), "pass an int")
     examples = length("fit", unpack(data)[0])
-    check_batch_size("fit", batch_size, examples)
+    check_plan(epochs, batch_size, examples)
     train_step(model, loss, rule, gradient)  # for its checks, before anything is computed
     train_state = _start(model, rule, unpack(data)[0], batch_size, key, start)
     weights = train_state.params, train_state.state
@@ -142,6 +140,13 @@ def fit(
     return train_state, history._replace(
         compile_seconds=compiled - began, run_seconds=ended - compiled
     )
+
+
+def check_plan(epochs: int, batch_size: int, examples: int) -> None:
+    """Raise `InputError` unless so many epochs and batches of this size can be run."""
+    if not is_count(epochs, 0):
+        raise InputError("fit", "epochs of 0 or more", describe(epochs), "pass an int")
+    check_batch_size("fit", batch_size, examples)
 
 
 def _start(

@@ -1,0 +1,107 @@
+"""The main job, from the command line to its files."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import fnn
+from fnn import main_job
+from fnn.datasets import Dataset
+
+FILES = {"curves.png", "gradients.png", "predictions.png", "metrics.csv", "model.safetensors"}
+SMALL = main_job.Settings(hidden=(8,), epochs=2, batch_size=30)
+
+
+def command(folder, *options):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "fnn", *options],
+        cwd=folder, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
+
+
+def few():
+    (x, y), (test_x, test_y) = fnn.datasets.digits()
+    return Dataset((x[:100], y[:100]), (test_x[:40], test_y[:40]))
+
+
+def test_the_command_prints_tables_and_writes_its_files(tmp_path):
+    run = command(tmp_path, "--hidden", "16,8", "--epochs", "2")
+    assert run.returncode == 0, run.stderr
+    assert "manual equals auto" in run.stdout
+    assert "test accuracy 0." in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    folder = tmp_path / "fnn-run"
+    assert {file.name for file in folder.iterdir()} == FILES
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["training_loss"]) < float(rows[0]["training_loss"])
+    for name in FILES:
+        if name.endswith("png"):
+            assert np.ptp(imread(folder / name)[..., :3]) == 1
+
+
+def test_the_help_fits_80_columns_and_names_every_setting(tmp_path):
+    run = command(tmp_path, "--help")
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    for name in main_job.Settings._fields:
+        assert f"--{name.replace('_', '-')}" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--loss", "wrong"], "'cross_entropy'"),
+        (["--gradient", "wrong"], "'manual'"),
+        (["--hidden", "12,x"], "expected numbers such as 256,128, got '12,x'"),
+        (["--hidden", "0"], "fnn.dense: expected a width of 1 or more, got 0"),
+        (["--dropout", "1"], "fnn.dropout: expected a rate in [0, 1), got 1.0"),
+        (["--noise", "-1"], "fnn.optim.gradient_noise: expected eta of 0 or more"),
+        (["--epochs", "-1"], "fnn.fit: expected epochs of 0 or more, got -1"),
+        (["--batch-size", "0"], "fnn.fit: expected a batch_size from 1"),
+        (["--batch-size", "4001"], "fnn.fit: expected a batch_size from 1 to 4000"),
+        (["--data", "fashion_mnist", "--data-folder", "nowhere"], "no such file in nowhere"),
+        (["--output", "taken/inside"], "expected a folder to write to"),
+    ],
+)
+def test_bad_options_say_what_to_do_and_write_nothing(options, message, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    run = command(tmp_path, *options)
+    assert run.returncode == 2
+    assert message in " ".join(run.stderr.replace("│", " ").split())
+    assert "Traceback" not in run.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"taken"}
+
+
+@pytest.mark.parametrize("loss", main_job.get_args(main_job.LossName))
+def test_every_loss_trains(loss):
+    (x, labels), _ = few()
+    model, function = main_job.build(SMALL._replace(loss=loss, dropout=0.1), 10)
+    data = x.astype(np.float32) / 255, main_job.targets(loss, labels, 10)
+    _, history = fnn.fit(
+        model, function, fnn.optim.sgd(0.02), data, epochs=5, batch_size=25, key=jax.random.key(0)
+    )
+    assert history.epoch_loss[-1] < history.epoch_loss[0]
+
+
+@pytest.mark.parametrize("activation", main_job.get_args(main_job.Activation))
+def test_every_activation_builds(activation):
+    model, _ = main_job.build(SMALL._replace(activation=activation), 10)
+    assert f"{activation}()" in repr(model)
+
+
+def test_the_saved_weights_are_the_trained_model(tmp_path, capsys):
+    settings = SMALL._replace(output=tmp_path)
+    main_job.run(few(), settings)
+    model, _ = main_job.build(settings, 10)
+    x = few().test[0].astype(np.float32) / 255
+    like = jax.eval_shape(model.init, jax.random.key(0), x)
+    params, state = fnn.load_weights(tmp_path / "model.safetensors", like)
+    guesses = np.asarray(fnn.predict(model, params, state, x)).argmax(-1)
+    right = float((guesses == few().test[1]).mean())
+    assert f"test accuracy {right:.4f}" in capsys.readouterr().out
