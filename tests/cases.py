@@ -17,8 +17,9 @@ RATE, MOMENTUM, EPSILON, SLOPE, ALPHA, DELTA, SMOOTHING = 0.3, 0.7, 1e-3, 0.2, 1
 
 
 class LayerCase(NamedTuple):
-    """A layer to be made afresh; `kink` says that x = 0 has no derivative.
+    """A layer to be made afresh.
 
+    `kink` says that x = 0 has no derivative, `surrogate` that the rule is meant to be none.
     `formula` maps params, state and x to y out of training, in numpy; None where the layer has no
     formula of its own.
     """
@@ -28,7 +29,6 @@ class LayerCase(NamedTuple):
     formula: Callable[[Any, Any, Any], Any] | None = None
     kink: bool = False
     surrogate: bool = False
-    keeps_width: bool = False
 
 
 def softmax(x: Any) -> Any:
@@ -98,59 +98,44 @@ LAYERS = [
         lambda p, s, x: np.einsum("...i,io->...o", x, p["weight"]),
     ),
     LayerCase("flatten", fnn.flatten, lambda p, s, x: np.stack([a.ravel() for a in x])),
-    LayerCase("dropout", lambda: fnn.dropout(RATE), lambda p, s, x: x, keeps_width=True),
+    LayerCase("dropout", lambda: fnn.dropout(RATE), lambda p, s, x: x),
     LayerCase(
         "batch_norm",
         lambda: fnn.batch_norm(MOMENTUM, EPSILON),
         lambda p, s, x: p["scale"] * (x - s["mean"]) / np.sqrt(s["var"] + EPSILON) + p["shift"],
-        keeps_width=True,
     ),
-    LayerCase("identity", fnn.identity, lambda p, s, x: x, keeps_width=True),
-    LayerCase("sign", fnn.sign, lambda p, s, x: np.sign(x), kink=True, keeps_width=True),
+    LayerCase("identity", fnn.identity, lambda p, s, x: x),
+    LayerCase("sign", fnn.sign, lambda p, s, x: np.sign(x), kink=True),
     LayerCase(
         "straight_through_sign",
         fnn.straight_through_sign,
         lambda p, s, x: np.sign(x),
         surrogate=True,
-        keeps_width=True,
     ),
-    LayerCase("sigmoid", fnn.sigmoid, each(sigmoid), keeps_width=True),
-    LayerCase("tanh", fnn.tanh, each(math.tanh), keeps_width=True),
-    LayerCase("relu", fnn.relu, each(lambda x: max(x, 0)), kink=True, keeps_width=True),
+    LayerCase("sigmoid", fnn.sigmoid, each(sigmoid)),
+    LayerCase("tanh", fnn.tanh, each(math.tanh)),
+    LayerCase("relu", fnn.relu, each(lambda x: max(x, 0)), kink=True),
     LayerCase(
         "leaky_relu",
         lambda: fnn.leaky_relu(SLOPE),
         each(lambda x: x if x > 0 else SLOPE * x),
         kink=True,
-        keeps_width=True,
     ),
     LayerCase(
         "elu",
         lambda: fnn.elu(ALPHA),
         each(lambda x: x if x > 0 else ALPHA * (math.exp(x) - 1)),
         kink=True,
-        keeps_width=True,
     ),
-    LayerCase(
-        "gelu",
-        fnn.gelu,
-        each(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
-        keeps_width=True,
-    ),
-    LayerCase("gelu-tanh", lambda: fnn.gelu(approximate=True), each(tanh_gelu), keeps_width=True),
-    LayerCase("silu", fnn.silu, each(lambda x: x * sigmoid(x)), keeps_width=True),
-    LayerCase(
-        "softplus",
-        fnn.softplus,
-        each(lambda x: max(x, 0) + math.log1p(math.exp(-abs(x)))),
-        keeps_width=True,
-    ),
-    LayerCase("softmax", fnn.softmax, lambda p, s, x: softmax(x), keeps_width=True),
+    LayerCase("gelu", fnn.gelu, each(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2)),
+    LayerCase("gelu-tanh", lambda: fnn.gelu(approximate=True), each(tanh_gelu)),
+    LayerCase("silu", fnn.silu, each(lambda x: x * sigmoid(x))),
+    LayerCase("softplus", fnn.softplus, each(lambda x: max(x, 0) + math.log1p(math.exp(-abs(x))))),
+    LayerCase("softmax", fnn.softmax, lambda p, s, x: softmax(x)),
     LayerCase(
         "softmax-first-axis",
         lambda: fnn.softmax(axis=0),
         lambda p, s, x: np.moveaxis(softmax(np.moveaxis(x, 0, -1)), -1, 0),
-        keeps_width=True,
     ),
     LayerCase(
         "log_softmax",
@@ -160,13 +145,8 @@ LAYERS = [
             - x.max(-1, keepdims=True)
             - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True))
         ),
-        keeps_width=True,
     ),
-    LayerCase(
-        "log_softmax-first-axis",
-        lambda: fnn.log_softmax(axis=0),
-        keeps_width=True,
-    ),
+    LayerCase("log_softmax-first-axis", lambda: fnn.log_softmax(axis=0)),
     LayerCase("serial", lambda: fnn.serial(fnn.dense(4), block(), fnn.tanh(), fnn.dense(2))),
     LayerCase(
         "serial-named", lambda: fnn.serial(zeta=block(), alpha=fnn.silu(), last=fnn.dense(2))
@@ -188,11 +168,9 @@ LAYERS = [
         lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(fnn.remat(fnn.residual(block())), 3)),
     ),
     LayerCase("remat", lambda: fnn.remat(fnn.serial(fnn.dense(4), block(), fnn.dense(2)))),
-    LayerCase("stateless", scaled, lambda p, s, x: x * np.exp(p["a"]), keeps_width=True),
-    LayerCase("autodiff", wave, lambda p, s, x: np.sin(p["a"] * x), keeps_width=True),
-    LayerCase(
-        "repeat-autodiff", lambda: fnn.repeat(fnn.serial(wave(), fnn.tanh()), 2), keeps_width=True
-    ),
+    LayerCase("stateless", scaled, lambda p, s, x: x * np.exp(p["a"])),
+    LayerCase("autodiff", wave, lambda p, s, x: np.sin(p["a"] * x)),
+    LayerCase("repeat-autodiff", lambda: fnn.repeat(fnn.serial(wave(), fnn.tanh()), 2)),
     LayerCase("use_rules", lambda: fnn.use_rules(fnn.serial(block(), fnn.dense(2)))),
 ]
 
