@@ -34,6 +34,7 @@ from fnn.layers.norm import batch_norm
 from fnn.layers.shape import flatten
 from fnn.model import children, map_layers
 from fnn.origin import constructor
+from fnn.sequence import Sequence, on_values
 from fnn.train.checkpoint import load_weights, save_weights
 from fnn.train.evaluate import accuracy, evaluate, predict
 from fnn.train.fit import History, fit
@@ -46,13 +47,32 @@ if TYPE_CHECKING:
     from fnn.gradient.compare import Comparison, compare
     from fnn.outline import summary
 
-# The tools that look at a model are loaded when asked for: a training script starts without them.
+# Loaded when asked for: a script starts without what it does not use.
 _ON_DEMAND = {
-    "Comparison": "fnn.gradient.compare",
-    "GradientError": "fnn.gradient.check",
-    "check_layer": "fnn.gradient.check",
-    "compare": "fnn.gradient.compare",
-    "summary": "fnn.outline",
+    name: module
+    for module, names in {
+        "fnn.gradient.check": "GradientError check_layer",
+        "fnn.gradient.compare": "Comparison compare",
+        "fnn.layers.attention": "attention",
+        "fnn.layers.cell": "gru_cell lstm_cell rnn_cell",
+        "fnn.layers.conv": "conv conv_transpose depthwise_conv",
+        "fnn.layers.embedding": "embedding",
+        "fnn.layers.function": "function",
+        "fnn.layers.gated": "geglu glu prelu swiglu",
+        "fnn.layers.hard": "hard_sigmoid hard_silu hard_tanh relu6",
+        "fnn.layers.head": "LinearHead linear_head",
+        "fnn.layers.pool": (
+            "adaptive_average_pool adaptive_max_pool average_pool global_average_pool "
+            "global_max_pool max_pool"
+        ),
+        "fnn.layers.position": "positional rotary",
+        "fnn.layers.recurrent": "gru last_step lstm rnn",
+        "fnn.layers.resize": "upsample",
+        "fnn.layers.transformer": "mlp transformer_block",
+        "fnn.outline": "summary",
+        "fnn.reversible": "reversible",
+    }.items()
+    for name in names.split()
 }
 
 
@@ -73,6 +93,7 @@ __all__ = [
     "History",
     "InputError",
     "Layer",
+    "Sequence",
     "TrainState",
     "accuracy",
     "add",
@@ -98,6 +119,7 @@ __all__ = [
     "log_softmax",
     "losses",
     "map_layers",
+    "on_values",
     "optim",
     "parallel",
     "predict",

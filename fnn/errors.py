@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
 import jax
+import numpy as np
 
 
 class InputError(ValueError):
@@ -61,3 +62,21 @@ def describe(value: Any) -> str:
         return f"{value.dtype} of shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."
+
+
+def check_values(
+    where: str,
+    values: Any,
+    wrong: Callable[[Any], Any],
+    expected: str,
+    remedy: str,
+    name: str = "target",
+) -> None:
+    """Raise for the first wrong one of some values, where they are known: not so under jit."""
+    if isinstance(values, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return
+    known = np.atleast_1d(np.asarray(values))
+    found = np.argwhere(wrong(known))
+    if len(found):
+        place = ", ".join(map(str, found[0]))
+        raise InputError(where, expected, f"{known[tuple(found[0])]} at {name}[{place}]", remedy)

@@ -12,7 +12,8 @@ derived by hand. `backward` is the exact vector-Jacobian product of `apply`, for
 ``dy``. Residuals are what forward saves for backward, a pytree of arrays and nothing else: a mode
 (training or not) is told by the structure of the tree, since a Python flag would turn into a
 traced value inside `jax.lax.scan`. `state` is what a layer remembers between steps, ``()`` for
-most.
+most. x and y are arrays or trees of them; the cotangent of an array of integers or booleans is
+None.
 """
 
 from __future__ import annotations
@@ -162,10 +163,11 @@ def autodiff(init: Init, apply: Apply) -> Layer:
     def forward(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
-        def function(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-            return apply(params, state, x, key=key, train=train)
+        def function(params: PyTree, floats: Any) -> tuple[Any, tuple[Any, PyTree]]:
+            y, new_state = apply(params, state, merged(floats, x), key=key, train=train)
+            return floating(y), (y, new_state)
 
-        y, pull_back, state = jax.vjp(function, params, x, has_aux=True)
+        _, pull_back, (y, state) = jax.vjp(function, params, floating(x), has_aux=True)
         return y, state, pull_back
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
@@ -207,7 +209,7 @@ def use_rules(layer: Layer, /) -> Layer:
 
         def function_backward(saved: PyTree, cotangents: PyTree) -> tuple[PyTree, ...]:
             params, residuals = saved
-            dparams, dx = layer.backward(params, residuals, cotangents[0])
+            dparams, dx = layer.backward(params, residuals, floating(cotangents[0]))
             return dparams, None, dx, None
 
         function.defvjp(function_forward, function_backward)
@@ -217,6 +219,23 @@ def use_rules(layer: Layer, /) -> Layer:
     wrapped = Layer(layer.init, apply, layer.forward, layer.backward)
     wrapped.derivation = layer.derivation
     return wrapped
+
+
+def floating(tree: PyTree) -> PyTree:
+    """Return the part of a tree that has a derivative: None in place of all other arrays.
+
+    >>> import jax.numpy as jnp
+    >>> floating((jnp.ones(1), jnp.array([3])))
+    (Array([1.], dtype=float32), None)
+    """
+    return jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.floating) else None, tree)
+
+
+def merged(floats: PyTree, tree: PyTree) -> PyTree:
+    """Put floating numbers back in their places: ``merged(floating(tree), tree)`` is the tree."""
+    return jax.tree.map(
+        lambda f, a: a if f is None else f, floats, tree, is_leaf=lambda node: node is None
+    )
 
 
 def shape_witness(x: Any) -> Array:

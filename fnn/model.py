@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from fnn.combine import parallel, serial
 from fnn.layer import Layer, use_rules
+from fnn.sequence import on_values
 from fnn.wrap import remat, repeat, residual
 
 _BRANCHING = (serial, parallel)
-_WRAPPING = (residual, repeat, remat, use_rules)
+_WRAPPING = (residual, repeat, remat, use_rules, on_values)
 
 
 def children(layer: Layer) -> dict[str, Layer]:

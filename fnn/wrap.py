@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
-from fnn.layer import Array, Key, Layer, PyTree, check_same_shape, output_shape
+from fnn.layer import (
+    Array,
+    Key,
+    Layer,
+    PyTree,
+    check_same_shape,
+    floating,
+    merged,
+    output_shape,
+)
 from fnn.origin import constructor
 
 
@@ -17,7 +27,8 @@ def residual(layer: Layer, /) -> Layer:
 
     Forward ``y = x + f(x)``; backward ``dx = dy + J^T dy``: the gradient has a way around the
     layer, which is what keeps it from vanishing in deep stacks (He et al. 2015, arXiv:1512.03385,
-    eq. 1).
+    eq. 1). Of a tree, such as a `fnn.Sequence`, every array of floating numbers is added, and the
+    others are those of f(x).
 
     Raises `fnn.InputError` when the layer changes the shape.
 
@@ -30,19 +41,21 @@ def residual(layer: Layer, /) -> Layer:
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
         y, state, residuals = layer.forward(params, state, x, key=key, train=train)
-        check_same_shape("residual", x, y)
-        return x + y, state, residuals
+        return plus(x, y), state, residuals
 
     def apply(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree]:
         y, state = layer.apply(params, state, x, key=key, train=train)
-        check_same_shape("residual", x, y)
-        return x + y, state
+        return plus(x, y), state
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         dparams, dx = layer.backward(params, residuals, dy)
-        return dparams, dy + dx
+        return dparams, jax.tree.map(jnp.add, dy, dx)
+
+    def plus(x: Any, y: Any) -> Any:
+        check_same_shape("residual", x, y)
+        return merged(jax.tree.map(jnp.add, floating(x), floating(y)), y)
 
     return Layer(layer.init, apply, forward, backward)
 

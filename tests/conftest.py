@@ -1,6 +1,30 @@
 """Strict in tests: no silent promotion of dtypes or ranks; warnings are errors (pyproject)."""
 
+import importlib.util
+
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+WITHOUT_TORCH = importlib.util.find_spec("torch") is None
+collect_ignore = ["test_torch.py"] if WITHOUT_TORCH else []
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
+
+
+def pytest_report_header():
+    if WITHOUT_TORCH:
+        return "PyTorch twins are left out: pip install -e '.[interop]' brings them"
+    return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the laws of one case together: they share its compiled programs."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    return LoadGroupScheduling(config, log)

@@ -11,37 +11,70 @@ import pytest
 
 import fnn
 from fnn.gradient.check import agreements, gradients, moved, normal_like
+from fnn.layer import floating, merged
 from tests import cases
 from tests.tolerance import rounding
 
 KEY = jax.random.key(5)
-SHAPES = {
-    "plain": (4, cases.WIDTH),
-    "batch-1": (1, cases.WIDTH),
-    "width-1": (4, 1),
-    "leading-axes": (2, 3, cases.WIDTH),
-}
-all_cases = pytest.mark.parametrize("case", cases.LAYERS, ids=lambda case: case.name)
-# Both modes where they differ: with chance or a state.
-PAIRS = [
-    pytest.param(case, train, id=f"{case.name}-{'train' if train else 'eval'}")
-    for case in cases.LAYERS
-    for train in (True, False)
-    if train or {"dropout", "batch_norm", "autodiff"} & cases.makers(case.make())
-]
-# Combinators hand the mode on: that they do is seen in the law of the derivative.
-in_modes = pytest.mark.parametrize(
-    ("case", "train"), [pair for pair in PAIRS if pair.values[0].formula or pair.values[1]]
-)
+FACTORS = {"zeros": 0, "large": 100}
+# What behaves otherwise in training than out of it: by chance, or by a state.
+MODAL = {"dropout", "spatial_dropout", "gaussian_noise", "batch_norm", "autodiff"}
 
 
-def inputs(variant, dtype="float32"):
-    x = np.random.default_rng(3).normal(size=SHAPES.get(variant, SHAPES["plain"]))
-    factor = {"zeros": 0, "large": 100}.get(variant, 1)
-    return jnp.asarray(factor * x, dtype)
+def pairs(chosen=cases.LAYERS):
+    """Every case in training and, where that differs, out of it."""
+    return [
+        pytest.param(
+            case,
+            train,
+            id=f"{case.name}-{'train' if train else 'eval'}",
+            # All laws of a case in one process: they share its compiled programs.
+            marks=pytest.mark.xdist_group(case.name),
+        )
+        for case in chosen
+        for train in (True, False)
+        if train or MODAL & cases.makers(case.make())
+    ]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def each(chosen=cases.LAYERS):
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(case.name))
+            for case in chosen
+        ],
+    )
+
+
+in_modes = pytest.mark.parametrize(("case", "train"), pairs())
+# These laws concern the transformations of JAX; .ci/run leaves them out with the oldest JAX.
+transformation = pytest.mark.transformation
+
+
+def inputs(case, variant="plain", dtype="float32"):
+    shape = case.shapes.get(variant, case.shapes["plain"])
+    x = case.draw(np.random.default_rng(3), shape)
+
+    def convert(a):
+        a = np.asarray(a)
+        if np.issubdtype(a.dtype, np.floating):
+            return jnp.asarray(FACTORS.get(variant, 1) * a, dtype)
+        return jnp.asarray(a, a.dtype if a.dtype == bool else "int32")
+
+    return jax.tree.map(convert, x)
+
+
+def there_and_back(layer, train, params, state, x):
+    """Run forward and, for a random cotangent, backward."""
+    y, new_state, residuals = layer.forward(params, state, x, key=KEY, train=train)
+    dy = normal_like(jax.random.key(4), floating(y))
+    return y, new_state, layer.backward(params, residuals, dy)
+
+
+compiled = jax.jit(there_and_back, static_argnums=(0, 1))
+
+
 def prepared(layer, x):
     """Parameters and state away from where they start."""
     params, state = layer.init(KEY, x)
@@ -49,28 +82,64 @@ def prepared(layer, x):
     return params, jax.tree.map(jnp.abs, moved(jax.random.key(2), state))
 
 
-def there_and_back(layer, train, params, state, x, key=KEY):
-    """Run forward and, for a random cotangent, backward."""
-    y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
-    dy = normal_like(jax.random.key(4), y)
-    return y, new_state, layer.backward(params, residuals, dy)
+def twice(x):
+    """Two inputs: x, and x with its numbers doubled."""
+    double = merged(jax.tree.map(lambda a: 2 * a, floating(x)), x)
+    return jax.tree.map(lambda a, b: jnp.stack([a, b]), x, double)
 
 
-compiled = jax.jit(there_and_back, static_argnums=(0, 1))
+@functools.lru_cache(maxsize=4)
+def views(name, train):
+    """One layer seen in every way, by one program: a dict of trees."""
+    case = next(case for case in cases.LAYERS if case.name == name)
+    layer = case.make()
 
-
-def abstract(layer, train, x):
-    """Shapes and dtypes of all that init, forward and backward return; nothing is compiled."""
-
+    @jax.jit
     def run(x):
-        params, state = layer.init(KEY, x)
-        return params, state, there_and_back(layer, train, params, state, x)
+        params, state = prepared(layer, x)
+        one = functools.partial(there_and_back, layer, train, params, state)
 
-    return jax.eval_shape(run, x)
+        def objective(apply, params, floats):
+            y, _ = apply(params, state, merged(floats, x), key=KEY, train=train)
+            dy = normal_like(jax.random.key(4), floating(y))
+            return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, floating(y), dy)), jnp.float32(0))
+
+        def forward(carry, x):
+            y, new_state, residuals = layer.forward(params, state, x, key=KEY, train=train)
+            dy = normal_like(jax.random.key(4), floating(y))
+            return carry, (y, new_state, dy, residuals)
+
+        def backward(carry, saved):
+            dy, residuals = saved
+            return carry, layer.backward(params, residuals, dy)
+
+        _, (ys, states, dys, residuals) = jax.lax.scan(forward, None, twice(x))
+        _, pulled = jax.lax.scan(backward, None, (dys, residuals))
+        ruled = functools.partial(objective, fnn.use_rules(layer).apply)
+        return {
+            "prepared": (params, state),
+            "jit": one(x),
+            "apply": layer.apply(params, state, x, key=KEY, train=train),
+            "vmap": jax.vmap(one)(twice(x)),
+            "scan": (ys, states, pulled),
+            "use_rules": jax.grad(ruled, (0, 1))(params, floating(x)),
+        }
+
+    return jax.tree.map(np.asarray, run(inputs(case)))
 
 
-def stacked(trees):
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+def first(stacked):
+    return jax.tree.map(lambda a: a[0], stacked)
+
+
+def widen(tree):
+    floats = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), "float64"), floating(tree))
+    return merged(floats, tree)
+
+
+def longest(*trees):
+    """No sum is longer than the largest array."""
+    return max(np.size(leaf) for leaf in jax.tree.leaves(trees))
 
 
 def assert_close(one, other, dtype, terms):
@@ -84,211 +153,205 @@ def assert_close(one, other, dtype, terms):
         assert np.abs(a - b).max(initial=0) <= rounding(dtype, terms) * scale
 
 
+def assert_results_close(one, other, terms):
+    """Outputs, states and gradients agree, each on its own scale, within rounding of float32."""
+    for left, right in zip(one, other, strict=True):
+        assert_close(left, right, jnp.float32, terms)
+
+
 def test_the_table_has_every_public_layer():
     covered = set().union(*(cases.makers(case.make()) for case in cases.LAYERS))
     assert cases.public(fnn, fnn.Layer) <= covered
 
 
-VARIANTS = [*SHAPES, "zeros", "large"]
-# What holds for its layers at any size and shape holds for a combinator of them.
-FEWER = ["plain", "batch-1", "leading-axes"]
+@in_modes
+def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, train):
+    x = inputs(case)
+    fnn.check_layer(case.make(), x, train=train, numeric=not case.surrogate)
+
+
+@pytest.mark.parametrize("variant", FACTORS)
+@in_modes
+def test_backward_is_the_derivative_where_inputs_are_zero_or_large(case, train, variant):
+    # At a kink, and where a norm bends within the step of a difference, autodiff alone is asked.
+    sharp = variant == "zeros" and (case.kink or case.bent)
+    x = inputs(case, variant)
+    fnn.check_layer(case.make(), x, train=train, numeric=not (sharp or case.surrogate))
 
 
 @pytest.mark.parametrize(
     ("case", "train", "variant"),
     [
-        pytest.param(*pair.values, variant, id=f"{pair.id}-{variant}")
-        for pair in PAIRS
-        for variant in (VARIANTS if pair.values[0].formula else FEWER)
+        pytest.param(*pair.values, variant, id=f"{pair.id}-{variant}", marks=pair.marks)
+        for pair in pairs()
+        for variant in list(pair.values[0].shapes)[1:]
     ],
 )
-def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, train, variant):
-    # Where all inputs are equal a batch norm bends within sqrt(epsilon), the step of a difference.
-    bent = case.kink or (train and "batch_norm" in cases.makers(case.make()))
-    numeric = not case.surrogate and not (bent and variant == "zeros")
-    fnn.check_layer(case.make(), inputs(variant), train=train, numeric=numeric)
+def test_backward_is_the_derivative_at_other_shapes(case, train, variant):
+    fnn.check_layer(case.make(), inputs(case, variant), train=train, numeric=False)
 
 
+@each([case for case in cases.LAYERS if case.formula])
+def test_apply_is_the_formula_of_the_docstring(case):
+    params, state = views(case.name, True)["prepared"]
+    with jax.enable_x64(True):
+        params, state, x = widen(params), widen(state), inputs(case, dtype="float64")
+        y, _ = case.make().apply(params, state, x)
+        expected = case.formula(*jax.tree.map(np.asarray, (params, state, x)))
+        assert_close(y, expected, "float64", longest(params, x, y))
+
+
+@transformation
 @in_modes
 def test_apply_is_forward_without_residuals(case, train):
-    layer, x = case.make(), inputs("leading-axes")
-    params, state = prepared(layer, x)
-    y, new_state, _ = compiled(layer, train, params, state, x)
-    apply = jax.jit(layer.apply, static_argnames="train")
-    applied = apply(params, state, x, key=KEY, train=train)
-    assert_close(applied, (y, new_state), x.dtype, 1)
+    seen = views(case.name, train)
+    assert_results_close(seen["apply"], seen["jit"][:2], longest(seen["prepared"], seen["jit"]))
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in cases.LAYERS if case.formula], ids=lambda case: case.name
-)
-def test_apply_is_the_formula_of_the_docstring(case):
-    with jax.enable_x64(True):
-        layer, x = case.make(), inputs("leading-axes", "float64")
-        params, state = prepared(layer, x)
-        y, _ = layer.apply(params, state, x)
-        plain = jax.tree.map(np.asarray, (params, state, x))
-        assert_close(y, case.formula(*plain), y.dtype, x.size)
-
-
-@pytest.mark.parametrize("variant", ["plain", "leading-axes"])
-def test_batch_norm_in_training_is_the_formula_of_the_docstring(variant):
-    with jax.enable_x64(True):
-        layer = fnn.batch_norm(cases.MOMENTUM, cases.EPSILON)
-        x = inputs(variant, "float64")
-        params, state = prepared(layer, x)
-        results = layer.apply(params, state, x, train=True)
-        p, s, x = jax.tree.map(np.asarray, (params, state, x))
-        axes, m = tuple(range(x.ndim - 1)), cases.MOMENTUM
-        mean = x.sum(axes) / x[..., 0].size
-        var = ((x - mean) ** 2).sum(axes) / x[..., 0].size
-        y = p["scale"] * (x - mean) / np.sqrt(var + cases.EPSILON) + p["shift"]
-        running = {"mean": m * s["mean"] + (1 - m) * mean, "var": m * s["var"] + (1 - m) * var}
-        assert_close(results, (y, running), x.dtype, x.size)
-
-
-def test_dropout_drops_its_rate_and_keeps_the_mean():
-    # k = 5 standard errors: a false alarm once in 1.7 million seeds, and the seed is fixed.
-    n, rate = 40_000, cases.RATE
-    y, _ = fnn.dropout(rate).apply((), (), jnp.ones(n), key=KEY, train=True)
-    error = 5 * (rate * (1 - rate) / n) ** 0.5
-    assert abs(float((y == 0).mean()) - rate) < error
-    assert abs(float(y.mean()) - 1) < error / (1 - rate)
-
-
+@transformation
 @in_modes
-def test_jit_agrees_with_eager(case, train):
-    layer, x = case.make(), inputs("plain")
-    args = (*prepared(layer, x), x)
-    eager = there_and_back(layer, train, *args)
-    assert_close(compiled(layer, train, *args), eager, x.dtype, x.size)
+def test_vmap_agrees_with_one_after_the_other(case, train):
+    seen = views(case.name, train)
+    terms = longest(seen["prepared"], seen["jit"])
+    assert_results_close(first(seen["vmap"]), seen["jit"], terms)
+    assert_results_close(seen["vmap"], seen["scan"], terms)
 
 
+@transformation
 @in_modes
-def test_vmap_and_scan_agree_with_one_after_the_other(case, train):
-    layer, x = case.make(), inputs("plain")
-    xs = jnp.stack([x, 2 * x, x - 1])
-    keys = jax.random.split(KEY, 3)
-    params, state = prepared(layer, x)
-
-    def one(x, key):
-        return compiled(layer, train, params, state, x, key)
-
-    expected = stacked([one(x, key) for x, key in zip(xs, keys, strict=True)])
-    assert_close(jax.jit(jax.vmap(one))(xs, keys), expected, x.dtype, x.size)
-    _, scanned = jax.lax.scan(lambda carry, both: (carry, one(*both)), None, (xs, keys))
-    assert_close(scanned, expected, x.dtype, x.size)
+def test_residuals_cross_from_one_scan_to_another(case, train):
+    """Forward in one scan and backward in the next, as `fnn.repeat` does."""
+    seen = views(case.name, train)
+    terms = longest(seen["prepared"], seen["jit"])
+    assert_results_close(first(seen["scan"]), seen["jit"], terms)
 
 
+@transformation
 @in_modes
-def test_residuals_cross_a_scan(case, train):
-    """Forward in one scan and backward in another, as `fnn.repeat` does."""
-    layer, x = case.make(), inputs("plain")
-    xs = jnp.stack([x, 2 * x])
-    params, state = prepared(layer, x)
-
-    def forward(carry, x):
-        y, _, residuals = layer.forward(params, state, x, key=KEY, train=train)
-        return carry, (normal_like(jax.random.key(4), y), residuals)
-
-    def backward(carry, saved):
-        dy, residuals = saved
-        return carry, layer.backward(params, residuals, dy)
-
-    _, saved = jax.lax.scan(forward, None, xs)
-    _, found = jax.lax.scan(backward, None, saved)
-    expected = stacked([compiled(layer, train, params, state, x)[2] for x in xs])
-    assert_close(found, expected, x.dtype, x.size)
+def test_jax_grad_through_use_rules_is_the_hand_rule(case, train):
+    seen = views(case.name, train)
+    terms = longest(seen["prepared"], seen["jit"])
+    assert_close(seen["use_rules"], seen["jit"][2], jnp.float32, terms)
 
 
 @in_modes
 def test_float32_is_float64_but_for_rounding(case, train):
-    x = inputs("plain")
-    layer = case.make()
-    params, state = prepared(layer, x)
-    narrow = compiled(layer, train, params, state, x)
+    seen = views(case.name, train)
     with jax.enable_x64(True):
-        widen = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, "float64"), tree)  # noqa: E731
-        dy = widen(normal_like(jax.random.key(4), narrow[0]))
+        wide = compiled(case.make(), train, *widen(seen["prepared"]), widen(inputs(case)))
+        assert_results_close(seen["jit"], wide, longest(seen["prepared"], seen["jit"]))
 
-        @jax.jit
-        def run(params, state, x, dy):
-            y, state, residuals = layer.forward(params, state, x, key=KEY, train=train)
-            return y, state, layer.backward(params, residuals, dy)
 
-        reference = run(widen(params), widen(state), widen(x), dy)
-        for one, other in zip(narrow, reference, strict=True):
-            assert_close(one, other, jnp.float32, x.size)
+def abstract(layer, train, x):
+    """Shapes and dtypes of all that init, forward and backward return; nothing is compiled."""
+
+    def run(x):
+        params, state = layer.init(KEY, x)
+        y, new_state, residuals = layer.forward(params, state, x, key=KEY, train=train)
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(residuals))
+        dy = normal_like(KEY, floating(y))
+        return params, state, y, new_state, layer.backward(params, residuals, dy)
+
+    return jax.eval_shape(run, x)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @in_modes
-def test_dtype_is_kept(case, train, dtype):
+def test_dtype_is_kept_and_residuals_are_arrays(case, train, dtype):
     with jax.enable_x64(dtype == "float64"):
-        results = abstract(case.make(), train, inputs("plain", dtype))
-        assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {dtype}
+        x = inputs(case, dtype=dtype)
+        results = floating(abstract(case.make(), train, x))
+        expected = dtype if jax.tree.leaves(floating(x)) else jnp.result_type(float).name
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {expected}
 
 
-@all_cases
-def test_init_needs_the_shape_only(case):
-    layer, x = case.make(), inputs("leading-axes")
-    from_shape = layer.init(KEY, jax.ShapeDtypeStruct(x.shape, x.dtype))
-    jax.tree.map(np.testing.assert_array_equal, from_shape, layer.init(KEY, x))
-
-
-@in_modes
-def test_residuals_are_arrays_only(case, train):
-    layer, x = case.make(), inputs("plain")
-    _, _, residuals = layer.forward(*prepared(layer, x), x, key=KEY, train=train)
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(residuals))
-
-
-@all_cases
+@each()
 def test_gradients_have_the_structure_of_what_they_belong_to(case):
-    x = inputs("plain")
-    params, state, (_, new_state, (dparams, dx)) = abstract(case.make(), True, x)
+    x = inputs(case)
+    params, state, _, new_state, (dparams, dx) = abstract(case.make(), True, x)
     shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)  # noqa: E731
     assert shapes(new_state) == shapes(state)
-    assert shapes((dparams, dx)) == shapes((params, x))
+    assert shapes((dparams, dx)) == shapes((params, floating(x)))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        c
-        for c in cases.LAYERS
-        if c.name not in ("dense", "stateless", "autodiff", "repeat-autodiff")
-    ],
-    ids=lambda case: case.name,
-)
-def test_an_equal_layer_is_not_compiled_again(case):
-    x = inputs("plain")
-    args = (*prepared(case.make(), x), x)
+@each()
+def test_init_needs_the_shape_only(case):
+    x = inputs(case)
+    spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+    from_shape = jax.eval_shape(lambda key: case.make().init(key, spec), KEY)
+    from_values = jax.eval_shape(case.make().init, KEY, x)
+    assert from_shape == from_values
+
+
+@each([case for case in cases.LAYERS if not {"stateless", "autodiff"} & cases.makers(case.make())])
+def test_an_equal_layer_is_an_equal_static_argument(case):
+    assert case.make() == case.make()
+    assert hash(case.make()) == hash(case.make())
+
+
+def test_an_equal_layer_is_not_compiled_again():
     traced = []
 
     @functools.partial(jax.jit, static_argnums=0)
-    def run(layer, params, state, x):
+    def run(layer, x):
         traced.append(layer)
-        return there_and_back(layer, True, params, state, x)
+        return layer.apply(((), ()), ((), ()), x)[0]
 
     for _ in range(2):
-        run(case.make(), *args)
+        run(fnn.serial(fnn.relu(), fnn.leaky_relu(0.2)), jnp.ones(3))
     assert len(traced) == 1
 
 
-@in_modes
-def test_jax_grad_through_use_rules_is_the_hand_rule(case, train):
-    layer, x = case.make(), inputs("plain")
-    params, state = prepared(layer, x)
-    y, _, by_hand = compiled(layer, train, params, state, x)
-    dy = normal_like(jax.random.key(4), y)
+@transformation
+@pytest.mark.parametrize(
+    ("case", "train"), [pair for pair in pairs() if pair.values[0].formula or pair.values[1]]
+)
+def test_second_derivatives_through_use_rules_are_those_of_apply(case, train):
+    """Reverse over reverse, and forward over reverse as in `jax.hessian`, along a direction."""
+    layer, x = case.make(), inputs(case)
     ruled = fnn.use_rules(layer)
 
-    def objective(params, x):
-        y, _ = ruled.apply(params, state, x, key=KEY, train=train)
-        return jnp.vdot(y, dy)
+    @jax.jit
+    def run(params, state, x):
+        here = params, floating(x)
+        direction = normal_like(jax.random.key(6), here)
 
-    assert_close(jax.jit(jax.grad(objective, (0, 1)))(params, x), by_hand, x.dtype, x.size)
+        def gradient(apply):
+            def objective(here):
+                params, floats = here
+                y, _ = apply(params, state, merged(floats, x), key=KEY, train=train)
+                dy = normal_like(jax.random.key(4), floating(y))
+                # A square, lest the second derivative of a linear layer be zero.
+                terms = jax.tree.map(lambda a, b: (a * a * b).sum(), floating(y), dy)
+                return sum(jax.tree.leaves(terms), jnp.float64(0))
+
+            return jax.grad(objective)
+
+        def along(here, apply):
+            return sum(
+                jax.tree.leaves(jax.tree.map(jnp.vdot, gradient(apply)(here), direction)),
+                jnp.float64(0),
+            )
+
+        return (
+            jax.grad(along)(here, ruled.apply),
+            jax.jvp(gradient(ruled.apply), (here,), (direction,))[1],
+            jax.jvp(gradient(layer.apply), (here,), (direction,))[1],
+        )
+
+    prepared_trees = views(case.name, train)["prepared"]
+    with jax.enable_x64(True):
+        results = run(*widen(prepared_trees), widen(x))
+        terms = longest(results)
+        if not case.surrogate:
+            assert_close(results[0], results[2], "float64", terms)
+        assert_close(results[1], results[0], "float64", terms)
+
+
+def test_forward_mode_through_use_rules_says_that_it_does_not_work():
+    ruled = fnn.use_rules(fnn.tanh())
+    with pytest.raises(TypeError, match=r"forward-mode .* custom_vjp"):
+        jax.jvp(lambda x: ruled.apply((), (), x)[0], (jnp.ones(()),), (jnp.ones(()),))
 
 
 def test_use_rules_runs_the_hand_rule_and_not_autodiff():
@@ -318,7 +381,49 @@ MUTATIONS = {
 }
 
 
-def planted(layer, mutation):
+def mistakes(gradient):
+    """Every mutation of every leaf of a gradient that changes it.
+
+    A leaf that is zero by symmetry, as that of a bias in front of a batch norm, has rounding errors
+    for a gradient: no multiple of them is a mistake, and only the added constant is planted there.
+    """
+    leaves, structure = jax.tree.flatten(gradient)
+    scale = max((float(np.abs(leaf).max(initial=0)) for leaf in leaves), default=0)
+    for i, leaf in enumerate(leaves):
+        zero = float(np.abs(leaf).max(initial=0)) <= 1e-9 * scale
+        for name, mutation in MUTATIONS.items():
+            mutant = mutation(leaf) if leaf.size else leaf
+            if (zero and name != "a constant more") or np.array_equal(mutant, leaf):
+                continue
+            changed = [*leaves[:i], mutant, *leaves[i + 1 :]]
+            yield f"{name} in leaf {i}", jax.tree.unflatten(structure, changed)
+
+
+def unnoticed(layer, x, train=True, numeric=True):
+    """Plant every mistake in what the checker compares: how many, and those that it misses."""
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        result = gradients(layer, train, numeric, widen(x), jax.random.key(0))
+        by_hand, reference, _, terms = jax.tree.map(np.asarray, result)
+    bound = rounding(jnp.float64, int(terms))
+    assert all(row.agrees for row in agreements(by_hand, reference, "auto", bound))
+    planted = dict(mistakes(by_hand))
+    missed = [
+        name
+        for name, wrong in planted.items()
+        if all(row.agrees for row in agreements(wrong, reference, "auto", bound))
+    ]
+    return len(planted), missed
+
+
+@each()
+def test_every_planted_mistake_is_caught(case):
+    planted, missed = unnoticed(case.make(), inputs(case), numeric=not case.surrogate)
+    # A pool of indices or an embedding of integers alone has nothing to be mistaken about.
+    assert planted
+    assert missed == []
+
+
+def planted_in(layer, mutation):
     """The layer with a mistake in the gradient of its input."""
 
     def backward(params, residuals, dy, /):
@@ -328,41 +433,8 @@ def planted(layer, mutation):
     return fnn.Layer(layer.init, layer.apply, layer.forward, backward)
 
 
-def mistakes(gradient):
-    """Every mutation of every leaf of a gradient that changes it.
-
-    A leaf that is zero by symmetry, as that of a bias in front of a batch norm, has rounding errors
-    for a gradient: no multiple of them is a mistake, and only the added constant is planted there.
-    """
-    leaves, structure = jax.tree.flatten(gradient)
-    scale = max(float(np.abs(leaf).max()) for leaf in leaves)
-    for i, leaf in enumerate(leaves):
-        zero = float(np.abs(leaf).max()) <= 1e-9 * scale
-        for name, mutation in MUTATIONS.items():
-            mutant = mutation(leaf)
-            if (zero and name != "a constant more") or np.array_equal(mutant, leaf):
-                continue
-            changed = [*leaves[:i], mutant, *leaves[i + 1 :]]
-            yield f"{name} in leaf {i}", jax.tree.unflatten(structure, changed)
-
-
-def assert_mistakes_are_caught(layer, x):
-    """Plant every mistake in what the checker compares, and one in the layer that it runs."""
-    with jax.enable_x64(True):
-        x64 = jnp.asarray(x, jnp.float64)
-        result = gradients(layer, True, False, x64, KEY)
-        by_hand, reference, _, terms = jax.tree.map(np.asarray, result)
-        bound = rounding(jnp.float64, int(terms))
-        assert all(row.agrees for row in agreements(by_hand, reference, "auto", bound))
-        planted_mistakes = dict(mistakes(by_hand))
-        for name, wrong in planted_mistakes.items():
-            rows = agreements(wrong, reference, "auto", bound)
-            assert not all(row.agrees for row in rows), f"{name} went unnoticed"
-    assert planted_mistakes
+@each([case for case in cases.LAYERS if case.name in ("dense", "gelu", "batch_norm", "serial")])
+def test_the_checker_raises_for_a_mistake_in_a_layer(case):
+    wrong = planted_in(case.make(), lambda dx: 1e-3 - 1.001 * dx)
     with pytest.raises(fnn.GradientError, match="dx is"):
-        fnn.check_layer(planted(layer, lambda dx: 1e-3 - 1.001 * dx), x, numeric=False)
-
-
-@all_cases
-def test_every_planted_mistake_is_caught(case):
-    assert_mistakes_are_caught(case.make(), inputs("plain"))
+        fnn.check_layer(wrong, inputs(case), numeric=False)

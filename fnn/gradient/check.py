@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from fnn.gradient.numeric import with_doubt
 from fnn.gradient.tolerance import difference, rounding
-from fnn.layer import Array, Layer, PyTree
+from fnn.layer import Array, Layer, PyTree, floating, merged
 from fnn.table import table
 
 
@@ -118,7 +118,7 @@ def compare_layer(
     """Return the report of `check_layer`, whatever it says."""
     key = jax.random.key(0) if key is None else key
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), x)
+        x = jax.tree.map(_widened, x)
         by_hand, reference, differences, terms = gradients(layer, train, numeric, x, key)
     rows = agreements(by_hand, reference, "auto", rounding(jnp.float64, int(terms)))
     if numeric:
@@ -142,16 +142,17 @@ def gradients(layer: Layer, train: bool, numeric: bool, x: Any, key: Array) -> A
     # The absolute value, since a variance is never negative.
     state = jax.tree.map(jnp.abs, moved(state_key, state))
 
-    def apply(params: PyTree, x: Any) -> Any:
-        return layer.apply(params, state, x, key=run_key, train=train)[0]
+    def apply(params: PyTree, floats: Any) -> Any:
+        y, _ = layer.apply(params, state, merged(floats, x), key=run_key, train=train)
+        return floating(y)
 
-    y, pull_back = jax.vjp(apply, params, x)
+    y, pull_back = jax.vjp(apply, params, floating(x))
     dy = normal_like(dy_key, y)
     _, _, residuals = layer.forward(params, state, x, key=run_key, train=train)
     by_hand = layer.backward(params, residuals, dy)
     differences = None
     if numeric:
-        flat, unravel = ravel_pytree((params, x))
+        flat, unravel = ravel_pytree((params, floating(x)))
 
         def objective(flat: Array) -> Array:
             products = jax.tree.map(jnp.vdot, apply(*unravel(flat)), dy)
@@ -197,6 +198,11 @@ def _agreement(
     return Agreement(
         leaf, against, error, bound, place, float(value[place]), float(reference[place])
     )
+
+
+def _widened(a: Any) -> Any:
+    a = np.asarray(a)
+    return jnp.asarray(a, jnp.float64 if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype)
 
 
 def largest(tree: PyTree) -> float:

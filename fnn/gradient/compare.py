@@ -14,7 +14,7 @@ from fnn.gradient.check import Agreement, agreements, largest, normal_like
 from fnn.gradient.numeric import with_doubt
 from fnn.gradient.objective import objective_of, pull_back, unpack
 from fnn.gradient.tolerance import difference, rounding
-from fnn.layer import Array, Key, Layer, PyTree
+from fnn.layer import Array, Key, Layer, PyTree, floating, merged
 from fnn.losses import Loss
 from fnn.model import layers_by_path
 from fnn.outline import layer_name, layer_shapes, residual_bytes, unique_bytes
@@ -178,10 +178,11 @@ def compare(
 def _auto(model: Layer, loss: Loss, *run: Any) -> tuple[PyTree, Any]:
     params, state, x, target, weights, key = run
 
-    def objective(params: PyTree, x: Any) -> Array:
-        return objective_of(model, loss, params, state, x, target, weights, key)[0]
+    def objective(params: PyTree, floats: Any) -> Array:
+        x_again = merged(floats, x)
+        return objective_of(model, loss, params, state, x_again, target, weights, key)[0]
 
-    return jax.grad(objective, (0, 1))(params, x)
+    return jax.grad(objective, (0, 1))(params, floating(x))
 
 
 def _widen(tree: PyTree) -> PyTree:
@@ -201,7 +202,7 @@ def _numeric_errors(
     are those of the largest gradient, half are spread evenly over the leaf.
     """
     params, state, x, target, weights, key = run
-    flat, unravel = ravel_pytree((params, x))
+    flat, unravel = ravel_pytree((params, floating(x)))
     right = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(reference)]
     begins = np.cumsum([0, *(leaf.size for leaf in right)])
     places = [
@@ -213,8 +214,9 @@ def _numeric_errors(
     ]
 
     def objective(flat: Array) -> Array:
-        params, x = unravel(flat)
-        return objective_of(model, loss, params, state, x, target, weights, key)[0]
+        params, floats = unravel(flat)
+        x_again = merged(floats, x)
+        return objective_of(model, loss, params, state, x_again, target, weights, key)[0]
 
     indices = np.concatenate([begin + i for begin, i in zip(begins, places, strict=False)])
     found, doubts = jax.jit(lambda flat, at: with_doubt(objective, flat, at))(flat, indices)
@@ -245,21 +247,28 @@ def _measure(layer: Layer, spec: Any, key: Array) -> tuple[list[float], list[int
     def apply(params: PyTree, state: PyTree, x: Any, key: Array) -> Any:
         return layer.apply(params, state, x, key=key, train=True)[0]
 
+    def transposed(params: PyTree, state: PyTree, x: Any, key: Array) -> Any:
+        def function(params: PyTree, floats: Any) -> Any:
+            return floating(apply(params, state, merged(floats, x), key))
+
+        return jax.vjp(function, params, floating(x))
+
     def manual(params: PyTree, state: PyTree, x: Any, key: Array, dy: Any) -> Any:
         y, _, residuals = layer.forward(params, state, x, key=key, train=True)
         return y, layer.backward(params, residuals, dy)
 
     def auto(params: PyTree, state: PyTree, x: Any, key: Array, dy: Any) -> Any:
-        y, transpose = jax.vjp(lambda p, x: apply(p, state, x, key), params, x)
+        y, transpose = transposed(params, state, x, key)
         return y, transpose(dy)
 
     def saved(params: PyTree, state: PyTree, x: Any, key: Array) -> list[Any]:
-        return jax.tree.leaves(jax.vjp(lambda p, x: apply(p, state, x, key), params, x)[1])
+        return jax.tree.leaves(transposed(params, state, x, key)[1])
 
-    x = normal_like(key, spec)
+    # Any index and any length may be 1.
+    x = merged(normal_like(key, floating(spec)), jax.tree.map(jnp.ones_like, spec))
     params, state = layer.init(key, x)
     args = (params, state, x, key)
-    dy = normal_like(key, jax.eval_shape(apply, *args))
+    dy = normal_like(key, floating(jax.eval_shape(apply, *args)))
     ways = [jax.jit(manual), jax.jit(auto)]
     spent: list[list[float]] = [[], []]
     for way in ways:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, check_values, describe
 from fnn.layer import Array, PyTree, check_floating, shape_witness
-from fnn.losses.loss import Loss, check_numbers, check_signs, check_values, from_forward
+from fnn.losses.loss import Loss, check_numbers, check_signs, from_forward
 from fnn.origin import constructor
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from fnn.errors import InputError
+from fnn.errors import InputError, check_values
 from fnn.layer import Array, PyTree, check_floating
 from fnn.origin import Made
 
@@ -101,16 +98,3 @@ def check_signs(where: str, target: Any) -> None:
         "labels -1 and +1",
         "map labels 0 and 1 with 2 * label - 1",
     )
-
-
-def check_values(
-    where: str, target: Any, wrong: Callable[[Any], Any], expected: str, remedy: str
-) -> None:
-    """Raise for the first wrong value of a target whose values are known: not so under jit."""
-    if isinstance(target, jax.core.Tracer | jax.ShapeDtypeStruct):
-        return
-    known = np.atleast_1d(np.asarray(target))
-    found = np.argwhere(wrong(known))
-    if len(found):
-        place = ", ".join(map(str, found[0]))
-        raise InputError(where, expected, f"{known[tuple(found[0])]} at target[{place}]", remedy)

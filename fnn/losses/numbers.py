@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, check_values, describe
 from fnn.layer import Array, PyTree
-from fnn.losses.loss import Loss, check_numbers, check_signs, check_values, from_forward
+from fnn.losses.loss import Loss, check_numbers, check_signs, from_forward
 from fnn.origin import constructor
 
 

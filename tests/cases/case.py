@@ -1,0 +1,61 @@
+"""What a case is: a layer or a loss with non-neutral settings, and its formula in plain numpy."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import fnn
+
+WIDTH = 5
+SHAPES = {"plain": (4, WIDTH), "batch-1": (1, WIDTH), "leading-axes": (2, 3, WIDTH)}
+ANY_SHAPE = SHAPES | {"width-1": (4, 1)}
+
+
+class LayerCase(NamedTuple):
+    """A layer to be made afresh, and its inputs.
+
+    `formula` maps params, state and x to y out of training, in numpy; None where the layer has no
+    formula of its own. `shapes` are those of x by name, the first being the one most laws take;
+    `draw` makes x of a generator and a shape, where x is more than an array of normal numbers.
+    `kink` says that x = 0 has no derivative, `bent` that the layer bends sharply where all inputs
+    are equal, `surrogate` that the rule is meant to be no derivative.
+    """
+
+    name: str
+    make: Callable[[], fnn.Layer]
+    formula: Callable[[Any, Any, Any], Any] | None = None
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES
+    draw: Callable[[Any, tuple[int, ...]], Any] = lambda random, shape: random.normal(size=shape)
+    kink: bool = False
+    bent: bool = False
+    surrogate: bool = False
+
+
+class LossCase(NamedTuple):
+    """A loss, a target for predictions (6, 4), and the loss in numpy; `kink` as for layers."""
+
+    name: str
+    make: Callable[[], fnn.losses.Loss]
+    target: Any
+    formula: Callable[[Any, Any], Any]
+    kink: bool = False
+
+
+def public(module: Any, kind: type) -> set[str]:
+    """Return the names of a module's public constructors of layers or losses."""
+    return {
+        name
+        for name in module.__all__
+        if hasattr(getattr(module, name), "__wrapped__")
+        and typing.get_type_hints(getattr(module, name).__wrapped__).get("return") is kind
+    }
+
+
+def makers(made: Any) -> set[str]:
+    """Return the names of all constructors that a layer or loss was made with."""
+    origin = made.origin
+    inside = (*origin.args, *origin.kwargs.values())
+    names = [makers(part) for part in inside if getattr(part, "origin", None) is not None]
+    return {origin.make.__name__}.union(*names)

@@ -1,0 +1,82 @@
+"""Cases of combinators and of a user's own layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+from tests.cases.case import WIDTH, LayerCase
+from tests.cases.noise import RATE
+from tests.cases.norm import EPSILON, MOMENTUM
+
+
+def scaled() -> fnn.Layer:
+    """A user's own layer: y = x exp(a), a per feature."""
+    return fnn.stateless(
+        lambda key, x: {"a": jnp.zeros(x.shape[-1], x.dtype)},
+        lambda p, x: (x * wide(jnp.exp(p["a"]), x), x),
+        lambda p, x, dy: (
+            {"a": (dy * x * wide(jnp.exp(p["a"]), x)).sum(tuple(range(x.ndim - 1)))},
+            dy * wide(jnp.exp(p["a"]), x),
+        ),
+    )
+
+
+def wide(channels: Any, x: Any) -> Any:
+    return channels.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def wave() -> fnn.Layer:
+    """A layer without a rule, with a parameter and a state."""
+
+    def apply(params, state, x, /, *, key=None, train=False):
+        del key
+        return jnp.sin(params["a"] * x), {"seen": state["seen"] + 1.0 if train else state["seen"]}
+
+    return fnn.autodiff(
+        lambda key, x: ({"a": jnp.ones((), x.dtype)}, {"seen": jnp.zeros((), x.dtype)}), apply
+    )
+
+
+def block() -> fnn.Layer:
+    return fnn.serial(
+        fnn.dense(WIDTH), fnn.batch_norm(MOMENTUM, EPSILON), fnn.gelu(), fnn.dropout(RATE)
+    )
+
+
+LAYERS = [
+    LayerCase("serial", lambda: fnn.serial(fnn.dense(4), block(), fnn.tanh(), fnn.dense(2))),
+    LayerCase(
+        "serial-named", lambda: fnn.serial(zeta=block(), alpha=fnn.silu(), last=fnn.dense(2))
+    ),
+    LayerCase(
+        "parallel-concatenate",
+        lambda: fnn.serial(
+            fnn.parallel(fnn.dense(3), fnn.tanh(), block()), fnn.concatenate(), fnn.dense(2)
+        ),
+    ),
+    LayerCase(
+        "parallel-named-add",
+        lambda: fnn.serial(fnn.parallel(b=fnn.dense(WIDTH), a=block()), fnn.add()),
+    ),
+    LayerCase("residual", lambda: fnn.serial(fnn.dense(WIDTH), fnn.residual(block()))),
+    LayerCase("repeat", lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(block(), 3))),
+    LayerCase(
+        "repeat-remat-residual",
+        lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(fnn.remat(fnn.residual(block())), 3)),
+    ),
+    LayerCase("remat", lambda: fnn.remat(fnn.serial(fnn.dense(4), block(), fnn.dense(2)))),
+    LayerCase(
+        "on_values",
+        lambda: fnn.on_values(fnn.serial(fnn.dense(4), fnn.tanh())),
+        shapes={"plain": (2, 3, WIDTH)},
+        draw=lambda random, shape: fnn.Sequence(random.normal(size=shape), np.array([3, 1])),
+    ),
+    LayerCase("stateless", scaled, lambda p, s, x: x * np.exp(p["a"])),
+    LayerCase("autodiff", wave, lambda p, s, x: np.sin(p["a"] * x)),
+    LayerCase("repeat-autodiff", lambda: fnn.repeat(fnn.serial(wave(), fnn.tanh()), 2)),
+    LayerCase("use_rules", lambda: fnn.use_rules(fnn.serial(block(), fnn.dense(2)))),
+]

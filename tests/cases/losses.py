@@ -1,0 +1,105 @@
+"""Cases of losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import fnn
+from tests.cases.activation import softmax
+from tests.cases.case import LossCase
+
+DELTA, SMOOTHING = 0.6, 0.15
+B, K = 6, 4
+random = np.random.default_rng(7)
+NUMBERS = random.normal(size=(B, K)).astype(np.float32)
+SIGNS = np.sign(NUMBERS).astype(np.int32)
+LABELS = np.array([0, 3, 1, 1, 2, 0], np.int32)
+SHARES = softmax(2 * random.normal(size=(B, K))).astype(np.float32)
+PROBABILITIES = random.uniform(size=(B, K)).astype(np.float32)
+
+
+def log_softmax(x: Any) -> Any:
+    return np.log(softmax(x))
+
+
+def soft(x: Any, t: Any) -> Any:
+    s = (1 - SMOOTHING) * t + SMOOTHING / K
+    return -(s * log_softmax(x)).sum(-1)
+
+
+def huber(x: Any, t: Any) -> Any:
+    e = np.abs(x - t)
+    return np.where(e <= DELTA, e**2 / 2, DELTA * (e - DELTA / 2)).sum(-1)
+
+
+LOSSES = [
+    LossCase(
+        "squared_error",
+        fnn.losses.squared_error,
+        NUMBERS,
+        lambda x, t: ((x - t) ** 2).sum(-1),
+    ),
+    LossCase(
+        "absolute_error",
+        fnn.losses.absolute_error,
+        NUMBERS,
+        lambda x, t: np.abs(x - t).sum(-1),
+        kink=True,
+    ),
+    LossCase("huber", lambda: fnn.losses.huber(DELTA), NUMBERS, huber, kink=True),
+    LossCase(
+        "logistic",
+        fnn.losses.logistic,
+        SIGNS,
+        lambda x, t: np.log(1 + np.exp(-t * x)).sum(-1),
+    ),
+    LossCase(
+        "hinge",
+        fnn.losses.hinge,
+        SIGNS,
+        lambda x, t: np.maximum(0, 1 - t * x).sum(-1),
+        kink=True,
+    ),
+    LossCase(
+        "binary_cross_entropy",
+        fnn.losses.binary_cross_entropy,
+        PROBABILITIES,
+        lambda x, t: (np.log(1 + np.exp(x)) - t * x).sum(-1),
+    ),
+    LossCase(
+        "zero_one-labels",
+        fnn.losses.zero_one,
+        LABELS,
+        lambda x, t: (x.argmax(-1) != t).astype(float),
+        kink=True,
+    ),
+    LossCase(
+        "zero_one-signs",
+        fnn.losses.zero_one,
+        SIGNS,
+        lambda x, t: (t * x <= 0).sum(-1).astype(float),
+        kink=True,
+    ),
+    LossCase("nll", fnn.losses.nll, LABELS, lambda x, t: -x[np.arange(B), t]),
+    LossCase("nll-soft", fnn.losses.nll, SHARES, lambda x, t: -(t * x).sum(-1)),
+    LossCase(
+        "cross_entropy",
+        fnn.losses.cross_entropy,
+        LABELS,
+        lambda x, t: -log_softmax(x)[np.arange(B), t],
+    ),
+    LossCase(
+        "cross_entropy-smooth",
+        lambda: fnn.losses.cross_entropy(SMOOTHING),
+        LABELS,
+        lambda x, t: soft(x, np.eye(K)[t]),
+    ),
+    LossCase(
+        "cross_entropy-soft-smooth",
+        lambda: fnn.losses.cross_entropy(SMOOTHING),
+        SHARES,
+        soft,
+    ),
+]
