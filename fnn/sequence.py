@@ -57,7 +57,7 @@ def step_mask(where: str, x: Any) -> Any:
         "count the steps that are there, padding left out",
         name="lengths",
     )
-    return jnp.arange(time, dtype=lengths.dtype) < lengths[:, None]
+    return jnp.arange(time, dtype=lengths.dtype)[None, :] < lengths[:, None]
 
 
 @constructor

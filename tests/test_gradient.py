@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.cases import block, wave
+from tests.cases.compound import block, wave
 from tests.test_layers import assert_close
 from tests.tolerance import difference
 

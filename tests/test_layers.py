@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.gradient.check import agreements, gradients, moved, normal_like
+from fnn.gradient.check import agreements, gradients, moved_place, normal_like
 from fnn.layer import floating, merged
 from tests import cases
 from tests.tolerance import rounding
 
 KEY = jax.random.key(5)
+# As the checker splits it, so that its float64 results are comparable.
+PLACE_KEY, DY_KEY, RUN_KEY = jax.random.split(KEY, 3)
 FACTORS = {"zeros": 0, "large": 100}
 # What behaves otherwise in training than out of it: by chance, or by a state.
 MODAL = {"dropout", "spatial_dropout", "gaussian_noise", "batch_norm", "autodiff"}
@@ -48,8 +50,8 @@ def each(chosen=cases.LAYERS):
 
 
 in_modes = pytest.mark.parametrize(("case", "train"), pairs())
-# These laws concern the transformations of JAX; .ci/run leaves them out with the oldest JAX.
-transformation = pytest.mark.transformation
+# .ci/run leaves these laws out with the oldest JAX.
+once = pytest.mark.once
 
 
 def inputs(case, variant="plain", dtype="float32"):
@@ -67,19 +69,21 @@ def inputs(case, variant="plain", dtype="float32"):
 
 def there_and_back(layer, train, params, state, x):
     """Run forward and, for a random cotangent, backward."""
-    y, new_state, residuals = layer.forward(params, state, x, key=KEY, train=train)
-    dy = normal_like(jax.random.key(4), floating(y))
+    y, new_state, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
+    dy = normal_like(DY_KEY, floating(y))
     return y, new_state, layer.backward(params, residuals, dy)
 
 
-compiled = jax.jit(there_and_back, static_argnums=(0, 1))
+@functools.cache
+def place(name, variant="plain"):
+    """Parameters and state of a case, away from where they start."""
+    case = named(name)
+    made = jax.jit(lambda x: moved_place(case.make(), x, PLACE_KEY))(inputs(case, variant))
+    return jax.tree.map(np.asarray, made)
 
 
-def prepared(layer, x):
-    """Parameters and state away from where they start."""
-    params, state = layer.init(KEY, x)
-    params = moved(jax.random.key(1), params)
-    return params, jax.tree.map(jnp.abs, moved(jax.random.key(2), state))
+def named(name):
+    return next(case for case in cases.LAYERS if case.name == name)
 
 
 def twice(x):
@@ -88,25 +92,24 @@ def twice(x):
     return jax.tree.map(lambda a, b: jnp.stack([a, b]), x, double)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.cache
 def views(name, train):
     """One layer seen in every way, by one program: a dict of trees."""
-    case = next(case for case in cases.LAYERS if case.name == name)
+    case = named(name)
     layer = case.make()
 
     @jax.jit
-    def run(x):
-        params, state = prepared(layer, x)
+    def run(params, state, x):
         one = functools.partial(there_and_back, layer, train, params, state)
 
         def objective(apply, params, floats):
-            y, _ = apply(params, state, merged(floats, x), key=KEY, train=train)
-            dy = normal_like(jax.random.key(4), floating(y))
+            y, _ = apply(params, state, merged(floats, x), key=RUN_KEY, train=train)
+            dy = normal_like(DY_KEY, floating(y))
             return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, floating(y), dy)), jnp.float32(0))
 
         def forward(carry, x):
-            y, new_state, residuals = layer.forward(params, state, x, key=KEY, train=train)
-            dy = normal_like(jax.random.key(4), floating(y))
+            y, new_state, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
+            dy = normal_like(DY_KEY, floating(y))
             return carry, (y, new_state, dy, residuals)
 
         def backward(carry, saved):
@@ -117,15 +120,14 @@ def views(name, train):
         _, pulled = jax.lax.scan(backward, None, (dys, residuals))
         ruled = functools.partial(objective, fnn.use_rules(layer).apply)
         return {
-            "prepared": (params, state),
             "jit": one(x),
-            "apply": layer.apply(params, state, x, key=KEY, train=train),
+            "apply": layer.apply(params, state, x, key=RUN_KEY, train=train),
             "vmap": jax.vmap(one)(twice(x)),
             "scan": (ys, states, pulled),
             "use_rules": jax.grad(ruled, (0, 1))(params, floating(x)),
         }
 
-    return jax.tree.map(np.asarray, run(inputs(case)))
+    return jax.tree.map(np.asarray, run(*place(name), inputs(case)))
 
 
 def first(stacked):
@@ -164,10 +166,22 @@ def test_the_table_has_every_public_layer():
     assert cases.public(fnn, fnn.Layer) <= covered
 
 
+def exact(case, train):
+    """What the checker computes of a case, in float64."""
+    numeric = not case.surrogate
+    return gradients(
+        case.make(), inputs(case), place=place(case.name), key=KEY, train=train, numeric=numeric
+    )
+
+
+def check(case, x, train, numeric):
+    fnn.check_layer(case.make(), x, place=place(case.name), key=KEY, train=train, numeric=numeric)
+
+
 @in_modes
 def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, train):
     x = inputs(case)
-    fnn.check_layer(case.make(), x, train=train, numeric=not case.surrogate)
+    check(case, x, train, not case.surrogate)
 
 
 @pytest.mark.parametrize("variant", FACTORS)
@@ -176,70 +190,71 @@ def test_backward_is_the_derivative_where_inputs_are_zero_or_large(case, train, 
     # At a kink, and where a norm bends within the step of a difference, autodiff alone is asked.
     sharp = variant == "zeros" and (case.kink or case.bent)
     x = inputs(case, variant)
-    fnn.check_layer(case.make(), x, train=train, numeric=not (sharp or case.surrogate))
+    check(case, x, train, not (sharp or case.surrogate))
 
 
 @pytest.mark.parametrize(
     ("case", "train", "variant"),
     [
         pytest.param(*pair.values, variant, id=f"{pair.id}-{variant}", marks=pair.marks)
-        for pair in pairs()
+        # A layer made of others takes the shapes that they take.
+        for pair in pairs([case for case in cases.LAYERS if case.formula])
         for variant in list(pair.values[0].shapes)[1:]
     ],
 )
 def test_backward_is_the_derivative_at_other_shapes(case, train, variant):
-    fnn.check_layer(case.make(), inputs(case, variant), train=train, numeric=False)
+    x = inputs(case, variant)
+    fnn.check_layer(case.make(), x, place=place(case.name, variant), train=train, numeric=False)
 
 
 @each([case for case in cases.LAYERS if case.formula])
 def test_apply_is_the_formula_of_the_docstring(case):
-    params, state = views(case.name, True)["prepared"]
     with jax.enable_x64(True):
-        params, state, x = widen(params), widen(state), inputs(case, dtype="float64")
+        (params, state), x = widen(place(case.name)), inputs(case, dtype="float64")
         y, _ = case.make().apply(params, state, x)
         expected = case.formula(*jax.tree.map(np.asarray, (params, state, x)))
         assert_close(y, expected, "float64", longest(params, x, y))
 
 
-@transformation
+@once
 @in_modes
 def test_apply_is_forward_without_residuals(case, train):
     seen = views(case.name, train)
-    assert_results_close(seen["apply"], seen["jit"][:2], longest(seen["prepared"], seen["jit"]))
+    assert_results_close(seen["apply"], seen["jit"][:2], longest(place(case.name), seen["jit"]))
 
 
-@transformation
+@once
 @in_modes
 def test_vmap_agrees_with_one_after_the_other(case, train):
     seen = views(case.name, train)
-    terms = longest(seen["prepared"], seen["jit"])
+    terms = longest(place(case.name), seen["jit"])
     assert_results_close(first(seen["vmap"]), seen["jit"], terms)
     assert_results_close(seen["vmap"], seen["scan"], terms)
 
 
-@transformation
+@once
 @in_modes
 def test_residuals_cross_from_one_scan_to_another(case, train):
     """Forward in one scan and backward in the next, as `fnn.repeat` does."""
     seen = views(case.name, train)
-    terms = longest(seen["prepared"], seen["jit"])
+    terms = longest(place(case.name), seen["jit"])
     assert_results_close(first(seen["scan"]), seen["jit"], terms)
 
 
-@transformation
+@once
 @in_modes
 def test_jax_grad_through_use_rules_is_the_hand_rule(case, train):
     seen = views(case.name, train)
-    terms = longest(seen["prepared"], seen["jit"])
+    terms = longest(place(case.name), seen["jit"])
     assert_close(seen["use_rules"], seen["jit"][2], jnp.float32, terms)
 
 
 @in_modes
 def test_float32_is_float64_but_for_rounding(case, train):
-    seen = views(case.name, train)
-    with jax.enable_x64(True):
-        wide = compiled(case.make(), train, *widen(seen["prepared"]), widen(inputs(case)))
-        assert_results_close(seen["jit"], wide, longest(seen["prepared"], seen["jit"]))
+    seen = views(case.name, train)["jit"]
+    wide = exact(case, train)
+    results = wide.y, wide.state, wide.manual
+    assert_results_close(seen, results, longest(place(case.name), seen))
 
 
 def abstract(layer, train, x):
@@ -247,7 +262,7 @@ def abstract(layer, train, x):
 
     def run(x):
         params, state = layer.init(KEY, x)
-        y, new_state, residuals = layer.forward(params, state, x, key=KEY, train=train)
+        y, new_state, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(residuals))
         dy = normal_like(KEY, floating(y))
         return params, state, y, new_state, layer.backward(params, residuals, dy)
@@ -274,6 +289,7 @@ def test_gradients_have_the_structure_of_what_they_belong_to(case):
     assert shapes((dparams, dx)) == shapes((params, floating(x)))
 
 
+@once
 @each()
 def test_init_needs_the_shape_only(case):
     x = inputs(case)
@@ -302,7 +318,7 @@ def test_an_equal_layer_is_not_compiled_again():
     assert len(traced) == 1
 
 
-@transformation
+@once
 @pytest.mark.parametrize(
     ("case", "train"), [pair for pair in pairs() if pair.values[0].formula or pair.values[1]]
 )
@@ -319,8 +335,8 @@ def test_second_derivatives_through_use_rules_are_those_of_apply(case, train):
         def gradient(apply):
             def objective(here):
                 params, floats = here
-                y, _ = apply(params, state, merged(floats, x), key=KEY, train=train)
-                dy = normal_like(jax.random.key(4), floating(y))
+                y, _ = apply(params, state, merged(floats, x), key=RUN_KEY, train=train)
+                dy = normal_like(DY_KEY, floating(y))
                 # A square, lest the second derivative of a linear layer be zero.
                 terms = jax.tree.map(lambda a, b: (a * a * b).sum(), floating(y), dy)
                 return sum(jax.tree.leaves(terms), jnp.float64(0))
@@ -339,9 +355,8 @@ def test_second_derivatives_through_use_rules_are_those_of_apply(case, train):
             jax.jvp(gradient(layer.apply), (here,), (direction,))[1],
         )
 
-    prepared_trees = views(case.name, train)["prepared"]
     with jax.enable_x64(True):
-        results = run(*widen(prepared_trees), widen(x))
+        results = run(*widen(place(case.name)), widen(x))
         terms = longest(results)
         if not case.surrogate:
             assert_close(results[0], results[2], "float64", terms)
@@ -399,12 +414,10 @@ def mistakes(gradient):
             yield f"{name} in leaf {i}", jax.tree.unflatten(structure, changed)
 
 
-def unnoticed(layer, x, train=True, numeric=True):
+def unnoticed(found):
     """Plant every mistake in what the checker compares: how many, and those that it misses."""
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        result = gradients(layer, train, numeric, widen(x), jax.random.key(0))
-        by_hand, reference, _, terms = jax.tree.map(np.asarray, result)
-    bound = rounding(jnp.float64, int(terms))
+    by_hand, reference = jax.tree.map(np.asarray, (found.manual, found.auto))
+    bound = rounding(jnp.float64, int(found.terms))
     assert all(row.agrees for row in agreements(by_hand, reference, "auto", bound))
     planted = dict(mistakes(by_hand))
     missed = [
@@ -417,7 +430,7 @@ def unnoticed(layer, x, train=True, numeric=True):
 
 @each()
 def test_every_planted_mistake_is_caught(case):
-    planted, missed = unnoticed(case.make(), inputs(case), numeric=not case.surrogate)
+    planted, missed = unnoticed(exact(case, True))
     # A pool of indices or an embedding of integers alone has nothing to be mistaken about.
     assert planted
     assert missed == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.gradient.check import normal_like
+from fnn.gradient.check import gradients, normal_like
 from tests import cases
 from tests.cases.losses import B, K
 from tests.test_layers import assert_close, unnoticed
@@ -98,7 +98,7 @@ def test_an_equal_loss_is_equal_and_prints_as_it_was_made(case):
 
 @all_cases
 def test_every_planted_mistake_is_caught(case):
-    planted, missed = unnoticed(as_layer(case.make(), case.target), prediction())
+    planted, missed = unnoticed(gradients(as_layer(case.make(), case.target), prediction()))
     assert planted
     assert missed == []
 

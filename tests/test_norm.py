@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn.gradient.check import moved_place
 from tests.cases.norm import EPSILON, MOMENTUM
-from tests.test_layers import assert_close, prepared
+from tests.test_layers import assert_close
 
 SHAPES = {"plain": (4, 5), "batch-1": (1, 5), "images": (2, 3, 4, 5)}
 
@@ -18,7 +19,7 @@ def test_batch_norm_in_training_is_the_formula_of_the_docstring(shape):
     with jax.enable_x64(True):
         layer = fnn.batch_norm(MOMENTUM, EPSILON)
         x = jax.random.normal(jax.random.key(3), shape, "float64")
-        params, state = prepared(layer, x)
+        params, state = moved_place(layer, x, jax.random.key(5))
         results = layer.apply(params, state, x, train=True)
         p, s, x = jax.tree.map(np.asarray, (params, state, x))
         axes, m = tuple(range(x.ndim - 1)), MOMENTUM

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import fnn
-from tests.cases import block
+from tests.cases.compound import block
 
 X = jax.ShapeDtypeStruct((4, 5), "float32")
 

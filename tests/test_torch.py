@@ -15,7 +15,7 @@ from fnn.gradient.check import normal_like
 from fnn.layer import floating, merged
 from tests import cases, twins
 from tests.cases.losses import B, K
-from tests.test_layers import KEY, assert_close, inputs, longest, widen
+from tests.test_layers import RUN_KEY, assert_close, inputs, longest, widen
 from tests.twins.twin import LossTwin, Twin
 
 ALL = [
@@ -92,7 +92,7 @@ def test_layer_agrees_with_its_twin(twin, train):
         theirs = twin.call(module, *arguments)
 
         params, state = twin.convert(layer, weights)
-        y, _, residuals = layer.forward(params, state, x, key=KEY, train=train)
+        y, _, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
         out, back_through_out = jax.vjp(lambda y_: twin.out(merged(y_, y)), floating(y))
         terms = longest(params, x, y)
         assert_close(out, arrays(theirs), "float64", terms)

@@ -80,15 +80,21 @@ class GradientError(AssertionError):
 
 
 def check_layer(
-    layer: Layer, x: Any, *, key: Array | None = None, train: bool = True, numeric: bool = True
+    layer: Layer,
+    x: Any,
+    *,
+    place: tuple[PyTree, PyTree] | None = None,
+    key: Array | None = None,
+    train: bool = True,
+    numeric: bool = True,
 ) -> Report:
     """Check a layer's `backward` against `jax.vjp` and central differences of its `apply`.
 
-    In float64 and at the highest matmul precision, at parameters and state away from their initial
-    values, for a random cotangent, for dx and each leaf of dparams apart. `x` (B, ...) is an array,
-    best of random numbers; its values are used. `key` seeds all that is random. Switch `numeric`
-    off at a kink, where differences see both sides, and for a rule that is meant to be no
-    derivative.
+    In float64 and at the highest matmul precision, for a random cotangent, for dx and each leaf of
+    dparams apart. `x` (B, ...) is an array, or what else the layer takes, best of random numbers;
+    its values are used. `place` is ``(params, state)``; without it they are drawn, away from their
+    initial values. `key` seeds all that is random. Switch `numeric` off at a kink, where
+    differences see both sides, and for a rule that is meant to be no derivative.
 
     Returns the table; raises `GradientError`, an `AssertionError` that holds it, when a leaf
     disagrees.
@@ -106,49 +112,78 @@ def check_layer(
     ...     print("ratio 0.5" in str(error))
     True
     """
-    report = compare_layer(layer, x, key=key, train=train, numeric=numeric)
+    report = compare_layer(layer, x, place=place, key=key, train=train, numeric=numeric)
     if not report.agrees:
         raise GradientError(f"the backward of {layer} is not the derivative of its apply\n{report}")
     return report
 
 
 def compare_layer(
-    layer: Layer, x: Any, *, key: Array | None = None, train: bool = True, numeric: bool = True
+    layer: Layer,
+    x: Any,
+    *,
+    place: tuple[PyTree, PyTree] | None = None,
+    key: Array | None = None,
+    train: bool = True,
+    numeric: bool = True,
 ) -> Report:
     """Return the report of `check_layer`, whatever it says."""
-    key = jax.random.key(0) if key is None else key
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        x = jax.tree.map(_widened, x)
-        by_hand, reference, differences, terms = gradients(layer, train, numeric, x, key)
-    rows = agreements(by_hand, reference, "auto", rounding(jnp.float64, int(terms)))
+    found = gradients(layer, x, place=place, key=key, train=train, numeric=numeric)
+    by_hand, terms = found.manual, int(found.terms)
+    rows = agreements(by_hand, found.auto, "auto", rounding(jnp.float64, terms))
     if numeric:
-        slopes, doubts = differences
+        slopes, doubts = found.numeric
         doubt = largest(doubts) / (largest(slopes) or 1.0)
-        bound = difference(jnp.float64, int(terms), doubt)
+        bound = difference(jnp.float64, terms, doubt)
         rows += agreements(by_hand, slopes, "numeric", bound)
     return Report(tuple(rows))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def gradients(layer: Layer, train: bool, numeric: bool, x: Any, key: Array) -> Any:
-    """Return ``(dparams, dx)`` by hand, by autodiff, and by differences with their doubt, or None.
+class Gradients(NamedTuple):
+    """What a layer gives in float64: its outputs, and ``(dparams, dx)`` in three ways.
 
-    At parameters moved off their initial values, for a random cotangent. Last comes the number of
-    terms in the longest sum: none is longer than the largest array.
+    `numeric` is a pair, the differences and their doubt, or None. `terms` is the number of terms in
+    the longest sum: none is longer than the largest array.
     """
-    init_key, params_key, state_key, dy_key, run_key = jax.random.split(key, 5)
-    params, state = layer.init(init_key, x)
-    params = moved(params_key, params)
-    # The absolute value, since a variance is never negative.
-    state = jax.tree.map(jnp.abs, moved(state_key, state))
+
+    y: Any
+    state: PyTree
+    manual: Any
+    auto: Any
+    numeric: Any
+    terms: Any
+
+
+def gradients(
+    layer: Layer,
+    x: Any,
+    *,
+    place: tuple[PyTree, PyTree] | None = None,
+    key: Array | None = None,
+    train: bool = True,
+    numeric: bool = True,
+) -> Gradients:
+    """Compute what `check_layer` compares."""
+    key = jax.random.key(0) if key is None else key
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        x, place = jax.tree.map(_widened, (x, place))
+        return _gradients(layer, train, numeric, x, place, key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _gradients(
+    layer: Layer, train: bool, numeric: bool, x: Any, place: Any, key: Array
+) -> Gradients:
+    place_key, dy_key, run_key = jax.random.split(key, 3)
+    params, state = moved_place(layer, x, place_key) if place is None else place
 
     def apply(params: PyTree, floats: Any) -> Any:
         y, _ = layer.apply(params, state, merged(floats, x), key=run_key, train=train)
         return floating(y)
 
-    y, pull_back = jax.vjp(apply, params, floating(x))
-    dy = normal_like(dy_key, y)
-    _, _, residuals = layer.forward(params, state, x, key=run_key, train=train)
+    floats, pull_back = jax.vjp(apply, params, floating(x))
+    dy = normal_like(dy_key, floats)
+    y, new_state, residuals = layer.forward(params, state, x, key=run_key, train=train)
     by_hand = layer.backward(params, residuals, dy)
     differences = None
     if numeric:
@@ -161,7 +196,15 @@ def gradients(layer: Layer, train: bool, numeric: bool, x: Any, key: Array) -> A
         slopes, doubts = with_doubt(objective, flat, jnp.arange(flat.size))
         differences = unravel(slopes), unravel(doubts)
     terms = max(leaf.size for leaf in jax.tree.leaves((params, x, y)))
-    return by_hand, pull_back(dy), differences, terms
+    return Gradients(y, new_state, by_hand, pull_back(dy), differences, terms)
+
+
+def moved_place(layer: Layer, x: Any, key: Array) -> tuple[PyTree, PyTree]:
+    """Draw parameters and state away from where they start: initial values hide mistakes."""
+    init_key, params_key, state_key = jax.random.split(key, 3)
+    params, state = layer.init(init_key, x)
+    # The absolute value, since a variance is never negative.
+    return moved(params_key, params), jax.tree.map(jnp.abs, moved(state_key, state))
 
 
 def agreements(gradient: Any, reference: Any, against: str, bound: float) -> list[Agreement]:
@@ -211,9 +254,9 @@ def largest(tree: PyTree) -> float:
 
 
 def moved(key: Array, tree: PyTree) -> PyTree:
-    """Move every number of a tree off its place, at random: initial values hide mistakes."""
-    noise = normal_like(key, tree)
-    return jax.tree.map(lambda a, n: a + 0.3 * n, tree, noise)
+    """Move every floating number of a tree off its place, at random."""
+    noise = normal_like(key, floating(tree))
+    return merged(jax.tree.map(lambda a, n: a + 0.3 * n, floating(tree), noise), tree)
 
 
 def normal_like(key: Array, tree: PyTree) -> PyTree:
