@@ -42,7 +42,7 @@ LAYERS = [
         surrogate=True,
     ),
     LayerCase("sigmoid", fnn.sigmoid, each(sigmoid)),
-    LayerCase("tanh", fnn.tanh, each(math.tanh)),
+    LayerCase("tanh", fnn.tanh, each(math.tanh), large=10),
     LayerCase("relu", fnn.relu, each(lambda x: max(x, 0)), kink=True),
     LayerCase(
         "leaky_relu",

@@ -19,8 +19,10 @@ class LayerCase(NamedTuple):
     `formula` maps params, state and x to y out of training, in numpy; None where the layer has no
     formula of its own. `shapes` are those of x by name, the first being the one most laws take;
     `draw` makes x of a generator and a shape, where x is more than an array of normal numbers.
-    `kink` says that x = 0 has no derivative, `bent` that the layer bends sharply where all inputs
-    are equal, `surrogate` that the rule is meant to be no derivative.
+    `large` is the factor of the law of large inputs, small where they would saturate every unit and
+    leave nothing but rounding of a gradient. `kink` says that x = 0 has no derivative, `bent` that
+    the layer bends sharply where all inputs are equal, `surrogate` that the rule is meant to be no
+    derivative.
     """
 
     name: str
@@ -28,6 +30,7 @@ class LayerCase(NamedTuple):
     formula: Callable[[Any, Any, Any], Any] | None = None
     shapes: Mapping[str, tuple[int, ...]] = SHAPES
     draw: Callable[[Any, tuple[int, ...]], Any] = lambda random, shape: random.normal(size=shape)
+    large: float = 100
     kink: bool = False
     bent: bool = False
     surrogate: bool = False

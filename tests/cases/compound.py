@@ -71,7 +71,7 @@ LAYERS = [
     LayerCase("remat", lambda: fnn.remat(fnn.serial(fnn.dense(4), block(), fnn.dense(2)))),
     LayerCase(
         "on_values",
-        lambda: fnn.on_values(fnn.serial(fnn.dense(4), fnn.tanh())),
+        lambda: fnn.on_values(fnn.serial(fnn.dense(4), fnn.silu())),
         shapes={"plain": (2, 3, WIDTH)},
         draw=lambda random, shape: fnn.Sequence(random.normal(size=shape), np.array([3, 1])),
     ),
