@@ -34,6 +34,7 @@ from fnn.layers.norm import batch_norm
 from fnn.layers.shape import flatten
 from fnn.model import children, map_layers
 from fnn.origin import constructor
+from fnn.reversible import reversible
 from fnn.sequence import Sequence, on_values
 from fnn.train.checkpoint import load_weights, save_weights
 from fnn.train.evaluate import accuracy, evaluate, predict
@@ -70,7 +71,6 @@ _ON_DEMAND = {
         "fnn.layers.resize": "upsample",
         "fnn.layers.transformer": "mlp transformer_block",
         "fnn.outline": "summary",
-        "fnn.reversible": "reversible",
     }.items()
     for name in names.split()
 }
@@ -127,6 +127,7 @@ __all__ = [
     "remat",
     "repeat",
     "residual",
+    "reversible",
     "save_weights",
     "serial",
     "sigmoid",

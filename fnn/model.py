@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fnn.combine import parallel, serial
 from fnn.layer import Layer, use_rules
+from fnn.reversible import reversible
 from fnn.sequence import on_values
 from fnn.wrap import remat, repeat, residual
 
@@ -23,8 +24,10 @@ def children(layer: Layer) -> dict[str, Layer]:
     {'': relu()}
     """
     origin = layer.origin
-    if origin is None or origin.make not in (*_BRANCHING, *_WRAPPING):
+    if origin is None or origin.make not in (*_BRANCHING, *_WRAPPING, reversible):
         return {}
+    if origin.make is reversible:
+        return dict(zip("fg", origin.args, strict=False))
     if origin.make in _WRAPPING:
         return {"": origin.args[0]}
     return {str(i): part for i, part in enumerate(origin.args)} | dict(origin.kwargs)
@@ -45,8 +48,8 @@ def map_layers(function: Callable[[str, Layer], Layer], layer: Layer, path: str 
         for name, child in inside.items()
     }
     make, args, kwargs = layer.origin.make, layer.origin.args, layer.origin.kwargs
-    if make in _WRAPPING:
-        rebuilt: Layer = make(mapped[""], *args[1:], **kwargs)
+    if make in _WRAPPING or make is reversible:
+        rebuilt: Layer = make(*mapped.values(), *args[len(mapped) :], **kwargs)
     elif kwargs:
         rebuilt = make(**mapped)
     else:

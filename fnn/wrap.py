@@ -127,7 +127,9 @@ def remat(layer: Layer, /) -> Layer:
     """Save a layer's input instead of its residuals, and run it forward again when going back.
 
     The same function and the same gradient for less memory and one more forward pass; both ways,
-    by hand and (through `jax.checkpoint`) by autodiff. The residuals are ``{mode: (state, x,
+    by hand and (through `jax.checkpoint`) by autodiff. To save every n-th input of a deep stack
+    (Chen et al. 2016, arXiv:1604.06174), wrap n layers: ``repeat(remat(repeat(layer, n)), times)``.
+    `fnn.reversible` saves none. The residuals are ``{mode: (state, x,
     key)}``, the mode being ``"train"`` or ``"eval"``.
 
     >>> import fnn, jax, jax.numpy as jnp

@@ -68,6 +68,18 @@ LAYERS = [
         "repeat-remat-residual",
         lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(fnn.remat(fnn.residual(block())), 3)),
     ),
+    LayerCase(
+        "repeat-remat-repeat",
+        lambda: fnn.serial(
+            fnn.dense(WIDTH), fnn.repeat(fnn.remat(fnn.repeat(fnn.residual(block()), 2)), 2)
+        ),
+    ),
+    LayerCase(
+        "reversible",
+        lambda: fnn.serial(
+            fnn.dense(2 * WIDTH), fnn.reversible(block(), fnn.dense(WIDTH), 2), fnn.dense(2)
+        ),
+    ),
     LayerCase("remat", lambda: fnn.remat(fnn.serial(fnn.dense(4), block(), fnn.dense(2)))),
     LayerCase(
         "on_values",
