@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from fnn.gradient.check import GradientError, check_layer
     from fnn.gradient.compare import Comparison, compare
     from fnn.outline import summary
+    from fnn.torch_weights import from_torch
 
 # Loaded when asked for: a script starts without what it does not use.
 _ON_DEMAND = {
@@ -71,6 +72,7 @@ _ON_DEMAND = {
         "fnn.layers.resize": "upsample",
         "fnn.layers.transformer": "mlp transformer_block",
         "fnn.outline": "summary",
+        "fnn.torch_weights": "from_torch",
     }.items()
     for name in names.split()
 }
@@ -111,6 +113,7 @@ __all__ = [
     "evaluate",
     "fit",
     "flatten",
+    "from_torch",
     "gelu",
     "identity",
     "init_train_state",
