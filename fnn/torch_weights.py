@@ -49,7 +49,7 @@ def from_torch(
     weights has no counterpart in PyTorch.
 
     >>> import fnn
-    >>> weights = {"fc.weight": jnp.zeros((2, 3)), "fc.bias": jjnp.ones(2)}
+    >>> weights = {"fc.weight": jnp.zeros((2, 3)), "fc.bias": jnp.ones(2)}
     >>> model = fnn.serial(fnn.dense(2), fnn.tanh())
     >>> params, state = from_torch(model, weights, jnp.ones((1, 3)))
     >>> params[0]["weight"].shape, params[0]["bias"]
