@@ -18,6 +18,7 @@ from fnn import optim
 from fnn.optim import schedule
 from tests.tolerance import rounding
 
+BETA1, BETA2, EPSILON = 0.7, 0.95, 1e-3
 LR, MOMENTUM, DECAY, LIMIT, ETA, GAMMA, STEPS = 0.07, 0.8, 0.05, 2.5, 0.3, 0.4, 10
 KEY = jax.random.key(11)
 # Chance moves an estimate by more than K standard errors once in 1.7 million comparisons.
@@ -61,6 +62,13 @@ def annealed(t, g, p, memory):
     zeros = jax.tree.map(jnp.zeros_like, tree(0))
     n, _ = standard.update(zeros, standard.init(zeros)._replace(step=jnp.int32(t)), zeros)
     return g + np.sqrt(ETA / (1 + t) ** GAMMA) * flat(n), None
+
+
+def kingma(t, g, p, memory):
+    m, v = (0, 0) if memory is None else memory
+    m, v = BETA1 * m + (1 - BETA1) * g, BETA2 * v + (1 - BETA2) * g**2
+    step = LR * m / (1 - BETA1 ** (t + 1)) / (np.sqrt(v / (1 - BETA2 ** (t + 1))) + EPSILON)
+    return -step, (m, v)
 
 
 def one_after_the_other(*formulas):
@@ -112,6 +120,12 @@ RULES = [
         lambda: optax.clip_by_global_norm(LIMIT),
     ),
     RuleCase(
+        "adam",
+        lambda: optim.adam(LR, BETA1, BETA2, EPSILON),
+        kingma,
+        lambda: optax.adam(LR, BETA1, BETA2, EPSILON),
+    ),
+    RuleCase(
         "gradient_noise",
         lambda: optim.gradient_noise(ETA, GAMMA, key=KEY),
         annealed,
@@ -147,6 +161,7 @@ all_rules = pytest.mark.parametrize("case", RULES, ids=lambda case: case.name)
 HYPERS = {
     "sgd": (optim.sgd, LR),
     "momentum": (functools.partial(optim.sgd, momentum=MOMENTUM), LR),
+    "adam": (optim.adam, LR),
     "weight_decay": (optim.weight_decay, DECAY),
     "clip_by_global_norm": (optim.clip_by_global_norm, LIMIT),
     "gradient_noise": (functools.partial(optim.gradient_noise, gamma=GAMMA, key=KEY), ETA),
