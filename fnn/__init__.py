@@ -18,20 +18,22 @@ from fnn.layers.activation import (
     gelu,
     identity,
     leaky_relu,
-    log_softmax,
+    mish,
     relu,
+    selu,
     sigmoid,
     sign,
     silu,
-    softmax,
     softplus,
     straight_through_sign,
     tanh,
 )
+from fnn.layers.batch_norm import batch_norm
 from fnn.layers.dense import dense
-from fnn.layers.dropout import dropout
-from fnn.layers.norm import batch_norm
-from fnn.layers.shape import flatten
+from fnn.layers.dropout import dropout, gaussian_noise, spatial_dropout
+from fnn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
+from fnn.layers.shape import flatten, reshape
+from fnn.layers.softmax import log_softmax, softmax
 from fnn.model import children, map_layers
 from fnn.origin import constructor
 from fnn.sequence import Sequence, on_values
@@ -111,14 +113,19 @@ __all__ = [
     "evaluate",
     "fit",
     "flatten",
+    "gaussian_noise",
     "gelu",
+    "group_norm",
     "identity",
     "init_train_state",
+    "instance_norm",
+    "layer_norm",
     "leaky_relu",
     "load_weights",
     "log_softmax",
     "losses",
     "map_layers",
+    "mish",
     "on_values",
     "optim",
     "parallel",
@@ -126,14 +133,18 @@ __all__ = [
     "relu",
     "remat",
     "repeat",
+    "reshape",
     "residual",
+    "rms_norm",
     "save_weights",
+    "selu",
     "serial",
     "sigmoid",
     "sign",
     "silu",
     "softmax",
     "softplus",
+    "spatial_dropout",
     "stateless",
     "straight_through_sign",
     "summary",
