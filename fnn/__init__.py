@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from fnn import datasets
     from fnn.gradient.check import GradientError, check_layer
     from fnn.gradient.compare import Comparison, compare
+    from fnn.layers.function import function
+    from fnn.layers.gated import geglu, glu, prelu, swiglu
+    from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
     from fnn.outline import summary
 
 # Loaded when asked for: a script starts without what it does not use.
@@ -113,9 +116,15 @@ __all__ = [
     "evaluate",
     "fit",
     "flatten",
+    "function",
     "gaussian_noise",
+    "geglu",
     "gelu",
+    "glu",
     "group_norm",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
     "identity",
     "init_train_state",
     "instance_norm",
@@ -130,7 +139,9 @@ __all__ = [
     "optim",
     "parallel",
     "predict",
+    "prelu",
     "relu",
+    "relu6",
     "remat",
     "repeat",
     "reshape",
@@ -148,6 +159,7 @@ __all__ = [
     "stateless",
     "straight_through_sign",
     "summary",
+    "swiglu",
     "tanh",
     "train_step",
     "use_rules",
