@@ -18,20 +18,22 @@ from fnn.layers.activation import (
     gelu,
     identity,
     leaky_relu,
-    log_softmax,
+    mish,
     relu,
+    selu,
     sigmoid,
     sign,
     silu,
-    softmax,
     softplus,
     straight_through_sign,
     tanh,
 )
+from fnn.layers.batch_norm import batch_norm
 from fnn.layers.dense import dense
-from fnn.layers.dropout import dropout
-from fnn.layers.norm import batch_norm
-from fnn.layers.shape import flatten
+from fnn.layers.dropout import dropout, gaussian_noise, spatial_dropout
+from fnn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
+from fnn.layers.shape import flatten, reshape
+from fnn.layers.softmax import log_softmax, softmax
 from fnn.model import children, map_layers
 from fnn.origin import constructor
 from fnn.reversible import reversible
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     from fnn import datasets
     from fnn.gradient.check import GradientError, check_layer
     from fnn.gradient.compare import Comparison, compare
+    from fnn.layers.function import function
+    from fnn.layers.gated import geglu, glu, prelu, swiglu
+    from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
 
@@ -114,33 +119,51 @@ __all__ = [
     "fit",
     "flatten",
     "from_torch",
+    "function",
+    "gaussian_noise",
+    "geglu",
     "gelu",
+    "glu",
+    "group_norm",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
     "identity",
     "init_train_state",
+    "instance_norm",
+    "layer_norm",
     "leaky_relu",
     "load_weights",
     "log_softmax",
     "losses",
     "map_layers",
+    "mish",
     "on_values",
     "optim",
     "parallel",
     "predict",
+    "prelu",
     "relu",
+    "relu6",
     "remat",
     "repeat",
+    "reshape",
     "residual",
     "reversible",
+    "rms_norm",
     "save_weights",
+    "selu",
     "serial",
     "sigmoid",
     "sign",
     "silu",
     "softmax",
     "softplus",
+    "spatial_dropout",
     "stateless",
     "straight_through_sign",
     "summary",
+    "swiglu",
     "tanh",
     "train_step",
     "use_rules",

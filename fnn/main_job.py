@@ -21,11 +21,11 @@ from fnn.gradient.compare import Comparison, compare
 from fnn.gradient.objective import Gradient, value_and_grad
 from fnn.layer import Array, Layer
 from fnn.layers import activation as activations
-from fnn.layers.activation import log_softmax
+from fnn.layers.batch_norm import batch_norm
 from fnn.layers.dense import dense
 from fnn.layers.dropout import dropout
-from fnn.layers.norm import batch_norm
 from fnn.layers.shape import flatten
+from fnn.layers.softmax import log_softmax
 from fnn.losses import Loss
 from fnn.outline import summary
 from fnn.train.checkpoint import save_weights

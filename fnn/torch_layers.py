@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import jax.numpy as jnp
+
 import fnn
 from fnn.layer import Array, Layer, PyTree
 
@@ -18,22 +20,47 @@ Converter = Callable[[Layer, Weights], tuple[PyTree, PyTree]]
 def dense(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     """Convert Linear: its weight is (O, I)."""
     del layer
-    return {"weight": weights["weight"].T} | bias(weights), ()
+    return {"weight": weights["weight"].T} | _renamed(weights, bias="bias"), ()
+
+
+def norm(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert LayerNorm, RMSNorm, GroupNorm and InstanceNorm, with weight and bias or without."""
+    del layer
+    return _renamed(weights, weight="scale", bias="shift"), ()
 
 
 def batch_norm(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
-    """Convert BatchNorm1d, 2d, 3d."""
+    """Convert BatchNorm1d, 2d and 3d: a norm that keeps running statistics."""
+    params, _ = norm(layer, weights)
+    return params, _renamed(weights, running_mean="mean", running_var="var")
+
+
+def prelu(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert PReLU with a slope for every channel."""
     del layer
-    params = {"scale": weights["weight"], "shift": weights["bias"]}
-    return params, {"mean": weights["running_mean"], "var": weights["running_var"]}
+    return {"slope": weights["weight"]}, ()
 
 
-def bias(weights: Weights) -> dict[str, Array]:
-    """Return the bias, if there is one."""
-    return {"bias": weights["bias"]} if "bias" in weights else {}
+def gated_dense(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert the feed-forward gate of a Llama: two matrices (O, I) become one (I, 2O)."""
+    del layer
+    both = [weights[f"{name}_proj.weight"].T for name in ("gate", "up")]
+    return {"weight": jnp.concatenate(both, 1)}, ()
+
+
+def _renamed(weights: Weights, **names: str) -> dict[str, Array]:
+    """Return those of some weights that there are, under names of fnn."""
+    return {ours: weights[theirs] for theirs, ours in names.items() if theirs in weights}
 
 
 CONVERTERS: dict[Callable[..., Layer], Converter] = {
     fnn.dense: dense,
+    fnn.layer_norm: norm,
+    fnn.rms_norm: norm,
+    fnn.group_norm: norm,
+    fnn.instance_norm: norm,
     fnn.batch_norm: batch_norm,
+    fnn.prelu: prelu,
+    fnn.swiglu: gated_dense,
+    fnn.geglu: gated_dense,
 }

@@ -14,6 +14,7 @@ from fnn.combine import parallel, serial
 from fnn.errors import InputError, at, describe
 from fnn.layer import Array, Layer, PyTree, output_shape
 from fnn.layers.dense import dense
+from fnn.layers.gated import prelu
 from fnn.layers.shape import flatten
 from fnn.model import children
 from fnn.reversible import reversible
@@ -22,9 +23,9 @@ from fnn.torch_layers import CONVERTERS
 from fnn.train.checkpoint import named_leaves
 from fnn.wrap import repeat
 
-# The layers of a recurrent stack share one module, and an attention has a module inside.
+# The layers of a recurrent stack share one module; an attention and a gate have modules inside.
 _STACKED = re.compile(r"(?P<kind>(?:weight|bias)_(?:ih|hh))_l(?P<layer>\d+)(?P<way>(?:_reverse)?)$")
-_INSIDE = "out_proj"
+_INSIDE = ("out_proj", "gate_proj", "up_proj")
 # A count that no result depends on.
 _COUNTER = "num_batches_tracked"
 
@@ -125,7 +126,7 @@ def grouped(weights: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
             continue
         outer, _, last = module.rpartition(".")
         stacked = _STACKED.match(name)
-        if last == _INSIDE:
+        if last in _INSIDE:
             module, name = outer, f"{last}.{name}"
         elif stacked:
             module = ".".join(filter(None, (module, f"l{stacked['layer']}")))
@@ -180,9 +181,9 @@ class _Reader:
         make = None if layer.origin is None else layer.origin.make
         if make is flatten:
             self.image = x.shape[1:]
-        if not jax.tree.leaves(like[0]):
+        if not jax.tree.leaves(like if make in CONVERTERS else like[0]):
             # A state alone, as that of a layer that counts, is nothing that PyTorch would know.
-            return like[0], layer.init(key, x)[1] if jax.tree.leaves(like[1]) else like[1]
+            return layer.init(key, x)
         if make not in CONVERTERS:
             raise InputError(
                 "from_torch", "layers that PyTorch has", describe(layer), "set its weights by hand"
@@ -197,6 +198,8 @@ class _Reader:
                 f"a module of {', '.join(weights)}",
                 "build the layer that the module is",
             ) from error
+        if make is prelu:  # PyTorch may share one slope
+            params = {"slope": jnp.broadcast_to(params["slope"], like[0]["slope"].shape)}
         if jax.tree.leaves(like[1]) and not jax.tree.leaves(state):
             state = jax.tree.map(jnp.asarray, layer.init(key, x)[1])
         if make is dense and len(self.image) > 1:

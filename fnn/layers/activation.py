@@ -1,10 +1,9 @@
 """Activations: the non-linearity of a neuron, and its slope.
 
-All act on each number by itself, but `softmax` and `log_softmax`, which act along an axis. x, y, dy
-and dx have one shape, (...). Where the slope can be had from y, y is what forward saves: the next
-layer saves it too, so it costs no memory. Every activation raises `fnn.InputError` for an x of
-integers. Kinks are decided here, and tested: where an activation has no derivative, the formula
-below says which number stands for it.
+All act on each number by itself. x, y, dy and dx have one shape, (...). Where the slope can be had
+from y, y is what forward saves: the next layer saves it too, so it costs no memory. Every
+activation raises `fnn.InputError` for an x of integers. Kinks are decided here, and tested: where
+an activation has no derivative, the formula below says which number stands for it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from fnn.layer import Layer, check_floating, stateless
 from fnn.origin import constructor
 
 
-def _activation(
+def activation(
     name: str, forward: Callable[[Any], tuple[Any, Any]], backward: Callable[[Any, Any], Any]
 ) -> Layer:
     """Lift ``forward(x) -> y, residuals`` and ``backward(residuals, dy) -> dx`` to a layer."""
@@ -40,12 +39,12 @@ def _from_output(name: str, function: Callable[[Any], Any], slope: Callable[[Any
         y = function(x)
         return y, y
 
-    return _activation(name, forward, lambda y, dy: dy * slope(y))
+    return activation(name, forward, lambda y, dy: dy * slope(y))
 
 
 def _from_input(name: str, function: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Layer:
     """Make an activation from its function and the slope as a function of the input x."""
-    return _activation(name, lambda x: (function(x), x), lambda x, dy: dy * slope(x))
+    return activation(name, lambda x: (function(x), x), lambda x, dy: dy * slope(x))
 
 
 @constructor
@@ -73,7 +72,7 @@ def sign() -> Layer:
     >>> sign().apply((), (), jnp.array([-2.0, 0.0, 3.0]))[0]
     Array([-1.,  0.,  1.], dtype=float32)
     """
-    return _activation("sign", lambda x: (jnp.sign(x), ()), lambda _, dy: jnp.zeros_like(dy))
+    return activation("sign", lambda x: (jnp.sign(x), ()), lambda _, dy: jnp.zeros_like(dy))
 
 
 @constructor
@@ -98,7 +97,7 @@ def straight_through_sign() -> Layer:
         clipped = jnp.where(jnp.abs(x) <= 1, x, 0)
         return jax.lax.stop_gradient(jnp.sign(x)) + (clipped - jax.lax.stop_gradient(clipped)), x
 
-    return _activation(
+    return activation(
         "straight_through_sign", forward, lambda x, dy: jnp.where(jnp.abs(x) <= 1, dy, 0)
     )
 
@@ -148,7 +147,7 @@ def relu() -> Layer:
         y = jax.nn.relu(x)
         return y, y
 
-    return _activation("relu", forward, lambda y, dy: jnp.where(y > 0, dy, 0))
+    return activation("relu", forward, lambda y, dy: jnp.where(y > 0, dy, 0))
 
 
 @constructor
@@ -193,6 +192,25 @@ def elu(alpha: float = 1.0) -> Layer:
 
 
 @constructor
+def selu() -> Layer:
+    """Scale an `elu` so that mean zero and variance one are what deep stacks tend to.
+
+    Forward ``y = l x where x > 0, else l a (exp(x) - 1)`` with l = 1.0507... and a = 1.6732...;
+    backward ``dx = l dy where x > 0, else dy (y + l a)``; at the kink the slope is l a. Saved: y.
+
+    Source: Klambauer, Unterthiner, Mayr and Hochreiter 2017, arXiv:1706.02515, eqs. 2 and 14.
+
+    >>> import jax.numpy as jnp
+    >>> selu().apply((), (), jnp.array([-100.0, 1.0]))[0]
+    Array([-1.7580993,  1.050701 ], dtype=float32)
+    """
+    alpha, gain = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    return _from_output(
+        "selu", jax.nn.selu, lambda y: jnp.where(y > 0, gain, y + gain * alpha).astype(y.dtype)
+    )
+
+
+@constructor
 def gelu(approximate: bool = False) -> Layer:
     """Weigh the input by the probability that a normal variable lies below it.
 
@@ -206,17 +224,9 @@ def gelu(approximate: bool = False) -> Layer:
     >>> gelu().apply((), (), jnp.array([0.0, 10.0]))[0]
     Array([ 0., 10.], dtype=float32)
     """
-
-    def slope(x: Any) -> Any:
-        if not approximate:
-            density = jnp.exp(-x * x / 2) * (2 * jnp.pi) ** -0.5
-            return jax.lax.erfc(-x * 0.5**0.5) / 2 + x * density
-        root = (2 / jnp.pi) ** 0.5
-        t = jnp.tanh(root * (x + 0.044715 * x**3))
-        du = root * (1 + 3 * 0.044715 * x**2)
-        return (1 + t) / 2 + x * (1 - t) * (1 + t) * du / 2
-
-    return _from_input("gelu", lambda x: jax.nn.gelu(x, approximate), slope)
+    return _from_input(
+        "gelu", lambda x: jax.nn.gelu(x, approximate), lambda x: gelu_slope(x, approximate)
+    )
 
 
 @constructor
@@ -230,12 +240,27 @@ def silu() -> Layer:
     >>> silu().apply((), (), jnp.array([0.0]))[0]
     Array([0.], dtype=float32)
     """
+    return _from_input("silu", jax.nn.silu, silu_slope)
+
+
+@constructor
+def mish() -> Layer:
+    """Weigh the input by the tanh of its softplus.
+
+    Forward ``y = x t`` with ``t = tanh(log(1 + exp(x)))``; backward
+    ``dx = dy (t + x s (1 - t) (1 + t))`` with ``s = sigmoid(x)``. Saved: x. Source: Misra 2019,
+    arXiv:1908.08681, section 2.
+
+    >>> import jax.numpy as jnp
+    >>> mish().apply((), (), jnp.array([0.0, 20.0]))[0]
+    Array([ 0., 20.], dtype=float32)
+    """
 
     def slope(x: Any) -> Any:
-        # sigmoid(-x) instead of 1 - s, which would lose every digit where s is close to 1.
-        return jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x))
+        t = jnp.tanh(jax.nn.softplus(x))
+        return t + x * jax.nn.sigmoid(x) * (1 - t) * (1 + t)
 
-    return _from_input("silu", jax.nn.silu, slope)
+    return _from_input("mish", lambda x: x * jnp.tanh(jax.nn.softplus(x)), slope)
 
 
 @constructor
@@ -252,49 +277,21 @@ def softplus() -> Layer:
     return _from_output("softplus", jax.nn.softplus, lambda y: -jnp.expm1(-y))
 
 
-@constructor
-def softmax(axis: int = -1) -> Layer:
-    """Turn scores into probabilities: positive, and of sum 1 along an axis.
-
-    Forward ``y_k = exp(x_k) / sum_j exp(x_j)``; backward ``dx_k = y_k (dy_k - sum_j dy_j y_j)``,
-    the whole Jacobian, not the shortcut that holds in front of a cross-entropy (for that one train
-    on scores with `fnn.losses.cross_entropy`). Saved: y. Source: Bridle 1990, section 3.
-
-    >>> import jax.numpy as jnp
-    >>> softmax().apply((), (), jnp.array([0.0, 0.0]))[0]
-    Array([0.5, 0.5], dtype=float32)
-    """
-
-    def forward(x: Any) -> tuple[Any, Any]:
-        y = jax.nn.softmax(x, axis)
-        return y, y
-
-    def backward(y: Any, dy: Any) -> Any:
-        return y * (dy - (dy * y).sum(axis, keepdims=True))
-
-    return _activation("softmax", forward, backward)
+def gelu_slope(x: Any, approximate: bool) -> Any:
+    """Return the derivative of `gelu` at x."""
+    if not approximate:
+        density = jnp.exp(-x * x / 2) * (2 * jnp.pi) ** -0.5
+        return jax.lax.erfc(-x * 0.5**0.5) / 2 + x * density
+    root = (2 / jnp.pi) ** 0.5
+    t = jnp.tanh(root * (x + 0.044715 * x**3))
+    du = root * (1 + 3 * 0.044715 * x**2)
+    return (1 + t) / 2 + x * (1 - t) * (1 + t) * du / 2
 
 
-@constructor
-def log_softmax(axis: int = -1) -> Layer:
-    """Turn scores into log-probabilities, without the overflow of ``log(softmax(x))``.
-
-    Forward ``y_k = x_k - log(sum_j exp(x_j))``; backward ``dx_k = dy_k - exp(y_k) sum_j dy_j``.
-    Saved: y.
-
-    >>> import jax.numpy as jnp
-    >>> log_softmax().apply((), (), jnp.array([0.0, 1000.0]))[0]
-    Array([-1000.,     0.], dtype=float32)
-    """
-
-    def forward(x: Any) -> tuple[Any, Any]:
-        y = jax.nn.log_softmax(x, axis)
-        return y, y
-
-    def backward(y: Any, dy: Any) -> Any:
-        return dy - jnp.exp(y) * dy.sum(axis, keepdims=True)
-
-    return _activation("log_softmax", forward, backward)
+def silu_slope(x: Any) -> Any:
+    """Return the derivative of `silu` at x."""
+    # sigmoid(-x) instead of 1 - s, which would lose every digit where s is close to 1.
+    return jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x))
 
 
 def _check_positive(where: str, name: str, value: float, zero: bool = False) -> None:

@@ -1,124 +1,241 @@
-"""Normalisation: give every channel mean zero and variance one."""
+"""Normalisation of each example by itself: the same in training and out of it.
+
+In every formula n is the normalised x, and the sums in mean and var run over the M numbers that are
+normalised together. One backward serves all: with ``g = scale dy``,
+``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``, in closed form in place of the
+three paths through x, mean and var; and ``dscale = sum(dy n)``, ``dshift = sum(dy)``, over all axes
+but the last. Saved: n, and 1 / sqrt(var + epsilon), one number for every M. Statistics of bfloat16
+and float16 are float32.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
-from fnn.layer import Array, Key, Layer, PyTree, check_floating, from_forward
+from fnn.errors import InputError, describe, is_count
+from fnn.layer import Array, Layer, PyTree, check_floating, stateless
+from fnn.layers.precision import widened
 from fnn.origin import constructor
 
 
-class _Batch(NamedTuple):
-    """Residuals of training: mean and deviation are those of x, and depend on it."""
+@constructor
+def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True) -> Layer:
+    """Normalise the channels of every example and place, then scale and shift them.
 
-    x: Array
-    mean: Array
-    inverse_deviation: Array
+    Forward, over the C channels: ``mean = sum(x) / C``, ``var = sum((x - mean)^2) / C``,
+    ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
+    ``g = scale dy`` is ``dx = (g - sum(g) / C - n sum(g n) / C) / sqrt(var + epsilon)``,
+    ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
 
+    x, y (..., C) with any leading axes; scale and shift (C,), starting at 1 and 0, each left out
+    when `scale` or `offset` is False. Saved: n, and 1 / sqrt(var + epsilon) (..., 1). With C = 1
+    y = shift and dx = 0.
 
-class _Running(NamedTuple):
-    """Residuals out of training: mean and deviation are constants."""
+    Raises `fnn.InputError` for another number of channels, an x without axes or of integers, and
+    an epsilon below 0. Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. 4.
 
-    x: Array
-    mean: Array
-    inverse_deviation: Array
+    >>> import jax, jax.numpy as jnp
+    >>> layer = layer_norm()
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> layer.apply(params, state, jnp.array([[3.0, 5.0]]))[0].round(3)
+    Array([[-1.,  1.]], dtype=float32)
+    """
+    return _norm("layer_norm", _Options(epsilon, scale, offset), _last)
 
 
 @constructor
-def batch_norm(momentum: float = 0.9, epsilon: float = 1e-5) -> Layer:
-    """Normalise every channel over all other axes, then scale and shift it.
+def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
+    """Divide the channels of every example and place by their root mean square.
 
-    Forward, over the M numbers of a channel: ``mean = sum(x) / M``,
-    ``var = sum((x - mean)^2) / M``, ``n = (x - mean) / sqrt(var + epsilon)``,
-    ``y = scale n + shift``. Backward ``dscale = sum(dy n)``, ``dshift = sum(dy)``,
-    ``dx = scale / sqrt(var + epsilon) (dy - dshift / M - n dscale / M)``: one formula in closed
-    form, in place of the three paths through x, mean and var. Out of training mean and var are the
-    running ones, and ``dx = scale / sqrt(var + epsilon) dy``.
+    Forward, over the C channels: ``n = x / sqrt(sum(x^2) / C + epsilon)``, ``y = scale n``.
+    Backward with ``g = scale dy`` is ``dx = (g - n sum(g n) / C) / sqrt(sum(x^2) / C + epsilon)``
+    and ``dscale = sum(dy n)``, over all axes but the last. There is no mean to subtract, and none
+    in the gradient.
 
-    x, y (..., C) with any leading axes, scale and shift (C,), starting at 1 and 0; state mean and
-    var (C,), starting at 0 and 1 and moving as ``momentum old + (1 - momentum) new`` in training,
-    var being the one above (divided by M). Saved: x, and mean and 1 / sqrt(var + epsilon), (C,).
-    With M = 1 training gives y = shift and dx = 0.
+    x, y (..., C) with any leading axes; scale (C,), starting at 1, left out when `scale` is False.
+    Saved: n, and 1 / sqrt(sum(x^2) / C + epsilon) (..., 1).
 
-    Raises `fnn.InputError` for another number of channels, for a momentum outside [0, 1] or an
-    epsilon below 0. Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and section 3.
+    Raises `fnn.InputError` as `layer_norm` does. Source: Zhang and Sennrich 2019, arXiv:1910.07467,
+    eq. 4.
 
     >>> import jax, jax.numpy as jnp
-    >>> layer = batch_norm()
-    >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 1)))
-    >>> y, state = layer.apply(params, state, jnp.array([[3.0], [5.0]]), train=True)
-    >>> y.round(3), state["mean"].round(3)
-    (Array([[-1.], [ 1.]], dtype=float32), Array([0.4], dtype=float32))
+    >>> layer = rms_norm()
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 3.0, 5.0]]))[0].round(1)
+    Array([[0.7, 1.2, 0.7, 1.2]], dtype=float32)
     """
-    if not 0 <= momentum <= 1:
-        raise InputError(
-            "batch_norm", "a momentum in [0, 1]", describe(momentum), "pass the share to keep"
-        )
-    if not epsilon >= 0:
-        raise InputError(
-            "batch_norm", "an epsilon of 0 or more", describe(epsilon), "it is added to a variance"
-        )
+    return _norm("rms_norm", _Options(epsilon, scale, False, centred=False), _last)
 
-    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
-        del key
-        check_floating("batch_norm", x)
-        if len(x.shape) < 2:
-            raise InputError(
-                "batch_norm", "x of shape (B, ..., C)", str(tuple(x.shape)), "give x a batch axis"
-            )
+
+@constructor
+def group_norm(
+    groups: int, epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True
+) -> Layer:
+    """Normalise every example in groups of channels, over all places; then scale and shift.
+
+    Forward, with mean and var over the M numbers of one of the `groups`, which are C / groups
+    channels next to each other at all places between the first and the last axis of one example:
+    ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
+    ``g = scale dy`` is ``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``,
+    ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
+
+    x, y (B, ..., C) with any axes between; scale and shift (C,), starting at 1 and 0, each left out
+    when `scale` or `offset` is False. Saved: n, and 1 / sqrt(var + epsilon), one number a group and
+    example. It does not depend on the batch, and one group is a layer norm over places as well.
+
+    Raises `fnn.InputError` for `groups` below 1 or that do not divide C, an x of fewer than 2 axes,
+    and as `layer_norm` does. Source: Wu and He 2018, arXiv:1803.08494, eqs. 1 to 7.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = group_norm(2)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 70.0, 10.0]]))[0].round(3)
+    Array([[-1.,  1.,  1., -1.]], dtype=float32)
+    """
+    if not is_count(groups, 1):
+        raise InputError("group_norm", "1 group or more", describe(groups), "pass a positive int")
+
+    def view(x: Any) -> tuple[Any, tuple[int, ...]]:
         channels = x.shape[-1]
-        zeros, ones = jnp.zeros(channels, x.dtype), jnp.ones(channels, x.dtype)
-        return {"scale": ones, "shift": zeros}, {"mean": zeros, "var": ones}
-
-    def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
-        del key
-        check_floating("batch_norm", x)
-        channels = params["scale"].shape[0]
-        if x.ndim < 2 or x.shape[-1] != channels:
+        if channels % groups:
             raise InputError(
-                "batch_norm",
-                f"x of shape (B, ..., {channels})",
+                "group_norm",
+                f"channels in {groups} equal groups",
+                f"{channels} channels",
+                "pass a number of groups that divides that of the channels",
+            )
+        z = x.reshape(*x.shape[:-1], groups, channels // groups)
+        return z, (*range(1, x.ndim - 1), x.ndim)
+
+    return _norm("group_norm", _Options(epsilon, scale, offset, axes=2), view)
+
+
+@constructor
+def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True) -> Layer:
+    """Normalise every channel of every example over its places, then scale and shift.
+
+    Forward, with mean and var over the M places between the first and the last axis:
+    ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
+    ``g = scale dy`` is ``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``,
+    ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
+
+    x, y (B, ..., C) with one axis or more between, as images (B, H, W, C) have; scale and shift
+    (C,), starting at 1 and 0, each left out when `scale` or `offset` is False. Saved: n, and
+    1 / sqrt(var + epsilon) (B, 1, ..., C). With M = 1 y = shift and dx = 0.
+
+    Raises `fnn.InputError` for an x of fewer than 3 axes, and as `layer_norm` does. Source:
+    Ulyanov, Vedaldi and Lempitsky 2016, arXiv:1607.08022, eq. 4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = instance_norm()
+    >>> x = jnp.array([[[3.0, 70.0], [5.0, 10.0]]])
+    >>> params, state = layer.init(jax.random.key(0), x)
+    >>> layer.apply(params, state, x)[0].round(3)
+    Array([[[-1.,  1.],
+            [ 1., -1.]]], dtype=float32)
+    """
+
+    def view(x: Any) -> tuple[Any, tuple[int, ...]]:
+        return x, tuple(range(1, x.ndim - 1))
+
+    return _norm("instance_norm", _Options(epsilon, scale, offset, axes=3), view)
+
+
+class _Options(NamedTuple):
+    """What the norms are told; `axes` is the least number of axes of x."""
+
+    epsilon: float
+    scale: bool
+    offset: bool
+    centred: bool = True
+    axes: int = 1
+
+
+class _Residuals(NamedTuple):
+    normal: Array
+    inverse_deviation: Array
+
+
+def _last(x: Any) -> tuple[Any, tuple[int, ...]]:
+    return x, (x.ndim - 1,)
+
+
+def _norm(
+    where: str, options: _Options, view: Callable[[Any], tuple[Any, tuple[int, ...]]]
+) -> Layer:
+    """Make a norm of its view of x: x in another shape, and the axes to normalise over."""
+    check_epsilon(where, options.epsilon)
+    shape = {1: "(..., {})", 2: "(B, ..., {})", 3: "(B, ..., {}) with places between"}[options.axes]
+
+    def check(x: Any, channels: Any = "C") -> None:
+        check_floating(where, x)
+        if len(x.shape) < options.axes or channels not in ("C", x.shape[-1]):
+            raise InputError(
+                where,
+                f"x of shape {shape.format(channels)}",
                 str(tuple(x.shape)),
                 "keep the channels last, and initialise the layer for as many",
             )
-        if train:
-            leading = tuple(range(x.ndim - 1))
-            mean = x.mean(leading)
-            var = jnp.square(x - over(mean, x)).mean(leading)
-            state = {
-                "mean": momentum * state["mean"] + (1 - momentum) * mean,
-                "var": momentum * state["var"] + (1 - momentum) * var,
-            }
-        else:
-            mean, var = state["mean"], state["var"]
-        residuals = (_Batch if train else _Running)(x, mean, jax.lax.rsqrt(var + epsilon))
-        y = normal(residuals) * over(params["scale"], x) + over(params["shift"], x)
-        return y, state, residuals
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
-        leading = tuple(range(dy.ndim - 1))
-        n = normal(residuals)
-        dscale, dshift = (dy * n).sum(leading), dy.sum(leading)
-        gain = params["scale"] * residuals.inverse_deviation
-        if isinstance(residuals, _Batch):
-            m = dy.size // dy.shape[-1]
-            dx = over(gain, dy) * (dy - over(dshift / m, dy) - n * over(dscale / m, dy))
-        else:
-            dx = over(gain, dy) * dy
-        return {"scale": dscale, "shift": dshift}, dx
+    def init(key: Array, x: Any) -> PyTree:
+        del key
+        check(x)
+        jax.eval_shape(lambda x: view(x)[0], x)
+        return init_affine(x, options.scale, options.offset)
 
-    def normal(residuals: _Batch | _Running) -> Any:
-        x, mean, inverse_deviation = residuals
-        return (x - over(mean, x)) * over(inverse_deviation, x)
+    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+        check(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
+        z, axes = view(widened(x))
+        if options.centred:
+            z = z - z.mean(axes, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + options.epsilon)
+        n = (z * inverse).reshape(x.shape)
+        return affine(params, n).astype(x.dtype), _Residuals(n.astype(x.dtype), inverse)
 
-    def over(channels: Array, x: Any) -> Array:
-        """Give a (C,) array the rank of x: (1, ..., 1, C)."""
-        return channels.reshape((1,) * (x.ndim - 1) + (-1,))
+    def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
+        n = widened(residuals.normal)
+        dparams, dn = affine_backward(params, n, widened(dy))
+        (g, axes), (n, _) = view(dn), view(n)
+        dz = g - n * (g * n).mean(axes, keepdims=True)
+        if options.centred:
+            dz = dz - g.mean(axes, keepdims=True)
+        return dparams, (dz * residuals.inverse_deviation).reshape(dy.shape).astype(dy.dtype)
 
-    return from_forward(init, forward, backward)
+    return stateless(init, forward, backward)
+
+
+def check_epsilon(where: str, epsilon: float) -> None:
+    """Raise `InputError` unless epsilon is 0 or more."""
+    if not epsilon >= 0:
+        raise InputError(
+            where, "an epsilon of 0 or more", describe(epsilon), "it is added to a variance"
+        )
+
+
+def over(channels: Array, x: Any) -> Array:
+    """Give a (C,) array the rank and dtype of x: (1, ..., 1, C)."""
+    return channels.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
+
+
+def init_affine(x: Any, scale: bool, offset: bool) -> dict[str, Array]:
+    """Return a scale of ones and a shift of zeros for the channels of x, as far as wanted."""
+    ones = {"scale": jnp.ones(x.shape[-1], x.dtype)} if scale else {}
+    return ones | ({"shift": jnp.zeros(x.shape[-1], x.dtype)} if offset else {})
+
+
+def affine(params: PyTree, n: Any) -> Any:
+    """Return ``scale n + shift``, as far as there are such parameters."""
+    y = n * over(params["scale"], n) if "scale" in params else n
+    return y + over(params["shift"], n) if "shift" in params else y
+
+
+def affine_backward(params: PyTree, n: Any, dy: Any) -> tuple[PyTree, Any]:
+    """Return the gradient of the parameters, and dn."""
+    leading = tuple(range(dy.ndim - 1))
+    sums = {"scale": lambda: (dy * n).sum(leading), "shift": lambda: dy.sum(leading)}
+    dparams = {name: sums[name]().astype(params[name].dtype) for name in params}
+    return dparams, dy * over(params["scale"], dy) if "scale" in params else dy

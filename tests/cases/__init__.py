@@ -1,11 +1,21 @@
 """Every public layer and loss: one file a family."""
 
-from tests.cases import activation, compound, dense, losses, noise, norm, shape
+from tests.cases import (
+    activation,
+    compound,
+    dense,
+    function,
+    gated,
+    hard,
+    losses,
+    noise,
+    norm,
+    shape,
+)
 from tests.cases.case import LayerCase, LossCase, makers, public
 
-LAYERS: list[LayerCase] = [
-    case for family in (dense, activation, norm, noise, shape, compound) for case in family.LAYERS
-]
+FAMILIES = (dense, activation, hard, gated, norm, noise, shape, function, compound)
+LAYERS: list[LayerCase] = [case for family in FAMILIES for case in family.LAYERS]
 LOSSES: list[LossCase] = losses.LOSSES
 
 __all__ = ["LAYERS", "LOSSES", "LayerCase", "LossCase", "makers", "public"]

@@ -28,6 +28,10 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
 
 
+def gelu(x: float) -> float:
+    return x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+
 def tanh_gelu(x: float) -> float:
     return x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
@@ -56,9 +60,18 @@ LAYERS = [
         each(lambda x: x if x > 0 else ALPHA * (math.exp(x) - 1)),
         kink=True,
     ),
-    LayerCase("gelu", fnn.gelu, each(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2)),
+    LayerCase("gelu", fnn.gelu, each(gelu)),
     LayerCase("gelu-tanh", lambda: fnn.gelu(approximate=True), each(tanh_gelu)),
     LayerCase("silu", fnn.silu, each(lambda x: x * sigmoid(x))),
+    LayerCase(
+        "mish", fnn.mish, each(lambda x: x * math.tanh(max(x, 0) + math.log1p(math.exp(-abs(x)))))
+    ),
+    LayerCase(
+        "selu",
+        fnn.selu,
+        each(lambda x: 1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * math.expm1(x))),
+        kink=True,
+    ),
     LayerCase("softplus", fnn.softplus, each(lambda x: max(x, 0) + math.log1p(math.exp(-abs(x))))),
     LayerCase("softmax", fnn.softmax, lambda p, s, x: softmax(x)),
     LayerCase(

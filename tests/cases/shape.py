@@ -9,4 +9,16 @@ from tests.cases.case import LayerCase
 
 LAYERS = [
     LayerCase("flatten", fnn.flatten, lambda p, s, x: np.stack([a.ravel() for a in x])),
+    LayerCase(
+        "reshape",
+        lambda: fnn.reshape(3, -1, 2),
+        lambda p, s, x: np.stack([a.ravel().reshape(3, 2, 2) for a in x]),
+        {"plain": (2, 3, 4), "flat": (2, 12)},
+    ),
+    LayerCase(
+        "reshape-whole",
+        lambda: fnn.serial(fnn.dense(1), fnn.reshape()),
+        lambda p, s, x: (x @ p[0]["weight"] + p[0]["bias"])[:, 0],
+        {"plain": (4, 3)},
+    ),
 ]

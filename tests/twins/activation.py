@@ -17,6 +17,8 @@ TWINS = [
     Twin("gelu", lambda x: torch.nn.GELU()),
     Twin("gelu-tanh", lambda x: torch.nn.GELU("tanh")),
     Twin("silu", lambda x: torch.nn.SiLU()),
+    Twin("mish", lambda x: torch.nn.Mish()),
+    Twin("selu", lambda x: torch.nn.SELU()),
     Twin("softplus", lambda x: torch.nn.Softplus()),
     Twin("softmax", lambda x: torch.nn.Softmax(-1)),
     Twin("softmax-first-axis", lambda x: torch.nn.Softmax(0)),
