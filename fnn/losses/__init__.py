@@ -19,14 +19,17 @@ alone. Under jit a label outside 0..K-1 makes its value NaN. `fnn.fit` and `fnn.
 whole data beforehand.
 """
 
-from fnn.losses.classes import cross_entropy, nll, zero_one
+from fnn.losses.classes import cross_entropy, focal, kl_divergence, nll, zero_one
 from fnn.losses.loss import Loss, mean
+from fnn.losses.margin import multiclass_hinge
 from fnn.losses.numbers import (
     absolute_error,
     binary_cross_entropy,
+    cosine_distance,
     hinge,
     huber,
     logistic,
+    poisson,
     squared_error,
 )
 
@@ -34,12 +37,17 @@ __all__ = [
     "Loss",
     "absolute_error",
     "binary_cross_entropy",
+    "cosine_distance",
     "cross_entropy",
+    "focal",
     "hinge",
     "huber",
+    "kl_divergence",
     "logistic",
     "mean",
+    "multiclass_hinge",
     "nll",
+    "poisson",
     "squared_error",
     "zero_one",
 ]
