@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fnn import datasets
     from fnn.gradient.check import GradientError, check_layer
     from fnn.gradient.compare import Comparison, compare
+    from fnn.layers.head import LinearHead, linear_head
     from fnn.outline import summary
 
 # Loaded when asked for: a script starts without what it does not use.
@@ -93,6 +94,7 @@ __all__ = [
     "History",
     "InputError",
     "Layer",
+    "LinearHead",
     "Sequence",
     "TrainState",
     "accuracy",
@@ -115,6 +117,7 @@ __all__ = [
     "identity",
     "init_train_state",
     "leaky_relu",
+    "linear_head",
     "load_weights",
     "log_softmax",
     "losses",
