@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
+    from fnn.layers.head import LinearHead, linear_head
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
 
@@ -100,6 +101,7 @@ __all__ = [
     "History",
     "InputError",
     "Layer",
+    "LinearHead",
     "Sequence",
     "TrainState",
     "accuracy",
@@ -133,6 +135,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "leaky_relu",
+    "linear_head",
     "load_weights",
     "log_softmax",
     "losses",

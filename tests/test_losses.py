@@ -56,7 +56,9 @@ def test_apply_is_the_formula_of_the_docstring(case):
         assert_close(values, case.formula(np.asarray(y), target), y.dtype, K)
 
 
-@all_cases
+@pytest.mark.parametrize(
+    "case", [case for case in cases.LOSSES if not case.steep], ids=lambda case: case.name
+)
 def test_large_predictions_stay_finite(case):
     loss = case.make()
     values, residuals = loss.forward(1e4 * prediction(), case.target)

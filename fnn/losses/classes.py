@@ -34,7 +34,7 @@ def zero_one() -> Loss:
             check_numbers("losses.zero_one", prediction, target)
             check_signs("losses.zero_one", target)
         else:
-            _check_classes("losses.zero_one", prediction, target)
+            check_classes("losses.zero_one", prediction, target)
 
     def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
         check(prediction, target)
@@ -68,11 +68,11 @@ def nll() -> Loss:
     """
 
     def check(prediction: Any, target: Any) -> None:
-        _check_classes("losses.nll", prediction, target)
+        check_classes("losses.nll", prediction, target)
 
     def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
         check(prediction, target)
-        return -_expected(prediction, target), (jnp.asarray(target), shape_witness(prediction))
+        return -expected(prediction, target), (jnp.asarray(target), shape_witness(prediction))
 
     def backward(residuals: PyTree, dvalues: Any, /) -> Any:
         target, witness = residuals
@@ -109,12 +109,12 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
         )
 
     def check(prediction: Any, target: Any) -> None:
-        _check_classes("losses.cross_entropy", prediction, target)
+        check_classes("losses.cross_entropy", prediction, target)
 
     def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
         check(prediction, target)
         log_probability = jax.nn.log_softmax(prediction, -1)
-        values = -_expected(log_probability, target)
+        values = -expected(log_probability, target)
         share = _distribution(target, prediction.shape[-1], prediction.dtype)
         if label_smoothing:
             values = (1 - label_smoothing) * values - label_smoothing * log_probability.mean(-1)
@@ -127,7 +127,121 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     return from_forward(forward, backward, check)
 
 
-def _expected(values: Array, target: Any) -> Array:
+@constructor
+def kl_divergence() -> Loss:
+    """Kullback-Leibler divergence of a distribution t from the softmax of logits y.
+
+    Forward ``v = sum_k t_k (log t_k - log_softmax(y)_k)``, with ``0 log 0 = 0``: the cross-entropy
+    less the entropy of t, so that it is 0 where softmax(y) = t. Backward
+    ``dy_k = (softmax(y)_k sum_j t_j - t_k) dv``. y and t (..., K), v (...). Saved: the slope.
+
+    Raises `fnn.InputError` for a target that is no distribution (..., K) of floats, and for
+    probabilities below 0. Source: Kullback and Leibler 1951, doi:10.1214/aoms/1177729694, eq. 2.4.
+
+    >>> import jax.numpy as jnp
+    >>> kl_divergence().apply(jnp.zeros((2, 2)), jnp.array([[1.0, 0.0], [0.5, 0.5]]))
+    Array([0.6931472, 0.       ], dtype=float32)
+    """
+    where = "losses.kl_divergence"
+
+    def check(prediction: Any, target: Any) -> None:
+        check_floating(where, prediction)
+        shape = tuple(prediction.shape)
+        floats = jnp.issubdtype(jnp.asarray(target).dtype, jnp.floating)
+        if not shape or jnp.shape(target) != shape or not floats:
+            raise InputError(
+                where,
+                f"distributions of shape {shape or '(..., K)'}",
+                f"a target {describe(jnp.asarray(target))}",
+                "use losses.cross_entropy for labels, which differs by nothing there",
+            )
+        check_values(
+            where,
+            target,
+            lambda t: t < 0,
+            "probabilities of 0 or more",
+            "give probabilities, not their logarithms",
+        )
+
+    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
+        check(prediction, target)
+        share = jnp.asarray(target).astype(prediction.dtype)
+        log_probability = jax.nn.log_softmax(prediction, -1)
+        values = (jax.scipy.special.xlogy(share, share) - share * log_probability).sum(-1)
+        return values, jnp.exp(log_probability) * share.sum(-1, keepdims=True) - share
+
+    def backward(slope: PyTree, dvalues: Any, /) -> Any:
+        return slope * dvalues[..., None]
+
+    return from_forward(forward, backward, check)
+
+
+@constructor
+def focal(gamma: float = 2.0, weights: tuple[float, ...] | None = None) -> Loss:
+    """Cross-entropy of logits that counts an example less, the surer the model is of its label.
+
+    Forward ``v = -sum_k t_k a_k q_k^gamma log p_k`` with ``p = softmax(y)``, ``q = 1 - p``, t the
+    one-hot label or the distribution given, and a the `weights` of the classes (1 when None).
+    Backward, with ``g_k = t_k a_k (gamma q_k^(gamma - 1) p_k log p_k - q_k^gamma)``,
+    ``dy_k = (g_k - p_k sum_j g_j) dv``. A gamma of 0 is `cross_entropy`. y (..., K), t (...)
+    integers in 0..K-1 or (..., K) floats, v (...). Saved: the slope.
+
+    Raises `fnn.InputError` as `cross_entropy` does, for a gamma below 0, and for weights that are
+    not K numbers of 0 or more. Source: Lin et al. 2017, arXiv:1708.02002, eqs. 4 and 5, for a
+    softmax in place of a sigmoid.
+
+    >>> import jax.numpy as jnp
+    >>> focal(2.0).apply(jnp.zeros((1, 2)), jnp.array([1]))  # a quarter of log(2)
+    Array([0.1732868], dtype=float32)
+    """
+    where = "losses.focal"
+    if not gamma >= 0:
+        raise InputError(
+            where, "a gamma of 0 or more", describe(gamma), "0 is cross_entropy, 2 is usual"
+        )
+    if weights is not None and not (
+        isinstance(weights, tuple) and weights and all(weight >= 0 for weight in weights)
+    ):
+        raise InputError(
+            where,
+            "weights that are a tuple of numbers of 0 or more",
+            describe(weights),
+            "give one to each class, as in weights=(0.25, 0.75)",
+        )
+
+    def check(prediction: Any, target: Any) -> None:
+        check_classes(where, prediction, target)
+        if weights is not None and prediction.shape[-1] != len(weights):
+            raise InputError(
+                where,
+                f"logits of {len(weights)} classes, as there are weights",
+                describe(prediction),
+                "give one weight to each class",
+            )
+
+    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
+        check(prediction, target)
+        log_p = jax.nn.log_softmax(prediction, -1)
+        # 1 - p, without the cancellation of p close to 1.
+        p, q = jnp.exp(log_p), -jnp.expm1(log_p)
+        doubt = jnp.power(q, jnp.asarray(gamma, q.dtype)) if gamma else jnp.ones_like(q)
+        # log(p) / q is -1 in the limit q = 0, where q^(gamma - 1) may have none.
+        sure = q == 0
+        ratio = jnp.where(sure, -1, log_p / jnp.where(sure, 1, q))
+        costs, slopes = -doubt * log_p, doubt * (gamma * p * ratio - 1)
+        if weights is not None:
+            scale = jnp.asarray(weights, q.dtype).reshape((1,) * (q.ndim - 1) + (-1,))
+            costs, slopes = scale * costs, scale * slopes
+        slopes = _distribution(target, q.shape[-1], q.dtype) * slopes
+        return expected(costs, target), slopes - p * slopes.sum(-1, keepdims=True)
+
+    def backward(slope: PyTree, dvalues: Any, /) -> Any:
+        return slope * dvalues[..., None]
+
+    return from_forward(forward, backward, check)
+
+
+def expected(values: Array, target: Any) -> Array:
     """Return ``sum_k t_k values_k``, for an integer label ``values_t``, NaN out of range."""
     target = jnp.asarray(target)
     if target.ndim == values.ndim:
@@ -144,16 +258,19 @@ def _distribution(target: Any, classes: int, dtype: Any) -> Array:
     return target.astype(dtype)
 
 
-def _check_classes(where: str, prediction: Any, target: Any) -> None:
+def check_classes(where: str, prediction: Any, target: Any, *, distributions: bool = True) -> None:
+    """Raise unless the target is labels, or distributions where they are allowed."""
     check_floating(where, prediction)
     shape, dtype = tuple(prediction.shape), jnp.asarray(target).dtype
     classes = shape[-1] if shape else 0
-    if jnp.shape(target) == shape and shape and jnp.issubdtype(dtype, jnp.floating):
+    same = jnp.shape(target) == shape and shape and jnp.issubdtype(dtype, jnp.floating)
+    if distributions and same:
         return
     if jnp.shape(target) != shape[:-1] or not shape or not jnp.issubdtype(dtype, jnp.integer):
+        other = f" or distributions of shape {shape}" if distributions else ""
         raise InputError(
             where,
-            f"integer labels of shape {shape[:-1]} or distributions of shape {shape}",
+            f"integer labels of shape {shape[:-1]}{other}",
             f"a target {describe(jnp.asarray(target))}",
             "convert labels with target.astype('int32'), and give one to each row of logits",
         )

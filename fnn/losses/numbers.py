@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, check_values, describe
 from fnn.layer import Array, PyTree
-from fnn.losses.loss import Loss, check_numbers, check_signs, from_forward
+from fnn.losses.loss import Loss, check_numbers, check_signs, from_forward, wide_dtype
 from fnn.origin import constructor
 
 
@@ -154,6 +154,82 @@ def binary_cross_entropy() -> Loss:
         )
 
     return _of_numbers("binary_cross_entropy", error, check)
+
+
+@constructor
+def poisson() -> Loss:
+    """Negative log-likelihood of counts t under a Poisson law of log-rate y, up to a constant.
+
+    Forward ``v_b = sum_o exp(y_bo) - t_bo y_bo``, which leaves out ``log(t_bo!)``; backward
+    ``dy_bo = (exp(y_bo) - t_bo) dv_b``, 0 at ``y = log(t)``. y and t (B, ...), v (B,). Saved: the
+    slope.
+
+    Raises `fnn.InputError` for shapes that differ, and for counts below 0.
+
+    >>> import jax.numpy as jnp
+    >>> poisson().apply(jnp.array([[0.0, 1.0]]), jnp.array([[3, 1]]))
+    Array([2.7182817], dtype=float32)
+    """
+
+    def error(y: Array, t: Array) -> tuple[Array, Array]:
+        rate = jnp.exp(y)
+        return rate - t * y, rate - t
+
+    def check(where: str, target: Any) -> None:
+        check_values(
+            where,
+            target,
+            lambda t: t < 0,
+            "counts of 0 or more",
+            "use losses.squared_error for numbers of both signs",
+        )
+
+    return _of_numbers("poisson", error, check)
+
+
+@constructor
+def cosine_distance() -> Loss:
+    """1 minus the cosine of the angle between prediction and target: 0 for one direction.
+
+    Forward ``v = 1 - c`` with ``c = sum_i y_i t_i / (|y| |t|)``; backward
+    ``dy = (c y / |y| - t / |t|) / |y| dv``. Where y or t is zero there is no angle: v is 1 and dy
+    is 0. y and t (..., C), v (...). Saved: the slope.
+
+    Raises `fnn.InputError` for shapes that differ.
+
+    >>> import jax.numpy as jnp
+    >>> cosine_distance().apply(jnp.array([[3.0, 0.0], [0.0, 1.0]]), jnp.array([[-1.0, 0], [2, 0]]))
+    Array([2., 1.], dtype=float32)
+    """
+
+    def check(prediction: Any, target: Any) -> None:
+        check_numbers("losses.cosine_distance", prediction, target)
+
+    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
+        check(prediction, target)
+        wide = wide_dtype(prediction.dtype)
+        y, size = _direction(prediction.astype(wide))
+        t, _ = _direction(jnp.asarray(target).astype(wide))
+        cosine = (y * t).sum(-1, keepdims=True)
+        slope = jnp.where(size > 0, (cosine * y - t) / jnp.where(size > 0, size, 1), 0)
+        return (1 - cosine[..., 0]).astype(prediction.dtype), slope.astype(prediction.dtype)
+
+    def backward(slope: PyTree, dvalues: Any, /) -> Any:
+        return slope * dvalues[..., None]
+
+    return from_forward(forward, backward, check)
+
+
+def _direction(x: Array) -> tuple[Array, Array]:
+    """Return ``x / |x|`` and ``|x|`` along the last axis, zeros for zeros."""
+    # Squares of numbers near 1 neither overflow nor vanish. The scale cancels out of x / |x|, so
+    # that its derivative may be left out.
+    scale = jax.lax.stop_gradient(jnp.abs(x).max(-1, keepdims=True))
+    scale = jnp.where(scale > 0, scale, 1)
+    scaled = x / scale
+    square = jnp.square(scaled).sum(-1, keepdims=True)
+    length = jnp.sqrt(jnp.where(square > 0, square, 1))
+    return jnp.where(square > 0, scaled / length, 0), jnp.where(square > 0, scale * length, 0)
 
 
 def _of_numbers(

@@ -37,13 +37,17 @@ class LayerCase(NamedTuple):
 
 
 class LossCase(NamedTuple):
-    """A loss, a target for predictions (6, 4), and the loss in numpy; `kink` as for layers."""
+    """A loss, a target for predictions (6, 4), and the loss in numpy; `kink` as for layers.
+
+    `steep` says that the value itself overflows for large predictions.
+    """
 
     name: str
     make: Callable[[], fnn.losses.Loss]
     target: Any
     formula: Callable[[Any, Any], Any]
     kink: bool = False
+    steep: bool = False
 
 
 def public(module: Any, kind: type) -> set[str]:

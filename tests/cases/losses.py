@@ -10,7 +10,8 @@ import fnn
 from tests.cases.activation import softmax
 from tests.cases.case import LossCase
 
-DELTA, SMOOTHING = 0.6, 0.15
+DELTA, SMOOTHING, GAMMA, MARGIN = 0.6, 0.15, 1.5, 0.7
+CLASS_WEIGHTS = (0.5, 2.0, 1.0, 0.3)
 B, K = 6, 4
 random = np.random.default_rng(7)
 NUMBERS = random.normal(size=(B, K)).astype(np.float32)
@@ -18,6 +19,9 @@ SIGNS = np.sign(NUMBERS).astype(np.int32)
 LABELS = np.array([0, 3, 1, 1, 2, 0], np.int32)
 SHARES = softmax(2 * random.normal(size=(B, K))).astype(np.float32)
 PROBABILITIES = random.uniform(size=(B, K)).astype(np.float32)
+COUNTS = random.poisson(2, size=(B, K)).astype(np.int32)
+# A distribution may leave classes out, and its sum may miss 1.
+SPARSE = np.where(SHARES > 0.2, SHARES, 0)
 
 
 def log_softmax(x: Any) -> Any:
@@ -32,6 +36,32 @@ def soft(x: Any, t: Any) -> Any:
 def huber(x: Any, t: Any) -> Any:
     e = np.abs(x - t)
     return np.where(e <= DELTA, e**2 / 2, DELTA * (e - DELTA / 2)).sum(-1)
+
+
+def kl(x: Any, t: Any) -> Any:
+    return np.array(
+        [
+            sum(p * (np.log(p) - q) for p, q in zip(*row, strict=True) if p > 0)
+            for row in zip(t, log_softmax(x), strict=True)
+        ]
+    )
+
+
+def focal(x: Any, t: Any) -> Any:
+    p = softmax(x)
+    return -(t * np.array(CLASS_WEIGHTS) * (1 - p) ** GAMMA * np.log(p)).sum(-1)
+
+
+def hinges(x: Any, t: Any) -> list[list[float]]:
+    """How far every class but the label is within the margin."""
+    return [
+        [max(0.0, MARGIN - row[label] + row[k]) for k in range(K) if k != label]
+        for row, label in zip(x, t, strict=True)
+    ]
+
+
+def cosine(x: Any, t: Any) -> Any:
+    return 1 - (x * t).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(t, axis=-1))
 
 
 LOSSES = [
@@ -101,5 +131,47 @@ LOSSES = [
         lambda: fnn.losses.cross_entropy(SMOOTHING),
         SHARES,
         soft,
+    ),
+    LossCase("kl_divergence", fnn.losses.kl_divergence, SHARES, kl),
+    LossCase("kl_divergence-sparse", fnn.losses.kl_divergence, SPARSE, kl),
+    LossCase(
+        "focal",
+        lambda: fnn.losses.focal(),
+        LABELS,
+        lambda x, t: -((1 - softmax(x)) ** 2 * log_softmax(x))[np.arange(B), t],
+    ),
+    LossCase(
+        "focal-weights",
+        lambda: fnn.losses.focal(GAMMA, CLASS_WEIGHTS),
+        LABELS,
+        lambda x, t: focal(x, np.eye(K)[t]),
+    ),
+    LossCase(
+        "focal-soft",
+        lambda: fnn.losses.focal(GAMMA, weights=CLASS_WEIGHTS),
+        SHARES,
+        focal,
+    ),
+    LossCase(
+        "poisson",
+        fnn.losses.poisson,
+        COUNTS,
+        lambda x, t: (np.exp(x) - t * x).sum(-1),
+        steep=True,
+    ),
+    # At a prediction of zero there is no angle.
+    LossCase("cosine_distance", fnn.losses.cosine_distance, NUMBERS, cosine, kink=True),
+    LossCase(
+        "multiclass_hinge",
+        lambda: fnn.losses.multiclass_hinge(MARGIN),
+        LABELS,
+        lambda x, t: np.array([sum(row) for row in hinges(x, t)]),
+    ),
+    LossCase(
+        "multiclass_hinge-best",
+        lambda: fnn.losses.multiclass_hinge(MARGIN, rivals="best"),
+        LABELS,
+        lambda x, t: np.array([max(row) for row in hinges(x, t)]),
+        kink=True,
     ),
 ]
