@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from fnn.layers.head import LinearHead, linear_head
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
+    from fnn.train.generate import generate
 
 # Loaded when asked for: a script starts without what it does not use.
 _ON_DEMAND = {
@@ -79,6 +80,7 @@ _ON_DEMAND = {
         "fnn.layers.transformer": "mlp transformer_block",
         "fnn.outline": "summary",
         "fnn.torch_weights": "from_torch",
+        "fnn.train.generate": "generate",
     }.items()
     for name in names.split()
 }
@@ -125,6 +127,7 @@ __all__ = [
     "gaussian_noise",
     "geglu",
     "gelu",
+    "generate",
     "glu",
     "group_norm",
     "hard_sigmoid",

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+EXAMPLES = sorted(ROOT.glob("examples/[!_]*.py"))
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
 
 

@@ -3,5 +3,6 @@
 from fnn.datasets.dataset import Dataset
 from fnn.datasets.digits import digits
 from fnn.datasets.idx import fashion_mnist, read_idx
+from fnn.datasets.text import Text, text
 
-__all__ = ["Dataset", "digits", "fashion_mnist", "read_idx"]
+__all__ = ["Dataset", "Text", "digits", "fashion_mnist", "read_idx", "text"]
