@@ -218,12 +218,14 @@ def gelu(approximate: bool = False) -> Layer:
     ``dx = dy (P(x) + x p(x))``. With `approximate`, ``P(x) = (1 + tanh(u)) / 2`` with
     ``u = sqrt(2 / pi) (x + 0.044715 x^3)``, and ``p(x) = (1 - tanh(u)^2) u'(x) / 2``. Saved: x.
 
-    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+    Raises `fnn.InputError` for an `approximate` that is no bool. Source: Hendrycks and Gimpel 2016,
+    arXiv:1606.08415, section 2.
 
     >>> import jax.numpy as jnp
     >>> gelu().apply((), (), jnp.array([0.0, 10.0]))[0]
     Array([ 0., 10.], dtype=float32)
     """
+    check_approximate("gelu", approximate)
     return _from_input(
         "gelu", lambda x: jax.nn.gelu(x, approximate), lambda x: gelu_slope(x, approximate)
     )
@@ -275,6 +277,14 @@ def softplus() -> Layer:
     Array([0.6931472], dtype=float32)
     """
     return _from_output("softplus", jax.nn.softplus, lambda y: -jnp.expm1(-y))
+
+
+def check_approximate(where: str, approximate: bool) -> None:
+    """Raise `InputError` unless it is True or False: the string "none" would count as True."""
+    if not isinstance(approximate, bool):
+        raise InputError(
+            where, "approximate of True or False", describe(approximate), "pass True for the tanh"
+        )
 
 
 def gelu_slope(x: Any, approximate: bool) -> Any:

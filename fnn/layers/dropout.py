@@ -80,9 +80,8 @@ def gaussian_noise(deviation: float) -> Layer:
     number; backward ``dx = dy``, in training and out of it. x, y, e (...). Saved: nothing. The
     noise of a key is the same for float32 and float64.
 
-    Raises `fnn.InputError` for a negative `deviation`, and for a missing key in training. Source:
-    Bishop 1995, doi:10.1162/neco.1995.7.1.108, which shows that noise on the inputs is weight decay
-    to the first order.
+    Raises `fnn.InputError` for a negative or infinite `deviation`, and for a missing key in
+    training. Source: Bishop 1995, doi:10.1162/neco.1995.7.1.108.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = gaussian_noise(0.1)
@@ -94,7 +93,7 @@ def gaussian_noise(deviation: float) -> Layer:
     if not 0 <= deviation < float("inf"):
         raise InputError(
             "gaussian_noise",
-            "a deviation of 0 or more",
+            "a finite deviation of 0 or more",
             describe(deviation),
             "pass the standard deviation of the noise, such as 0.1",
         )

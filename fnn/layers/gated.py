@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating, stateless
-from fnn.layers.activation import gelu_slope, silu_slope
+from fnn.layers.activation import check_approximate, gelu_slope, silu_slope
 from fnn.layers.precision import widened
 from fnn.origin import constructor
 
@@ -141,6 +141,7 @@ def geglu(
     >>> geglu(1).apply(params, (), jnp.array([2.0]))[0]
     Array([1200.], dtype=float32)
     """
+    check_approximate("geglu", approximate)
     gate = _Gate(lambda g: jax.nn.gelu(g, approximate), lambda g: gelu_slope(g, approximate))
     return _gated_dense("geglu", width, initializer, gate)
 
