@@ -4,7 +4,9 @@ from tests.cases import activation, compound, dense, losses, noise, norm, shape
 from tests.cases.case import LayerCase, LossCase, makers, public
 
 LAYERS: list[LayerCase] = [
-    case for family in (dense, activation, norm, noise, shape, compound) for case in family.LAYERS
+    case
+    for family in (dense, activation, norm, noise, shape, losses, compound)
+    for case in family.LAYERS
 ]
 LOSSES: list[LossCase] = losses.LOSSES
 
