@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,25 +11,57 @@ import pytest
 
 import fnn
 from fnn.gradient.check import gradients, normal_like
+from fnn.layer import floating, merged
 from tests import cases
 from tests.cases.losses import B, K
-from tests.test_layers import assert_close, unnoticed
+from tests.test_layers import (
+    assert_close,
+    assert_results_close,
+    first,
+    longest,
+    twice,
+    unnoticed,
+)
 
 all_cases = pytest.mark.parametrize("case", cases.LOSSES, ids=lambda case: case.name)
 
 
-def prediction(variant="plain", dtype="float32"):
-    y = np.random.default_rng(11).normal(size=(B, K))
-    return jnp.asarray({"zeros": 0, "large": 40}.get(variant, 1) * y, dtype)
+def prediction(case, variant="plain", dtype="float32"):
+    factor = {"zeros": 0, "large": 40, "huge": 1e4}.get(variant, 1)
+
+    def convert(a):
+        floats = np.issubdtype(a.dtype, np.floating)
+        return jnp.asarray(factor * a, dtype) if floats else jnp.asarray(a)
+
+    return jax.tree.map(convert, case.draw(np.random.default_rng(11)))
+
+
+def few(y, examples):
+    """The predictions of the first examples: what has no axis for examples stays whole."""
+    return jax.tree.map(lambda a: a[:examples] if a.shape[:1] == (B,) else a, y)
 
 
 def as_layer(loss, target):
     """The loss of a fixed target as a layer of its prediction, so that one checker serves both."""
-    return fnn.stateless(
-        lambda key, y: (),
-        lambda params, y: loss.forward(y, target),
-        lambda params, residuals, dvalues: ((), loss.backward(residuals, dvalues)),
-    )
+
+    def apply(params, state, y, *, key=None, train=False):
+        return loss.apply(y, target), state
+
+    def forward(params, state, y, *, key=None, train=False):
+        values, residuals = loss.forward(y, target)
+        return values, state, residuals
+
+    def backward(params, residuals, dvalues):
+        return (), loss.backward(residuals, dvalues)
+
+    return fnn.Layer(lambda key, y: ((), ()), apply, forward, backward)
+
+
+def run(loss, y, target):
+    """Value, value by `forward`, and the gradient for a random cotangent."""
+    values, residuals = loss.forward(y, target)
+    dvalues = normal_like(jax.random.key(3), values)
+    return loss.apply(y, target), values, loss.backward(residuals, dvalues)
 
 
 def test_the_table_has_every_public_loss():
@@ -41,54 +75,75 @@ def test_the_table_has_every_public_loss():
 def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, examples, variant):
     layer = as_layer(case.make(), case.target[:examples])
     numeric = not (case.kink and variant == "zeros")
-    fnn.check_layer(layer, prediction(variant)[:examples], numeric=numeric)
+    fnn.check_layer(layer, few(prediction(case, variant), examples), numeric=numeric)
 
 
 @all_cases
 def test_apply_is_the_formula_of_the_docstring(case):
     with jax.enable_x64(True):
-        y = prediction(dtype="float64")
+        y = prediction(case, dtype="float64")
         values = case.make().apply(y, case.target)
         target = np.asarray(case.target, np.result_type(case.target.dtype, np.int64))
         if case.target.dtype == np.float32:
             target = case.target.astype(np.float64)
         assert values.shape == (B,)
-        assert_close(values, case.formula(np.asarray(y), target), y.dtype, K)
+        assert_close(values, case.formula(jax.tree.map(np.asarray, y), target), "float64", K)
 
 
 @pytest.mark.parametrize(
     "case", [case for case in cases.LOSSES if not case.steep], ids=lambda case: case.name
 )
 def test_large_predictions_stay_finite(case):
-    loss = case.make()
-    values, residuals = loss.forward(1e4 * prediction(), case.target)
-    slope = loss.backward(residuals, jnp.ones(B))
-    assert bool(jnp.isfinite(values).all())
-    assert bool(jnp.isfinite(slope).all())
+    results = run(case.make(), prediction(case, "huge"), case.target)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(results))
 
 
 @all_cases
-def test_jit_and_vmap_agree_with_eager(case):
-    loss, y, target = case.make(), prediction(), jnp.asarray(case.target)
+def test_jit_and_vmap_and_apply_agree_with_eager(case):
+    loss, y, target = case.make(), prediction(case), jnp.asarray(case.target)
+    one = functools.partial(run, loss)
+    expected = one(y, target)
+    terms = longest(y)
+    assert_close(expected[0], expected[1], jnp.float32, terms)
+    assert_results_close(jax.jit(one)(y, target), expected, terms)
+    both = jax.vmap(one)(twice(y), jnp.stack([target, target]))
+    assert_results_close(first(both), expected, terms)
 
-    def run(y, target):
-        values, residuals = loss.forward(y, target)
-        return values, loss.backward(residuals, normal_like(jax.random.key(3), values))
 
-    expected = run(y, target)
-    assert_close(jax.jit(run)(y, target), expected, y.dtype, K)
-    both = jax.vmap(run)(jnp.stack([y, 2 * y]), jnp.stack([target, target]))
-    assert_close(jax.tree.map(lambda a: a[0], both), expected, y.dtype, K)
+@all_cases
+def test_the_derivative_of_backward_is_the_second_derivative_of_apply(case):
+    loss = case.make()
+
+    @jax.jit
+    def both(y, dvalues):
+        floats = floating(y)
+
+        def by_hand(floats):
+            return loss.backward(loss.forward(merged(floats, y), case.target)[1], dvalues)
+
+        def auto(floats):
+            return (loss.apply(merged(floats, y), case.target) * dvalues).sum()
+
+        direction = normal_like(jax.random.key(6), floats)
+        return [
+            jax.jvp(gradient, (floats,), (direction,))[1] for gradient in (by_hand, jax.grad(auto))
+        ]
+
+    with jax.enable_x64(True):
+        y = prediction(case, dtype="float64")
+        by_hand, auto = both(y, normal_like(jax.random.key(3), jnp.zeros(B)))
+        assert_close(by_hand, auto, "float64", longest(y))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @all_cases
 def test_dtype_is_kept(case, dtype):
     with jax.enable_x64(dtype == "float64"):
-        loss = case.make()
-        values, residuals = loss.forward(prediction(dtype=dtype), case.target)
-        assert values.dtype == dtype
-        assert loss.backward(residuals, values).dtype == dtype
+        y = prediction(case, dtype=dtype)
+        results = run(case.make(), y, case.target)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {dtype}
+        shapes = [jax.tree.map(lambda a: a.shape, tree) for tree in (results[-1], floating(y))]
+        assert shapes[0] == shapes[1]
 
 
 @all_cases
@@ -100,7 +155,7 @@ def test_an_equal_loss_is_equal_and_prints_as_it_was_made(case):
 
 @all_cases
 def test_every_planted_mistake_is_caught(case):
-    planted, missed = unnoticed(gradients(as_layer(case.make(), case.target), prediction()))
+    planted, missed = unnoticed(gradients(as_layer(case.make(), case.target), prediction(case)))
     assert planted
     assert missed == []
 

@@ -14,8 +14,8 @@ import torch
 from fnn.gradient.check import normal_like
 from fnn.layer import floating, merged
 from tests import cases, twins
-from tests.cases.losses import B, K
 from tests.test_layers import RUN_KEY, assert_close, inputs, longest, widen
+from tests.test_losses import prediction
 from tests.twins.twin import LossTwin, Twin
 
 ALL = [
@@ -114,11 +114,12 @@ def test_layer_agrees_with_its_twin(twin, train):
 def test_loss_agrees_with_its_twin(twin):
     case = LOSSES[twin.case]
     with jax.enable_x64(True):
-        y = jnp.asarray(np.random.default_rng(11).normal(size=(B, K)))
-        loss, prediction, target = case.make(), tensors(y), tensors(widen(case.target))
-        theirs = twin.function(prediction, target)
+        y = prediction(case, dtype="float64")
+        loss, theirs, target = case.make(), tensors(y), tensors(widen(case.target))
+        expected = twin.function(theirs, target)
         values, residuals = loss.forward(y, widen(case.target))
-        assert_close(values, arrays(theirs), "float64", y.size)
+        assert_close(values, arrays(expected), "float64", longest(y))
         dvalues = normal_like(jax.random.key(1), values)
-        (theirs * tensors(dvalues)).sum().backward()
-        assert_close(loss.backward(residuals, dvalues), slopes(prediction), "float64", y.size)
+        (expected * tensors(dvalues)).sum().backward()
+        dy = loss.backward(residuals, dvalues)
+        assert_close(dy, slopes(floating_tensors(theirs)), "float64", longest(y))

@@ -212,11 +212,10 @@ def _check_labels(where: str, logits: Any, target: Any, blank: int) -> None:
 
 
 def _check_lengths(where: str, prediction: Any, target: Any, blank: int) -> None:
-    """Raise where there are too few steps for the labels, so far as lengths and labels are known."""
+    """Raise where steps are too few for the labels, so far as lengths and labels are known."""
     padded = isinstance(prediction, Sequence)
     lengths = prediction.lengths if padded else None
-    unknown = jax.core.Tracer | jax.ShapeDtypeStruct
-    if isinstance(lengths, unknown) or isinstance(target, unknown):
+    if any(isinstance(a, jax.core.Tracer | jax.ShapeDtypeStruct) for a in (lengths, target)):
         return
     label = np.asarray(target)
     repeats = (label[:, 1:] == label[:, :-1]) & (label[:, 1:] != blank)

@@ -37,9 +37,11 @@ class LayerCase(NamedTuple):
 
 
 class LossCase(NamedTuple):
-    """A loss, a target for predictions (6, 4), and the loss in numpy; `kink` as for layers.
+    """A loss, a target for the predictions of 6 examples, and the loss in numpy.
 
-    `steep` says that the value itself overflows for large predictions.
+    `draw` makes the predictions of a generator: (6, 4) normal numbers, or another tree, in which an
+    array has a leading axis of 6 when it has one for examples, and no other of its axes is 6 long.
+    `kink` is as for layers; `steep` says that the value overflows for large predictions.
     """
 
     name: str
@@ -48,6 +50,7 @@ class LossCase(NamedTuple):
     formula: Callable[[Any, Any], Any]
     kink: bool = False
     steep: bool = False
+    draw: Callable[[Any], Any] = lambda random: random.normal(size=(6, 4))
 
 
 def public(module: Any, kind: type) -> set[str]:

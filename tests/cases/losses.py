@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
 import fnn
 from tests.cases.activation import softmax
-from tests.cases.case import LossCase
+from tests.cases.case import LayerCase, LossCase
 
 DELTA, SMOOTHING, GAMMA, MARGIN = 0.6, 0.15, 1.5, 0.7
 CLASS_WEIGHTS = (0.5, 2.0, 1.0, 0.3)
@@ -63,6 +64,77 @@ def hinges(x: Any, t: Any) -> list[list[float]]:
 def cosine(x: Any, t: Any) -> Any:
     return 1 - (x * t).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(t, axis=-1))
 
+
+FEATURES, TIME, BLANK = 3, 5, 1
+# Of different lengths, with equal neighbours, of no label, and of as many as there are steps.
+SPELLINGS = np.array(
+    [[0, 2, 0], [2, 2, BLANK], [BLANK] * 3, [3, BLANK, BLANK], [0, 0, 3], [3, 2, 3]], np.int32
+)
+STEPS = np.array([5, 3, 2, 1, 5, 3], np.int32)
+
+
+def head(random: Any) -> Any:
+    shapes = (B, FEATURES), (FEATURES, K), (K,)
+    return fnn.LinearHead(*(random.normal(size=shape) for shape in shapes))
+
+
+def head_without_bias(random: Any) -> Any:
+    return head(random)._replace(bias=None)
+
+
+def head_logits(y: Any) -> Any:
+    return y.features @ y.weight + (0 if y.bias is None else y.bias)
+
+
+def spoken(random: Any) -> Any:
+    return random.normal(size=(B, TIME, K))
+
+
+def padded_speech(random: Any) -> Any:
+    carry = random.normal(size=(B, 2))
+    return fnn.Sequence(spoken(random), STEPS, carry)
+
+
+def masked_speech(random: Any) -> Any:
+    """Of each sequence every second step is there, and two more."""
+    there = np.array([True, False, True, True, True])
+    return fnn.Sequence(spoken(random), np.tile(there, (B, 1)))
+
+
+def spelt(path: Any) -> list[int]:
+    """What a path spells: repeats merged, blanks struck out."""
+    merged = [label for label, before in zip(path, (None, *path), strict=False) if label != before]
+    return [int(label) for label in merged if label != BLANK]
+
+
+def ctc(y: Any, t: Any) -> Any:
+    """The sum over all paths, one by one."""
+    if not isinstance(y, fnn.Sequence):
+        y = fnn.Sequence(y, np.full(B, TIME))
+    there = np.asarray(y.lengths)
+    if there.ndim == 1:
+        there = np.arange(TIME) < there[:, None]
+    values = []
+    for logits, steps, labels in zip(y.values, there, t, strict=True):
+        p = softmax(logits[steps])
+        wanted = [int(label) for label in labels if label != BLANK]
+        total = sum(
+            np.prod([p[i, k] for i, k in enumerate(path)])
+            for path in itertools.product(range(K), repeat=len(p))
+            if spelt(path) == wanted
+        )
+        values.append(-np.log(total))
+    return np.array(values)
+
+
+LAYERS = [
+    LayerCase(
+        "linear_head",
+        lambda: fnn.linear_head(4),
+        lambda p, s, x: fnn.LinearHead(x, p["weight"], p["bias"]),
+    ),
+    LayerCase("linear_head-no-bias", lambda: fnn.linear_head(4, bias=False)),
+]
 
 LOSSES = [
     LossCase(
@@ -174,4 +246,21 @@ LOSSES = [
         lambda x, t: np.array([max(row) for row in hinges(x, t)]),
         kink=True,
     ),
+    LossCase(
+        "linear_cross_entropy",
+        lambda: fnn.losses.linear_cross_entropy(3),
+        LABELS,
+        lambda y, t: -log_softmax(head_logits(y))[np.arange(B), t],
+        draw=head,
+    ),
+    LossCase(
+        "linear_cross_entropy-smooth",
+        lambda: fnn.losses.linear_cross_entropy(2, SMOOTHING),
+        LABELS,
+        lambda y, t: soft(head_logits(y), np.eye(K)[t]),
+        draw=head_without_bias,
+    ),
+    LossCase("ctc", lambda: fnn.losses.ctc(BLANK), SPELLINGS, ctc, draw=spoken),
+    LossCase("ctc-lengths", lambda: fnn.losses.ctc(BLANK), SPELLINGS, ctc, draw=padded_speech),
+    LossCase("ctc-mask", lambda: fnn.losses.ctc(BLANK), SPELLINGS, ctc, draw=masked_speech),
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tests.cases.losses import CLASS_WEIGHTS, DELTA, GAMMA, MARGIN, SMOOTHING, K
-from tests.twins.twin import LossTwin
+import fnn
+from tests.cases.losses import BLANK, CLASS_WEIGHTS, DELTA, GAMMA, MARGIN, SMOOTHING, K
+from tests.twins.twin import LossTwin, Twin
 
 
 def cross_entropy(smoothing=0.0):
@@ -23,7 +24,41 @@ def focal(y, t):
     return torch.tensor(CLASS_WEIGHTS, dtype=y.dtype)[t] * (1 - torch.exp(-plain)) ** GAMMA * plain
 
 
+def linear_cross_entropy(smoothing=0.0):
+    def values(y, t):
+        logits = F.linear(y.features, y.weight.T, y.bias)
+        return F.cross_entropy(logits, t, reduction="none", label_smoothing=smoothing)
+
+    return values
+
+
+def ctc(y, t):
+    padded = isinstance(y, fnn.Sequence)
+    logits = y.values if padded else y
+    steps = y.lengths if padded else torch.full((len(t),), logits.shape[1])
+    logits = F.log_softmax(logits, -1).transpose(0, 1)
+    return F.ctc_loss(logits, t, steps, (t != BLANK).sum(-1), blank=BLANK, reduction="none")
+
+
+def linear(bias):
+    def convert(layer, weights):
+        return {"weight": weights["weight"].T} | ({"bias": weights["bias"]} if bias else {}), ()
+
+    return convert
+
+
 TWINS = [
+    *(
+        Twin(
+            name,
+            lambda x, bias=bias: torch.nn.Linear(x.shape[-1], 4, bias=bias),
+            linear(bias),
+            # PyTorch's layer computes the logits.
+            out=lambda y: y.logits,
+            train=(True,),
+        )
+        for name, bias in (("linear_head", True), ("linear_head-no-bias", False))
+    ),
     LossTwin("squared_error", lambda y, t: F.mse_loss(y, t, reduction="none").sum(-1)),
     LossTwin("absolute_error", lambda y, t: F.l1_loss(y, t, reduction="none").sum(-1)),
     LossTwin("huber", lambda y, t: F.huber_loss(y, t, reduction="none", delta=DELTA).sum(-1)),
@@ -47,4 +82,8 @@ TWINS = [
         "multiclass_hinge",
         lambda y, t: K * F.multi_margin_loss(y, t, margin=MARGIN, reduction="none"),
     ),
+    LossTwin("linear_cross_entropy", linear_cross_entropy()),
+    LossTwin("linear_cross_entropy-smooth", linear_cross_entropy(SMOOTHING)),
+    LossTwin("ctc", ctc),
+    LossTwin("ctc-lengths", ctc),
 ]
