@@ -14,13 +14,8 @@ from tests.cases import (
 )
 from tests.cases.case import LayerCase, LossCase, makers, public
 
-FAMILIES = (dense, activation, hard, gated, norm, noise, shape, function, compound)
+FAMILIES = (dense, activation, hard, gated, norm, noise, shape, function, losses, compound)
 LAYERS: list[LayerCase] = [case for family in FAMILIES for case in family.LAYERS]
-LAYERS: list[LayerCase] = [
-    case
-    for family in (dense, activation, norm, noise, shape, losses, compound)
-    for case in family.LAYERS
-]
 LOSSES: list[LossCase] = losses.LOSSES
 
 __all__ = ["LAYERS", "LOSSES", "LayerCase", "LossCase", "makers", "public"]
