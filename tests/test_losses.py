@@ -115,7 +115,7 @@ def test_the_derivative_of_backward_is_the_second_derivative_of_apply(case):
     loss = case.make()
 
     @jax.jit
-    def both(y, dvalues):
+    def both(y, direction, dvalues):
         floats = floating(y)
 
         def by_hand(floats):
@@ -124,14 +124,14 @@ def test_the_derivative_of_backward_is_the_second_derivative_of_apply(case):
         def auto(floats):
             return (loss.apply(merged(floats, y), case.target) * dvalues).sum()
 
-        direction = normal_like(jax.random.key(6), floats)
         return [
             jax.jvp(gradient, (floats,), (direction,))[1] for gradient in (by_hand, jax.grad(auto))
         ]
 
     with jax.enable_x64(True):
         y = prediction(case, dtype="float64")
-        by_hand, auto = both(y, normal_like(jax.random.key(3), jnp.zeros(B)))
+        direction = normal_like(jax.random.key(6), floating(y))
+        by_hand, auto = both(y, direction, normal_like(jax.random.key(3), jnp.zeros(B)))
         assert_close(by_hand, auto, "float64", longest(y))
 
 
