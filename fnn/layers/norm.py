@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating, stateless
-from fnn.layers.precision import widened
+from fnn.layers.precision import narrowed, widened
 from fnn.origin import constructor
 
 
@@ -194,7 +194,7 @@ def _norm(
             z = z - z.mean(axes, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + options.epsilon)
         n = (z * inverse).reshape(x.shape)
-        return affine(params, n).astype(x.dtype), _Residuals(n.astype(x.dtype), inverse)
+        return narrowed(affine(params, n), x), _Residuals(narrowed(n, x), inverse)
 
     def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
         n = widened(residuals.normal)
@@ -203,7 +203,8 @@ def _norm(
         dz = g - n * (g * n).mean(axes, keepdims=True)
         if options.centred:
             dz = dz - g.mean(axes, keepdims=True)
-        return dparams, (dz * residuals.inverse_deviation).reshape(dy.shape).astype(dy.dtype)
+        dx = (dz * residuals.inverse_deviation).reshape(dy.shape)
+        return dparams, narrowed(dx, dy)
 
     return stateless(init, forward, backward)
 
