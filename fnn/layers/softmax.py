@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, describe, is_count
 from fnn.layer import Layer
 from fnn.layers.activation import activation
 from fnn.layers.precision import narrowed, widened
@@ -69,7 +69,7 @@ def log_softmax(axis: int = -1) -> Layer:
 
 
 def _check_axis(where: str, axis: int, x: Any) -> None:
-    if not isinstance(axis, int) or isinstance(axis, bool) or not -x.ndim <= axis < x.ndim:
+    if not is_count(axis, -x.ndim) or axis >= x.ndim:
         raise InputError(
             where, f"an axis in {-x.ndim}..{x.ndim - 1}", describe(axis), "name an axis of x"
         )
