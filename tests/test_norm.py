@@ -103,11 +103,12 @@ def test_a_norm_of_one_number_is_its_shift_and_has_no_gradient():
         np.testing.assert_array_equal(layer.backward(params, residuals, z)[1], 0 * z)
 
 
-@pytest.mark.parametrize("layer", [fnn.layer_norm(), fnn.rms_norm()])
-def test_a_norm_saves_its_input_once_and_one_number_a_row(layer):
+@pytest.mark.parametrize(("layer", "numbers"), [(fnn.layer_norm(), 2), (fnn.rms_norm(), 1)])
+def test_a_norm_saves_its_input_and_a_number_or_two_of_each_row(layer, numbers):
     x = jnp.ones((4, 5))
     _, _, residuals = layer.forward(*layer.init(jax.random.key(0), x), x)
-    assert sorted(leaf.shape for leaf in jax.tree.leaves(residuals)) == [(4, 1), (4, 5)]
+    shapes = sorted(leaf.shape for leaf in jax.tree.leaves(residuals))
+    assert shapes == [*[(4, 1)] * numbers, (4, 5)]
 
 
 def test_a_batch_norm_keeps_the_dtype_of_its_state():

@@ -4,8 +4,8 @@ In every formula n is the normalised x, and the sums in mean and var run over th
 normalised together. One backward serves all: with ``g = scale dy``,
 ``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``, in closed form in place of the
 three paths through x, mean and var; and ``dscale = sum(dy n)``, ``dshift = sum(dy)``, over all axes
-but the last. Saved: n, and 1 / sqrt(var + epsilon), one number for every M. Statistics of bfloat16
-and float16 are float32.
+but the last. Saved: x, mean and 1 / sqrt(var + epsilon). n is worked out again from them: x was
+there already, and n would have to be written. Statistics of bfloat16 and float16 are float32.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True
     ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
 
     x, y (..., C) with any leading axes; scale and shift (C,), starting at 1 and 0, each left out
-    when `scale` or `offset` is False. Saved: n, and 1 / sqrt(var + epsilon) (..., 1). With C = 1
-    y = shift and dx = 0.
+    when `scale` or `offset` is False. Saved: x, and mean and 1 / sqrt(var + epsilon) (..., 1).
+    With C = 1 y = shift and dx = 0.
 
     Raises `fnn.InputError` for another number of channels, an x without axes or of integers, and
     an epsilon below 0. Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. 4.
@@ -44,7 +44,7 @@ def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0]]))[0].round(3)
     Array([[-1.,  1.]], dtype=float32)
     """
-    return _norm("layer_norm", _Options(epsilon, scale, offset), _last)
+    return _norm("layer_norm", _Options(epsilon, scale, offset), _mean_of_channels)
 
 
 @constructor
@@ -57,7 +57,7 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
     in the gradient.
 
     x, y (..., C) with any leading axes; scale (C,), starting at 1, left out when `scale` is False.
-    Saved: n, and 1 / sqrt(sum(x^2) / C + epsilon) (..., 1).
+    Saved: x, and 1 / sqrt(sum(x^2) / C + epsilon) (..., 1).
 
     Raises `fnn.InputError` as `layer_norm` does. Source: Zhang and Sennrich 2019, arXiv:1910.07467,
     eq. 4.
@@ -68,7 +68,7 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 3.0, 5.0]]))[0].round(1)
     Array([[0.7, 1.2, 0.7, 1.2]], dtype=float32)
     """
-    return _norm("rms_norm", _Options(epsilon, scale, False, centred=False), _last)
+    return _norm("rms_norm", _Options(epsilon, scale, False, centred=False), _mean_of_channels)
 
 
 @constructor
@@ -84,8 +84,8 @@ def group_norm(
     ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
 
     x, y (B, ..., C) with any axes between; scale and shift (C,), starting at 1 and 0, each left out
-    when `scale` or `offset` is False. Saved: n, and 1 / sqrt(var + epsilon), one number a group and
-    example. It does not depend on the batch, and one group is a layer norm over places as well.
+    when `scale` or `offset` is False. Saved: x, and mean and 1 / sqrt(var + epsilon) of
+    the group of every channel (B, 1, ..., C).
 
     Raises `fnn.InputError` for `groups` below 1 or that do not divide C, an x of fewer than 2 axes,
     and as `layer_norm` does. Source: Wu and He 2018, arXiv:1803.08494, eqs. 1 to 7.
@@ -99,8 +99,8 @@ def group_norm(
     if not is_count(groups, 1):
         raise InputError("group_norm", "1 group or more", describe(groups), "pass a positive int")
 
-    def view(x: Any) -> tuple[Any, tuple[int, ...]]:
-        channels = x.shape[-1]
+    def mean(z: Any) -> Any:
+        channels = z.shape[-1]
         if channels % groups:
             raise InputError(
                 "group_norm",
@@ -108,10 +108,13 @@ def group_norm(
                 f"{channels} channels",
                 "pass a number of groups that divides that of the channels",
             )
-        z = x.reshape(*x.shape[:-1], groups, channels // groups)
-        return z, (*range(1, x.ndim - 1), x.ndim)
+        # Over the places first: what is left to bring into groups is small.
+        each = _mean_of_places(z)
+        grouped = each.reshape(*each.shape[:-1], groups, channels // groups)
+        means = jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape)
+        return means.reshape(each.shape)
 
-    return _norm("group_norm", _Options(epsilon, scale, offset, axes=2), view)
+    return _norm("group_norm", _Options(epsilon, scale, offset, axes=2), mean)
 
 
 @constructor
@@ -124,8 +127,8 @@ def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = T
     ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
 
     x, y (B, ..., C) with one axis or more between, as images (B, H, W, C) have; scale and shift
-    (C,), starting at 1 and 0, each left out when `scale` or `offset` is False. Saved: n, and
-    1 / sqrt(var + epsilon) (B, 1, ..., C). With M = 1 y = shift and dx = 0.
+    (C,), starting at 1 and 0, each left out when `scale` or `offset` is False. Saved: x, and mean
+    and 1 / sqrt(var + epsilon) (B, 1, ..., C). With M = 1 y = shift and dx = 0.
 
     Raises `fnn.InputError` for an x of fewer than 3 axes, and as `layer_norm` does. Source:
     Ulyanov, Vedaldi and Lempitsky 2016, arXiv:1607.08022, eq. 4.
@@ -138,11 +141,7 @@ def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = T
     Array([[[-1.,  1.],
             [ 1., -1.]]], dtype=float32)
     """
-
-    def view(x: Any) -> tuple[Any, tuple[int, ...]]:
-        return x, tuple(range(1, x.ndim - 1))
-
-    return _norm("instance_norm", _Options(epsilon, scale, offset, axes=3), view)
+    return _norm("instance_norm", _Options(epsilon, scale, offset, axes=3), _mean_of_places)
 
 
 class _Options(NamedTuple):
@@ -156,18 +155,21 @@ class _Options(NamedTuple):
 
 
 class _Residuals(NamedTuple):
-    normal: Array
+    x: Array
+    mean: Array | None
     inverse_deviation: Array
 
 
-def _last(x: Any) -> tuple[Any, tuple[int, ...]]:
-    return x, (x.ndim - 1,)
+def _mean_of_channels(z: Any) -> Any:
+    return z.mean(-1, keepdims=True)
 
 
-def _norm(
-    where: str, options: _Options, view: Callable[[Any], tuple[Any, tuple[int, ...]]]
-) -> Layer:
-    """Make a norm of its view of x: x in another shape, and the axes to normalise over."""
+def _mean_of_places(z: Any) -> Any:
+    return z.mean(tuple(range(1, z.ndim - 1)), keepdims=True)
+
+
+def _norm(where: str, options: _Options, mean: Callable[[Any], Any]) -> Layer:
+    """Make a norm of the mean over what it normalises together, of a rank that fits x."""
     check_epsilon(where, options.epsilon)
     shape = {1: "(..., {})", 2: "(B, ..., {})", 3: "(B, ..., {}) with places between"}[options.axes]
 
@@ -184,27 +186,29 @@ def _norm(
     def init(key: Array, x: Any) -> PyTree:
         del key
         check(x)
-        jax.eval_shape(lambda x: view(x)[0], x)
+        jax.eval_shape(mean, x)
         return init_affine(x, options.scale, options.offset)
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         check(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
-        z, axes = view(widened(x))
-        if options.centred:
-            z = z - z.mean(axes, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + options.epsilon)
-        n = (z * inverse).reshape(x.shape)
-        return narrowed(affine(params, n), x), _Residuals(narrowed(n, x), inverse)
+        z = widened(x)
+        middle = mean(z) if options.centred else None
+        variance = mean(jnp.square(z if middle is None else z - middle))
+        residuals = _Residuals(x, middle, jax.lax.rsqrt(variance + options.epsilon))
+        return narrowed(affine(params, normal(residuals)), x), residuals
 
     def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
-        n = widened(residuals.normal)
-        dparams, dn = affine_backward(params, n, widened(dy))
-        (g, axes), (n, _) = view(dn), view(n)
-        dz = g - n * (g * n).mean(axes, keepdims=True)
+        n = normal(residuals)
+        dparams, g = affine_backward(params, n, widened(dy))
+        dz = g - n * mean(g * n)
         if options.centred:
-            dz = dz - g.mean(axes, keepdims=True)
-        dx = (dz * residuals.inverse_deviation).reshape(dy.shape)
-        return dparams, narrowed(dx, dy)
+            dz = dz - mean(g)
+        return dparams, narrowed(dz * residuals.inverse_deviation, dy)
+
+    def normal(residuals: _Residuals) -> Any:
+        x, middle, inverse = residuals
+        z = widened(x)
+        return (z if middle is None else z - middle) * inverse
 
     return stateless(init, forward, backward)
 
