@@ -44,7 +44,7 @@ def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0]]))[0].round(3)
     Array([[-1.,  1.]], dtype=float32)
     """
-    return _norm("layer_norm", _Options(epsilon, scale, offset), _mean_of_channels)
+    return _norm("layer_norm", _Options(epsilon, scale, offset), _unchanged, _over_channels)
 
 
 @constructor
@@ -68,7 +68,8 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 3.0, 5.0]]))[0].round(1)
     Array([[0.7, 1.2, 0.7, 1.2]], dtype=float32)
     """
-    return _norm("rms_norm", _Options(epsilon, scale, False, centred=False), _mean_of_channels)
+    options = _Options(epsilon, scale, False, centred=False)
+    return _norm("rms_norm", options, _unchanged, _over_channels)
 
 
 @constructor
@@ -99,8 +100,8 @@ def group_norm(
     if not is_count(groups, 1):
         raise InputError("group_norm", "1 group or more", describe(groups), "pass a positive int")
 
-    def mean(z: Any) -> Any:
-        channels = z.shape[-1]
+    def among(means: Any) -> Any:
+        channels = means.shape[-1]
         if channels % groups:
             raise InputError(
                 "group_norm",
@@ -108,13 +109,11 @@ def group_norm(
                 f"{channels} channels",
                 "pass a number of groups that divides that of the channels",
             )
-        # Over the places first: what is left to bring into groups is small.
-        each = _mean_of_places(z)
-        grouped = each.reshape(*each.shape[:-1], groups, channels // groups)
-        means = jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape)
-        return means.reshape(each.shape)
+        grouped = means.reshape(*means.shape[:-1], groups, channels // groups)
+        mean = grouped.mean(-1, keepdims=True)
+        return jnp.broadcast_to(mean, grouped.shape).reshape(means.shape)
 
-    return _norm("group_norm", _Options(epsilon, scale, offset, axes=2), mean)
+    return _norm("group_norm", _Options(epsilon, scale, offset, axes=2), _over_places, among)
 
 
 @constructor
@@ -141,7 +140,8 @@ def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = T
     Array([[[-1.,  1.],
             [ 1., -1.]]], dtype=float32)
     """
-    return _norm("instance_norm", _Options(epsilon, scale, offset, axes=3), _mean_of_places)
+    options = _Options(epsilon, scale, offset, axes=3)
+    return _norm("instance_norm", options, _over_places, _unchanged)
 
 
 class _Options(NamedTuple):
@@ -160,16 +160,29 @@ class _Residuals(NamedTuple):
     inverse_deviation: Array
 
 
-def _mean_of_channels(z: Any) -> Any:
+def _unchanged(z: Any) -> Any:
+    return z
+
+
+def _over_channels(z: Any) -> Any:
     return z.mean(-1, keepdims=True)
 
 
-def _mean_of_places(z: Any) -> Any:
+def _over_places(z: Any) -> Any:
     return z.mean(tuple(range(1, z.ndim - 1)), keepdims=True)
 
 
-def _norm(where: str, options: _Options, mean: Callable[[Any], Any]) -> Layer:
-    """Make a norm of the mean over what it normalises together, of a rank that fits x."""
+def _norm(
+    where: str,
+    options: _Options,
+    places: Callable[[Any], Any],
+    among: Callable[[Any], Any],
+) -> Layer:
+    """Make a norm of the mean over what it normalises together, taken in two steps.
+
+    `places` is the mean over the places of each channel, `among` that among channels; each keeps
+    the rank, and one of them may do nothing.
+    """
     check_epsilon(where, options.epsilon)
     shape = {1: "(..., {})", 2: "(B, ..., {})", 3: "(B, ..., {}) with places between"}[options.axes]
 
@@ -186,24 +199,34 @@ def _norm(where: str, options: _Options, mean: Callable[[Any], Any]) -> Layer:
     def init(key: Array, x: Any) -> PyTree:
         del key
         check(x)
-        jax.eval_shape(mean, x)
+        jax.eval_shape(among, x)
         return init_affine(x, options.scale, options.offset)
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         check(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
         z = widened(x)
-        middle = mean(z) if options.centred else None
-        variance = mean(jnp.square(z if middle is None else z - middle))
+        middle = among(places(z)) if options.centred else None
+        variance = among(places(jnp.square(z if middle is None else z - middle)))
         residuals = _Residuals(x, middle, jax.lax.rsqrt(variance + options.epsilon))
         return narrowed(affine(params, normal(residuals)), x), residuals
 
     def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
-        n = normal(residuals)
-        dparams, g = affine_backward(params, n, widened(dy))
-        dz = g - n * mean(g * n)
+        def scaled(z: Any) -> Any:
+            return z * over(params["scale"], z) if "scale" in params else z
+
+        n, wide = normal(residuals), widened(dy)
+        # The means over places serve the parameters and, the scale being the same at all places, dx
+        # as well: two sums over large arrays in place of four.
+        means = {"scale": places(wide * n), "shift": places(wide)}
+        dn = scaled(wide) - n * among(scaled(means["scale"]))
         if options.centred:
-            dz = dz - mean(g)
-        return dparams, narrowed(dz * residuals.inverse_deviation, dy)
+            dn = dn - among(scaled(means["shift"]))
+        count = dy.size // max(1, means["shift"].size)
+        dparams = {
+            name: (count * means[name].sum(tuple(range(dy.ndim - 1)))).astype(params[name].dtype)
+            for name in params
+        }
+        return dparams, narrowed(dn * residuals.inverse_deviation, dy)
 
     def normal(residuals: _Residuals) -> Any:
         x, middle, inverse = residuals
@@ -236,11 +259,3 @@ def affine(params: PyTree, n: Any) -> Any:
     """Return ``scale n + shift``, as far as there are such parameters."""
     y = n * over(params["scale"], n) if "scale" in params else n
     return y + over(params["shift"], n) if "shift" in params else y
-
-
-def affine_backward(params: PyTree, n: Any, dy: Any) -> tuple[PyTree, Any]:
-    """Return the gradient of the parameters, and dn."""
-    leading = tuple(range(dy.ndim - 1))
-    sums = {"scale": lambda: (dy * n).sum(leading), "shift": lambda: dy.sum(leading)}
-    dparams = {name: sums[name]().astype(params[name].dtype) for name in params}
-    return dparams, dy * over(params["scale"], dy) if "scale" in params else dy
