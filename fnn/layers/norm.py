@@ -215,12 +215,16 @@ def _norm(
             return z * over(params["scale"], z) if "scale" in params else z
 
         n, wide = normal(residuals), widened(dy)
-        # The means over places serve the parameters and, the scale being the same at all places, dx
-        # as well: two sums over large arrays in place of four.
-        means = {"scale": places(wide * n), "shift": places(wide)}
-        dn = scaled(wide) - n * among(scaled(means["scale"]))
+        g, means = scaled(wide), {"scale": places(wide * n), "shift": places(wide)}
+        if places is _unchanged:
+            along, middle = among(g * n), among(g)
+        else:
+            # The scale is the same at all places, so that the means over them serve dx as well as
+            # the parameters: two sums over large arrays in place of four.
+            along, middle = among(scaled(means["scale"])), among(scaled(means["shift"]))
+        dn = g - n * along
         if options.centred:
-            dn = dn - among(scaled(means["shift"]))
+            dn = dn - middle
         count = dy.size // max(1, means["shift"].size)
         dparams = {
             name: (count * means[name].sum(tuple(range(dy.ndim - 1)))).astype(params[name].dtype)
