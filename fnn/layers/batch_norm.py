@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fnn.errors import InputError, describe
 from fnn.layer import Array, Key, Layer, PyTree, check_floating, from_forward
 from fnn.layers.norm import affine, check_epsilon, init_affine, over
-from fnn.layers.precision import widened
+from fnn.layers.precision import narrowed, widened
 from fnn.origin import constructor
 
 
@@ -98,7 +98,7 @@ def batch_norm(
             var = jnp.square(wide - over(mean, wide)).mean(leading)
             state = {"mean": kept(state["mean"], mean), "var": kept(state["var"], var)}
         residuals = (_Batch if train else _Running)(x, mean, jax.lax.rsqrt(var + epsilon))
-        return affine(params, normal(residuals)).astype(x.dtype), state, residuals
+        return narrowed(affine(params, normal(residuals)), x), state, residuals
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         n, wide = normal(residuals), widened(dy)
@@ -112,7 +112,7 @@ def batch_norm(
         if scale:
             gain = gain * params["scale"].astype(gain.dtype)
         dparams = {name: sums[name].astype(params[name].dtype) for name in params}
-        return dparams, (dn * over(gain, dn)).astype(dy.dtype)
+        return dparams, narrowed(dn * over(gain, dn), dy)
 
     def normal(residuals: _Batch | _Running) -> Any:
         x, mean, inverse_deviation = widened(residuals.x), *residuals[1:]

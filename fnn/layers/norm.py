@@ -4,8 +4,8 @@ In every formula n is the normalised x, and the sums in mean and var run over th
 normalised together. One backward serves all: with ``g = scale dy``,
 ``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``, in closed form in place of the
 three paths through x, mean and var; and ``dscale = sum(dy n)``, ``dshift = sum(dy)``, over all axes
-but the last. Saved: n, and 1 / sqrt(var + epsilon), one number for every M. Statistics of bfloat16
-and float16 are float32.
+but the last. Saved: x, mean and 1 / sqrt(var + epsilon). n is worked out again from them: x was
+there already, and n would have to be written. Statistics of bfloat16 and float16 are float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating, stateless
-from fnn.layers.precision import widened
+from fnn.layers.precision import narrowed, widened
 from fnn.origin import constructor
 
 
@@ -32,8 +32,8 @@ def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True
     ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
 
     x, y (..., C) with any leading axes; scale and shift (C,), starting at 1 and 0, each left out
-    when `scale` or `offset` is False. Saved: n, and 1 / sqrt(var + epsilon) (..., 1). With C = 1
-    y = shift and dx = 0.
+    when `scale` or `offset` is False. Saved: x, and mean and 1 / sqrt(var + epsilon) (..., 1).
+    With C = 1 y = shift and dx = 0.
 
     Raises `fnn.InputError` for another number of channels, an x without axes or of integers, and
     an epsilon below 0. Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. 4.
@@ -44,7 +44,7 @@ def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = True
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0]]))[0].round(3)
     Array([[-1.,  1.]], dtype=float32)
     """
-    return _norm("layer_norm", _Options(epsilon, scale, offset), _last)
+    return _norm("layer_norm", _Options(epsilon, scale, offset), _unchanged, _over_channels)
 
 
 @constructor
@@ -57,7 +57,7 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
     in the gradient.
 
     x, y (..., C) with any leading axes; scale (C,), starting at 1, left out when `scale` is False.
-    Saved: n, and 1 / sqrt(sum(x^2) / C + epsilon) (..., 1).
+    Saved: x, and 1 / sqrt(sum(x^2) / C + epsilon) (..., 1).
 
     Raises `fnn.InputError` as `layer_norm` does. Source: Zhang and Sennrich 2019, arXiv:1910.07467,
     eq. 4.
@@ -68,7 +68,8 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 3.0, 5.0]]))[0].round(1)
     Array([[0.7, 1.2, 0.7, 1.2]], dtype=float32)
     """
-    return _norm("rms_norm", _Options(epsilon, scale, False, centred=False), _last)
+    options = _Options(epsilon, scale, False, centred=False)
+    return _norm("rms_norm", options, _unchanged, _over_channels)
 
 
 @constructor
@@ -84,8 +85,8 @@ def group_norm(
     ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
 
     x, y (B, ..., C) with any axes between; scale and shift (C,), starting at 1 and 0, each left out
-    when `scale` or `offset` is False. Saved: n, and 1 / sqrt(var + epsilon), one number a group and
-    example. It does not depend on the batch, and one group is a layer norm over places as well.
+    when `scale` or `offset` is False. Saved: x, and mean and 1 / sqrt(var + epsilon) of
+    the group of every channel (B, 1, ..., C).
 
     Raises `fnn.InputError` for `groups` below 1 or that do not divide C, an x of fewer than 2 axes,
     and as `layer_norm` does. Source: Wu and He 2018, arXiv:1803.08494, eqs. 1 to 7.
@@ -99,8 +100,8 @@ def group_norm(
     if not is_count(groups, 1):
         raise InputError("group_norm", "1 group or more", describe(groups), "pass a positive int")
 
-    def view(x: Any) -> tuple[Any, tuple[int, ...]]:
-        channels = x.shape[-1]
+    def among(means: Any) -> Any:
+        channels = means.shape[-1]
         if channels % groups:
             raise InputError(
                 "group_norm",
@@ -108,10 +109,11 @@ def group_norm(
                 f"{channels} channels",
                 "pass a number of groups that divides that of the channels",
             )
-        z = x.reshape(*x.shape[:-1], groups, channels // groups)
-        return z, (*range(1, x.ndim - 1), x.ndim)
+        grouped = means.reshape(*means.shape[:-1], groups, channels // groups)
+        mean = grouped.mean(-1, keepdims=True)
+        return jnp.broadcast_to(mean, grouped.shape).reshape(means.shape)
 
-    return _norm("group_norm", _Options(epsilon, scale, offset, axes=2), view)
+    return _norm("group_norm", _Options(epsilon, scale, offset, axes=2), _over_places, among)
 
 
 @constructor
@@ -124,8 +126,8 @@ def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = T
     ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
 
     x, y (B, ..., C) with one axis or more between, as images (B, H, W, C) have; scale and shift
-    (C,), starting at 1 and 0, each left out when `scale` or `offset` is False. Saved: n, and
-    1 / sqrt(var + epsilon) (B, 1, ..., C). With M = 1 y = shift and dx = 0.
+    (C,), starting at 1 and 0, each left out when `scale` or `offset` is False. Saved: x, and mean
+    and 1 / sqrt(var + epsilon) (B, 1, ..., C). With M = 1 y = shift and dx = 0.
 
     Raises `fnn.InputError` for an x of fewer than 3 axes, and as `layer_norm` does. Source:
     Ulyanov, Vedaldi and Lempitsky 2016, arXiv:1607.08022, eq. 4.
@@ -138,11 +140,8 @@ def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, offset: bool = T
     Array([[[-1.,  1.],
             [ 1., -1.]]], dtype=float32)
     """
-
-    def view(x: Any) -> tuple[Any, tuple[int, ...]]:
-        return x, tuple(range(1, x.ndim - 1))
-
-    return _norm("instance_norm", _Options(epsilon, scale, offset, axes=3), view)
+    options = _Options(epsilon, scale, offset, axes=3)
+    return _norm("instance_norm", options, _over_places, _unchanged)
 
 
 class _Options(NamedTuple):
@@ -156,18 +155,34 @@ class _Options(NamedTuple):
 
 
 class _Residuals(NamedTuple):
-    normal: Array
+    x: Array
+    mean: Array | None
     inverse_deviation: Array
 
 
-def _last(x: Any) -> tuple[Any, tuple[int, ...]]:
-    return x, (x.ndim - 1,)
+def _unchanged(z: Any) -> Any:
+    return z
+
+
+def _over_channels(z: Any) -> Any:
+    return z.mean(-1, keepdims=True)
+
+
+def _over_places(z: Any) -> Any:
+    return z.mean(tuple(range(1, z.ndim - 1)), keepdims=True)
 
 
 def _norm(
-    where: str, options: _Options, view: Callable[[Any], tuple[Any, tuple[int, ...]]]
+    where: str,
+    options: _Options,
+    places: Callable[[Any], Any],
+    among: Callable[[Any], Any],
 ) -> Layer:
-    """Make a norm of its view of x: x in another shape, and the axes to normalise over."""
+    """Make a norm of the mean over what it normalises together, taken in two steps.
+
+    `places` is the mean over the places of each channel, `among` that among channels; each keeps
+    the rank, and one of them may do nothing.
+    """
     check_epsilon(where, options.epsilon)
     shape = {1: "(..., {})", 2: "(B, ..., {})", 3: "(B, ..., {}) with places between"}[options.axes]
 
@@ -184,26 +199,43 @@ def _norm(
     def init(key: Array, x: Any) -> PyTree:
         del key
         check(x)
-        jax.eval_shape(lambda x: view(x)[0], x)
+        jax.eval_shape(among, x)
         return init_affine(x, options.scale, options.offset)
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         check(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
-        z, axes = view(widened(x))
-        if options.centred:
-            z = z - z.mean(axes, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + options.epsilon)
-        n = (z * inverse).reshape(x.shape)
-        return affine(params, n).astype(x.dtype), _Residuals(n.astype(x.dtype), inverse)
+        z = widened(x)
+        middle = among(places(z)) if options.centred else None
+        variance = among(places(jnp.square(z if middle is None else z - middle)))
+        residuals = _Residuals(x, middle, jax.lax.rsqrt(variance + options.epsilon))
+        return narrowed(affine(params, normal(residuals)), x), residuals
 
     def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
-        n = widened(residuals.normal)
-        dparams, dn = affine_backward(params, n, widened(dy))
-        (g, axes), (n, _) = view(dn), view(n)
-        dz = g - n * (g * n).mean(axes, keepdims=True)
+        def scaled(z: Any) -> Any:
+            return z * over(params["scale"], z) if "scale" in params else z
+
+        n, wide = normal(residuals), widened(dy)
+        g, means = scaled(wide), {"scale": places(wide * n), "shift": places(wide)}
+        if places is _unchanged:
+            along, middle = among(g * n), among(g)
+        else:
+            # The scale is the same at all places, so that the means over them serve dx as well as
+            # the parameters: two sums over large arrays in place of four.
+            along, middle = among(scaled(means["scale"])), among(scaled(means["shift"]))
+        dn = g - n * along
         if options.centred:
-            dz = dz - g.mean(axes, keepdims=True)
-        return dparams, (dz * residuals.inverse_deviation).reshape(dy.shape).astype(dy.dtype)
+            dn = dn - middle
+        count = dy.size // max(1, means["shift"].size)
+        dparams = {
+            name: (count * means[name].sum(tuple(range(dy.ndim - 1)))).astype(params[name].dtype)
+            for name in params
+        }
+        return dparams, narrowed(dn * residuals.inverse_deviation, dy)
+
+    def normal(residuals: _Residuals) -> Any:
+        x, middle, inverse = residuals
+        z = widened(x)
+        return (z if middle is None else z - middle) * inverse
 
     return stateless(init, forward, backward)
 
@@ -231,11 +263,3 @@ def affine(params: PyTree, n: Any) -> Any:
     """Return ``scale n + shift``, as far as there are such parameters."""
     y = n * over(params["scale"], n) if "scale" in params else n
     return y + over(params["shift"], n) if "shift" in params else y
-
-
-def affine_backward(params: PyTree, n: Any, dy: Any) -> tuple[PyTree, Any]:
-    """Return the gradient of the parameters, and dn."""
-    leading = tuple(range(dy.ndim - 1))
-    sums = {"scale": lambda: (dy * n).sum(leading), "shift": lambda: dy.sum(leading)}
-    dparams = {name: sums[name]().astype(params[name].dtype) for name in params}
-    return dparams, dy * over(params["scale"], dy) if "scale" in params else dy

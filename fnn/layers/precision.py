@@ -16,4 +16,15 @@ def widened(x: Any) -> Any:
     >>> widened(jnp.ones(2, "bfloat16")).dtype, widened(jnp.ones(2)).dtype
     (dtype('float32'), dtype('float32'))
     """
+    x = jnp.asarray(x)
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def narrowed(y: Any, x: Any) -> Any:
+    """Return y, which came out of ``widened(x)``, in the dtype of x.
+
+    >>> x = jnp.ones(2, "bfloat16")
+    >>> narrowed(widened(x) / 3, x).dtype
+    dtype(bfloat16)
+    """
+    return y.astype(x.dtype) if jnp.finfo(x.dtype).bits < 32 else y

@@ -48,8 +48,8 @@ def reshape(*shape: int) -> Layer:
     >>> reshape(28, -1, 1).apply((), (), jnp.ones((32, 784)))[0].shape
     (32, 28, 28, 1)
     """
-    free = [size for size in shape if is_count(size, -1) and size == -1]
-    if len(free) > 1 or not all(is_count(size, 1) for size in shape if size not in free):
+    free = sum(is_count(size, -1) and size == -1 for size in shape)
+    if free > 1 or sum(is_count(size, 1) for size in shape) + free < len(shape):
         raise InputError(
             "reshape",
             "integers of 1 or more, and at most one -1",

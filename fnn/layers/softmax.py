@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, describe, is_count
 from fnn.layer import Layer
 from fnn.layers.activation import activation
-from fnn.layers.precision import widened
+from fnn.layers.precision import narrowed, widened
 from fnn.origin import constructor
 
 
@@ -33,12 +33,12 @@ def softmax(axis: int = -1) -> Layer:
 
     def forward(x: Any) -> tuple[Any, Any]:
         _check_axis("softmax", axis, x)
-        y = jax.nn.softmax(widened(x), axis).astype(x.dtype)
+        y = narrowed(jax.nn.softmax(widened(x), axis), x)
         return y, y
 
     def backward(y: Any, dy: Any) -> Any:
         y, wide = widened(y), widened(dy)
-        return (y * (wide - (wide * y).sum(axis, keepdims=True))).astype(dy.dtype)
+        return narrowed(y * (wide - (wide * y).sum(axis, keepdims=True)), dy)
 
     return activation("softmax", forward, backward)
 
@@ -57,19 +57,19 @@ def log_softmax(axis: int = -1) -> Layer:
 
     def forward(x: Any) -> tuple[Any, Any]:
         _check_axis("log_softmax", axis, x)
-        y = jax.nn.log_softmax(widened(x), axis).astype(x.dtype)
+        y = narrowed(jax.nn.log_softmax(widened(x), axis), x)
         return y, y
 
     def backward(y: Any, dy: Any) -> Any:
         wide = widened(dy)
         total = wide.sum(axis, keepdims=True)
-        return (wide - jnp.exp(widened(y)) * total).astype(dy.dtype)
+        return narrowed(wide - jnp.exp(widened(y)) * total, dy)
 
     return activation("log_softmax", forward, backward)
 
 
 def _check_axis(where: str, axis: int, x: Any) -> None:
-    if not isinstance(axis, int) or isinstance(axis, bool) or not -x.ndim <= axis < x.ndim:
+    if not is_count(axis, -x.ndim) or axis >= x.ndim:
         raise InputError(
             where, f"an axis in {-x.ndim}..{x.ndim - 1}", describe(axis), "name an axis of x"
         )
