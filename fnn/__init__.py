@@ -48,10 +48,20 @@ if TYPE_CHECKING:
     from fnn import datasets
     from fnn.gradient.check import GradientError, check_layer
     from fnn.gradient.compare import Comparison, compare
+    from fnn.layers.adaptive_pool import (
+        adaptive_average_pool,
+        adaptive_max_pool,
+        global_average_pool,
+        global_max_pool,
+    )
+    from fnn.layers.conv import conv, depthwise_conv
+    from fnn.layers.conv_transpose import conv_transpose
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
     from fnn.layers.head import LinearHead, linear_head
+    from fnn.layers.pool import average_pool, max_pool
+    from fnn.layers.resize import upsample
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
     from fnn.train.generate import generate
@@ -60,20 +70,21 @@ if TYPE_CHECKING:
 _ON_DEMAND = {
     name: module
     for module, names in {
+        "fnn.layers.adaptive_pool": (
+            "adaptive_average_pool adaptive_max_pool global_average_pool global_max_pool"
+        ),
         "fnn.gradient.check": "GradientError check_layer",
         "fnn.gradient.compare": "Comparison compare",
         "fnn.layers.attention": "attention",
         "fnn.layers.cell": "gru_cell lstm_cell rnn_cell",
-        "fnn.layers.conv": "conv conv_transpose depthwise_conv",
+        "fnn.layers.conv": "conv depthwise_conv",
+        "fnn.layers.conv_transpose": "conv_transpose",
         "fnn.layers.embedding": "embedding",
         "fnn.layers.function": "function",
         "fnn.layers.gated": "geglu glu prelu swiglu",
         "fnn.layers.hard": "hard_sigmoid hard_silu hard_tanh relu6",
         "fnn.layers.head": "LinearHead linear_head",
-        "fnn.layers.pool": (
-            "adaptive_average_pool adaptive_max_pool average_pool global_average_pool "
-            "global_max_pool max_pool"
-        ),
+        "fnn.layers.pool": "average_pool max_pool",
         "fnn.layers.position": "positional rotary",
         "fnn.layers.recurrent": "gru last_step lstm rnn",
         "fnn.layers.resize": "upsample",
@@ -107,16 +118,22 @@ __all__ = [
     "Sequence",
     "TrainState",
     "accuracy",
+    "adaptive_average_pool",
+    "adaptive_max_pool",
     "add",
     "autodiff",
+    "average_pool",
     "batch_norm",
     "check_layer",
     "children",
     "compare",
     "concatenate",
     "constructor",
+    "conv",
+    "conv_transpose",
     "datasets",
     "dense",
+    "depthwise_conv",
     "dropout",
     "elu",
     "evaluate",
@@ -128,6 +145,8 @@ __all__ = [
     "geglu",
     "gelu",
     "generate",
+    "global_average_pool",
+    "global_max_pool",
     "glu",
     "group_norm",
     "hard_sigmoid",
@@ -143,6 +162,7 @@ __all__ = [
     "log_softmax",
     "losses",
     "map_layers",
+    "max_pool",
     "mish",
     "on_values",
     "optim",
@@ -172,6 +192,7 @@ __all__ = [
     "swiglu",
     "tanh",
     "train_step",
+    "upsample",
     "use_rules",
     "value_and_grad",
 ]

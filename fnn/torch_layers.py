@@ -41,6 +41,16 @@ def prelu(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     return {"slope": weights["weight"]}, ()
 
 
+def conv(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert Conv1d, 2d and 3d, (O, I / groups, *kernel), and ConvTranspose, (I, O / groups, ...).
+
+    The weight of a transposed convolution is that of the convolution it transposes, in both.
+    """
+    del layer
+    weight = jnp.moveaxis(weights["weight"], (0, 1), (-1, -2))
+    return {"weight": weight} | _renamed(weights, bias="bias"), ()
+
+
 def gated_dense(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     """Convert the feed-forward gate of a Llama: two matrices (O, I) become one (I, 2O)."""
     del layer
@@ -60,6 +70,9 @@ CONVERTERS: dict[Callable[..., Layer], Converter] = {
     fnn.group_norm: norm,
     fnn.instance_norm: norm,
     fnn.batch_norm: batch_norm,
+    fnn.conv: conv,
+    fnn.depthwise_conv: conv,
+    fnn.conv_transpose: conv,
     fnn.prelu: prelu,
     fnn.swiglu: gated_dense,
     fnn.geglu: gated_dense,

@@ -264,9 +264,11 @@ def normal_like(key: Array, tree: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(tree)
     sizes = [math.prod(leaf.shape) for leaf in leaves]
     # One draw for all: every draw is a large piece of program, and takes its time to compile.
-    pieces = jnp.split(
-        jax.random.normal(key, (sum(sizes),), jnp.float32), list(itertools.accumulate(sizes))[:-1]
-    )
+    pairs = jax.random.normal(key, (-(-sum(sizes) // 2), 2), jnp.float32)
+    # A compiler that sees them used twice may draw them twice, and round them otherwise the second
+    # time. It does not take a matrix product apart, even one that changes nothing.
+    drawn = jnp.matmul(pairs, jnp.eye(2, dtype=jnp.float32), precision=jax.lax.Precision.HIGHEST)
+    pieces = jnp.split(drawn.ravel()[: sum(sizes)], list(itertools.accumulate(sizes))[:-1])
     shaped = [
         piece.reshape(leaf.shape).astype(leaf.dtype)
         for piece, leaf in zip(pieces, leaves, strict=False)

@@ -3,6 +3,7 @@
 from tests.cases import (
     activation,
     compound,
+    conv,
     dense,
     function,
     gated,
@@ -10,11 +11,25 @@ from tests.cases import (
     losses,
     noise,
     norm,
+    pool,
     shape,
 )
 from tests.cases.case import LayerCase, LossCase, makers, public
 
-FAMILIES = (dense, activation, hard, gated, norm, noise, shape, function, losses, compound)
+FAMILIES = (
+    dense,
+    activation,
+    hard,
+    gated,
+    norm,
+    conv,
+    pool,
+    noise,
+    shape,
+    function,
+    losses,
+    compound,
+)
 LAYERS: list[LayerCase] = [case for family in FAMILIES for case in family.LAYERS]
 LOSSES: list[LossCase] = losses.LOSSES
 
