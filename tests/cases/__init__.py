@@ -10,11 +10,24 @@ from tests.cases import (
     losses,
     noise,
     norm,
+    recurrent,
     shape,
 )
 from tests.cases.case import LayerCase, LossCase, makers, public
 
-FAMILIES = (dense, activation, hard, gated, norm, noise, shape, function, losses, compound)
+FAMILIES = (
+    dense,
+    activation,
+    hard,
+    gated,
+    norm,
+    recurrent,
+    noise,
+    shape,
+    function,
+    losses,
+    compound,
+)
 LAYERS: list[LayerCase] = [case for family in FAMILIES for case in family.LAYERS]
 LOSSES: list[LossCase] = losses.LOSSES
 
