@@ -56,12 +56,14 @@ if TYPE_CHECKING:
     )
     from fnn.layers.conv import conv, depthwise_conv
     from fnn.layers.conv_transpose import conv_transpose
+    from fnn.layers.cell import gru_cell, lstm_cell, rnn_cell
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
     from fnn.layers.head import LinearHead, linear_head
     from fnn.layers.pool import average_pool, max_pool
     from fnn.layers.resize import upsample
+    from fnn.layers.recurrent import gru, last_step, lstm, rnn
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
     from fnn.train.generate import generate
@@ -149,18 +151,23 @@ __all__ = [
     "global_max_pool",
     "glu",
     "group_norm",
+    "gru",
+    "gru_cell",
     "hard_sigmoid",
     "hard_silu",
     "hard_tanh",
     "identity",
     "init_train_state",
     "instance_norm",
+    "last_step",
     "layer_norm",
     "leaky_relu",
     "linear_head",
     "load_weights",
     "log_softmax",
     "losses",
+    "lstm",
+    "lstm_cell",
     "map_layers",
     "max_pool",
     "mish",
@@ -177,6 +184,8 @@ __all__ = [
     "residual",
     "reversible",
     "rms_norm",
+    "rnn",
+    "rnn_cell",
     "save_weights",
     "selu",
     "serial",

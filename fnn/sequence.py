@@ -16,7 +16,8 @@ class Sequence(NamedTuple):
 
     `values` (B, T, ...). `lengths` are (B,) integers in 0..T, or (B, T) booleans that are True
     where there is a step; None means that all are. `carry` is the hidden state of a recurrent
-    layer: before the first step going in, after the last coming out; None means zeros.
+    layer: before the first step going in, after the last coming out; None means zeros going in,
+    and then none comes out.
 
     >>> import jax.numpy as jnp
     >>> padded = Sequence(jnp.ones((2, 3, 1)), jnp.array([3, 1]))

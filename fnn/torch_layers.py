@@ -58,6 +58,40 @@ def gated_dense(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     return {"weight": jnp.concatenate(both, 1)}, ()
 
 
+def recurrent(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert RNN, LSTM and GRU, in a stack or alone, in one direction or two, and their cells.
+
+    PyTorch has two biases, which add up but for the one of a GRU that the reset gate acts on.
+    """
+    if "weight_ih" in weights:
+        return _direction(layer, weights, ""), ()
+    ways = {"forward": "", "backward": "_reverse"}
+    if "weight_ih_l0_reverse" not in weights:
+        del ways["backward"]
+    params: list[PyTree] = []
+    while f"weight_ih_l{len(params)}" in weights or not params:
+        both = {
+            name: _direction(layer, weights, f"_l{len(params)}{way}") for name, way in ways.items()
+        }
+        params.append(both if len(both) > 1 else both["forward"])
+    return tuple(params) if len(params) > 1 else params[0], ()
+
+
+def _direction(layer: Layer, weights: Weights, suffix: str) -> PyTree:
+    params = {
+        "input_weight": weights[f"weight_ih{suffix}"].T,
+        "recurrent_weight": weights[f"weight_hh{suffix}"].T,
+    }
+    if f"bias_ih{suffix}" not in weights:
+        return params
+    first, second = (weights[f"bias_{name}{suffix}"] for name in ("ih", "hh"))
+    if layer.origin is None or layer.origin.make not in (fnn.gru, fnn.gru_cell):
+        return params | {"bias": first + second}
+    gates, last = jnp.split(second, [2 * len(second) // 3])
+    bias = first + jnp.concatenate([gates, jnp.zeros_like(last)])
+    return params | {"bias": bias, "recurrent_bias": last}
+
+
 def _renamed(weights: Weights, **names: str) -> dict[str, Array]:
     """Return those of some weights that there are, under names of fnn."""
     return {ours: weights[theirs] for theirs, ours in names.items() if theirs in weights}
@@ -76,4 +110,10 @@ CONVERTERS: dict[Callable[..., Layer], Converter] = {
     fnn.prelu: prelu,
     fnn.swiglu: gated_dense,
     fnn.geglu: gated_dense,
+    fnn.rnn: recurrent,
+    fnn.lstm: recurrent,
+    fnn.gru: recurrent,
+    fnn.rnn_cell: recurrent,
+    fnn.lstm_cell: recurrent,
+    fnn.gru_cell: recurrent,
 }

@@ -15,6 +15,7 @@ from fnn.errors import InputError, at, describe
 from fnn.layer import Array, Layer, PyTree, output_shape
 from fnn.layers.dense import dense
 from fnn.layers.gated import prelu
+from fnn.layers.recurrent import gru, lstm, rnn
 from fnn.layers.shape import flatten
 from fnn.model import children
 from fnn.reversible import reversible
@@ -26,6 +27,7 @@ from fnn.wrap import repeat
 # The layers of a recurrent stack share one module; an attention and a gate have modules inside.
 _STACKED = re.compile(r"(?P<kind>(?:weight|bias)_(?:ih|hh))_l(?P<layer>\d+)(?P<way>(?:_reverse)?)$")
 _INSIDE = ("out_proj", "gate_proj", "up_proj")
+_RECURRENT = (rnn, lstm, gru)
 # A count that no result depends on.
 _COUNTER = "num_batches_tracked"
 
@@ -37,7 +39,8 @@ def from_torch(
 
     The layers of `model` that have weights and the modules in `weights` are paired in their order;
     `names` pairs them by name instead, from the path of a layer to the name of its module:
-    ``{"0": "features.conv1", "3": "rnn.l1"}``, ``.l1`` being the second layer of a stacked LSTM.
+    ``{"0": "features.conv1", "3": "rnn.l1"}``, ``.l1`` being the second layer of a stacked LSTM; a
+    ``fnn.lstm(width, layers=2)`` takes ``rnn.l0`` by that name, and the layer above it as well.
     The copies in a `fnn.repeat` take a module each, ``{}`` in its name being the number of the
     copy: ``{"1/norm": "layers.{}.norm1"}``. x is an example of the input, or its shape. PyTorch
     keeps channels second: the rows of a `fnn.dense` behind a `fnn.flatten` of images are put in the
@@ -93,6 +96,24 @@ class _Modules:
                 "build the same model, or pair layers and modules by names=",
             )
         return name, self.left.pop(name)
+
+    def take_stack(self, name: str, layers: int) -> dict[str, Array]:
+        """Take the modules of the layers above one, and return all under their own numbers."""
+        outer = name.rstrip("0123456789")
+        first = int(name[len(outer) :] or 0)
+        found = {}
+        for i in range(1, layers):
+            above = f"{outer}{first + i}"
+            if above not in self.left:
+                raise InputError(
+                    "from_torch",
+                    f"a module {above!r} for layer {i + 1} of {layers}",
+                    f"these, not taken yet: {', '.join(self.left) or 'none'}",
+                    "give the layer as many layers as the module has",
+                )
+            weights = self.left.pop(above)
+            found.update({key.replace("_l0", f"_l{i}"): w for key, w in weights.items()})
+        return found
 
     def check_all_taken(self) -> None:
         if self.left:
@@ -189,6 +210,9 @@ class _Reader:
                 "from_torch", "layers that PyTorch has", describe(layer), "set its weights by hand"
             )
         name, weights = self.modules.take("/".join(path), copy)
+        if layer.origin is not None and make in _RECURRENT:
+            above = self.modules.take_stack(name, layer.origin.kwargs.get("layers", 1))
+            weights = {**weights, **above}
         try:
             params, state = CONVERTERS[make](layer, weights)
         except KeyError as error:

@@ -12,6 +12,7 @@ from tests.cases import (
     noise,
     norm,
     pool,
+    recurrent,
     shape,
 )
 from tests.cases.case import LayerCase, LossCase, makers, public
@@ -24,6 +25,7 @@ FAMILIES = (
     norm,
     conv,
     pool,
+    recurrent,
     noise,
     shape,
     function,

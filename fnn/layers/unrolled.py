@@ -1,0 +1,273 @@
+"""A cell run over time, in one direction or two and in a stack; back-propagation by hand.
+
+What is run takes and gives a `fnn.Sequence` whose lengths are None or booleans (B, T), the mask.
+Its carry is h (B, H) or a pair (h, c); of two directions a dict of two carries, and of a stack a
+tuple of those of its layers. The parameters nest in the same way.
+
+Forward saves x, what the steps carried in, and what the cell saves. Backward, a second scan from
+the last step to the first carries dcarry alone; the gradients of all weights are matrix products
+over all steps at once, outside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnn.layer import Array, PyTree
+from fnn.layers.precision import narrowed, widened
+from fnn.layers.recurrence import (
+    Cell,
+    Settings,
+    carry_like,
+    gradients,
+    init_cell,
+    joined,
+    parted,
+    product,
+    project,
+    pulled,
+    wide,
+)
+from fnn.sequence import Sequence
+
+
+class Run(NamedTuple):
+    """Four functions as those of a layer, without state.
+
+    `carry` gives the shapes of a carry for a batch size and a dtype.
+    """
+
+    init: Callable[[Array, Any], PyTree]
+    apply: Callable[[PyTree, Sequence], Sequence]
+    forward: Callable[[PyTree, Sequence], tuple[Sequence, PyTree]]
+    backward: Callable[[PyTree, PyTree, Sequence], tuple[PyTree, Sequence]]
+    carry: Callable[[int, Any], PyTree]
+
+
+class Options(NamedTuple):
+    """What runs: how many layers, both ways or one, in chunks of how many steps, how unrolled."""
+
+    layers: int
+    bidirectional: bool
+    truncate: int | None
+    unroll: int
+
+
+class _Residuals(NamedTuple):
+    x: Array
+    mask: Array | None
+    before: tuple[Array, ...]
+    saved: PyTree
+
+
+def running(cell: Cell, settings: Settings, options: Options) -> Run:
+    """Put together what runs: one way or both, once or in a stack."""
+
+    def way(reverse: bool) -> Run:
+        return one_way(cell, settings, options.truncate, options.unroll, reverse)
+
+    run = both_ways(way(False), way(True)) if options.bidirectional else way(False)
+    return stacked(run, options.layers) if options.layers > 1 else run
+
+
+def one_way(
+    cell: Cell, settings: Settings, truncate: int | None, unroll: int, reverse: bool
+) -> Run:
+    """Run a cell over time in one direction."""
+
+    def init(key: Array, x: Any) -> PyTree:
+        return init_cell(cell, settings, key, x.shape[-1], x.dtype)
+
+    def start(x: Sequence) -> Any:
+        if x.carry is not None:
+            return tuple(map(widened, parted(cell, x.carry)))
+        zeros = jnp.zeros((x.values.shape[0], settings.width), wide(x.values.dtype))
+        return (zeros,) * cell.parts
+
+    def steps(mask: Any, length: int) -> tuple[Any, Any]:
+        """Return which steps are there and which begin a chunk, (T, B, 1) or None for all, none."""
+        return None if mask is None else mask.T[:, :, None], cuts(mask, length)
+
+    def cuts(mask: Any, length: int) -> Any:
+        if truncate is None or truncate >= length:
+            return None
+        there = jnp.ones((length, 1), bool) if mask is None else mask.T
+        count = lax.cumsum(there.astype(jnp.int32), 0, reverse=reverse) - 1
+        return (there & (count > 0) & (count % truncate == 0))[:, :, None]
+
+    def finished(h: Any, carry: Any, x: Sequence) -> Sequence:
+        y = jnp.swapaxes(h, 0, 1)
+        if x.lengths is not None:
+            y = jnp.where(x.lengths[:, :, None], y, 0)
+        parts = [narrowed(part, x.values) for part in carry]
+        return Sequence(y, x.lengths, joined(cell, parts))
+
+    def advance(function: Any, params: PyTree) -> Any:
+        """Make a step of ``carry, (p, there, cut) -> before, after, saved``."""
+
+        def step(carry: Any, p: Any, there: Any, cut: Any) -> tuple[Any, Any, Any]:
+            before = carry
+            if cut is not None:
+                before = _where(cut, tuple(map(lax.stop_gradient, carry)), carry)
+            across = product(before[0], params["recurrent_weight"])
+            after, saved = function(p, across, params, before)
+            return before, after if there is None else _where(there, after, before), saved
+
+        return step
+
+    def apply(params: PyTree, x: Sequence) -> Sequence:
+        step = advance(lambda *arguments: (cell.step(*arguments), None), params)
+
+        def body(carry: Any, over: Any) -> tuple[Any, Any]:
+            _, after, _ = step(carry, *over)
+            return after, narrowed(after[0], x.values)
+
+        over = project(params, _time_first(x)), *steps(x.lengths, x.values.shape[1])
+        carry, h = lax.scan(body, start(x), over, reverse=reverse, unroll=unroll)
+        return finished(h, carry, x)
+
+    def forward(params: PyTree, x: Sequence) -> tuple[Sequence, PyTree]:
+        step = advance(cell.forward, params)
+
+        def body(carry: Any, over: Any) -> tuple[Any, Any]:
+            before, after, saved = step(carry, *over)
+            return after, jax.tree.map(lambda a: narrowed(a, x.values), (before, saved))
+
+        length = x.values.shape[1]
+        over = project(params, _time_first(x)), *steps(x.lengths, length)
+        carry, (before, saved) = lax.scan(body, start(x), over, reverse=reverse, unroll=unroll)
+        # What came out of a step is what went into the next.
+        last = narrowed(carry[0], x.values)[None]
+        pieces = (last, before[0][:-1]) if reverse else (before[0][1:], last)
+        h = jnp.concatenate(pieces)[:length]
+        return finished(h, carry, x), _Residuals(x.values, x.lengths, before, saved)
+
+    def backward(params: PyTree, residuals: PyTree, dy: Sequence) -> tuple[PyTree, Sequence]:
+        x, mask, before, saved = residuals
+        turned = params["recurrent_weight"].T
+
+        def body(dcarry: Any, over: Any) -> tuple[Any, Any]:
+            before, saved, dh, there, cut = over
+            total = dcarry[0] + widened(dh), *dcarry[1:]
+            dbefore, slopes = pulled(cell, turned, before, saved, total)
+            if there is not None:
+                dbefore = _where(there, dbefore, dcarry)
+                slopes = tuple(jnp.where(there, slope, 0) for slope in slopes)
+            if cut is not None:
+                dbefore = tuple(jnp.where(cut, 0, part) for part in dbefore)
+            return dbefore, slopes
+
+        dcarry = start(Sequence(x, mask, dy.carry))
+        over = before, saved, jnp.swapaxes(dy.values, 0, 1), *steps(mask, x.shape[1])
+        dcarry, slopes = lax.scan(body, dcarry, over, reverse=not reverse, unroll=unroll)
+        dparams, dx = gradients(params, _time_first(Sequence(x, mask)), before[0], slopes)
+        if dy.carry is not None:
+            dcarry = joined(cell, [narrowed(part, x) for part in dcarry])
+        return dparams, Sequence(jnp.swapaxes(dx, 0, 1), None, dcarry)
+
+    def carry(batch: int, dtype: Any) -> PyTree:
+        return carry_like(cell, settings, batch, dtype)
+
+    return Run(init, apply, forward, backward, carry)
+
+
+def both_ways(one: Run, other: Run) -> Run:
+    """Run over a sequence forwards and backwards, and put the outputs side by side."""
+    ways = {"forward": one, "backward": other}
+
+    def part(x: Sequence, name: str) -> Sequence:
+        return x if x.carry is None else x._replace(carry=x.carry[name])
+
+    def joined(x: Sequence, ys: dict[str, Sequence]) -> Sequence:
+        values = jnp.concatenate([y.values for y in ys.values()], -1)
+        return Sequence(values, x.lengths, {name: y.carry for name, y in ys.items()})
+
+    def init(key: Array, x: Any) -> PyTree:
+        keys = jax.random.split(key, len(ways))
+        return {name: way.init(k, x) for k, (name, way) in zip(keys, ways.items(), strict=True)}
+
+    def apply(params: PyTree, x: Sequence) -> Sequence:
+        ys = {name: way.apply(params[name], part(x, name)) for name, way in ways.items()}
+        return joined(x, ys)
+
+    def forward(params: PyTree, x: Sequence) -> tuple[Sequence, PyTree]:
+        found = {name: way.forward(params[name], part(x, name)) for name, way in ways.items()}
+        y = joined(x, {name: y for name, (y, _) in found.items()})
+        return y, {name: residuals for name, (_, residuals) in found.items()}
+
+    def backward(params: PyTree, residuals: PyTree, dy: Sequence) -> tuple[PyTree, Sequence]:
+        halves = jnp.split(dy.values, len(ways), -1)
+        found = {}
+        for half, (name, way) in zip(halves, ways.items(), strict=True):
+            cotangent = part(dy, name)._replace(values=half)
+            found[name] = way.backward(params[name], residuals[name], cotangent)
+        dparams = {name: d for name, (d, _) in found.items()}
+        dxs = {name: dx for name, (_, dx) in found.items()}
+        total = dxs["forward"].values + dxs["backward"].values
+        return dparams, Sequence(total, None, {name: dx.carry for name, dx in dxs.items()})
+
+    def carry(batch: int, dtype: Any) -> PyTree:
+        return {name: way.carry(batch, dtype) for name, way in ways.items()}
+
+    return Run(init, apply, forward, backward, carry)
+
+
+def stacked(layer: Run, layers: int) -> Run:
+    """Run over the outputs of a run, layer upon layer."""
+
+    def part(x: Sequence, i: int) -> Sequence:
+        return x if x.carry is None else x._replace(carry=x.carry[i])
+
+    def init(key: Array, x: Any) -> PyTree:
+        params = []
+        for k in jax.random.split(key, layers):
+            params.append(layer.init(k, x))
+            x = jax.eval_shape(layer.apply, params[-1], Sequence(x)).values
+        return tuple(params)
+
+    def apply(params: PyTree, x: Sequence) -> Sequence:
+        values = x.values
+        carry: tuple[Any, ...] = ()
+        for i in range(layers):
+            y = layer.apply(params[i], part(x, i)._replace(values=values))
+            values, carry = y.values, (*carry, y.carry)
+        return Sequence(values, x.lengths, carry)
+
+    def forward(params: PyTree, x: Sequence) -> tuple[Sequence, PyTree]:
+        values = x.values
+        carry: tuple[Any, ...] = ()
+        residuals: tuple[Any, ...] = ()
+        for i in range(layers):
+            y, saved = layer.forward(params[i], part(x, i)._replace(values=values))
+            values, carry, residuals = y.values, (*carry, y.carry), (*residuals, saved)
+        return Sequence(values, x.lengths, carry), residuals
+
+    def backward(params: PyTree, residuals: PyTree, dy: Sequence) -> tuple[PyTree, Sequence]:
+        values = dy.values
+        dparams: tuple[Any, ...] = ()
+        dcarry: tuple[Any, ...] = ()
+        for i in reversed(range(layers)):
+            cotangent = part(dy, i)._replace(values=values)
+            d, dx = layer.backward(params[i], residuals[i], cotangent)
+            values, dparams, dcarry = dx.values, (d, *dparams), (dx.carry, *dcarry)
+        return dparams, Sequence(values, None, dcarry)
+
+    def carry(batch: int, dtype: Any) -> PyTree:
+        return (layer.carry(batch, dtype),) * layers
+
+    return Run(init, apply, forward, backward, carry)
+
+
+def _where(condition: Any, one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(jnp.where(condition, a, b) for a, b in zip(one, other, strict=True))
+
+
+def _time_first(x: Sequence) -> Any:
+    """Return the values (T, B, I), with zeros for padding, which may be NaN."""
+    values = x.values if x.lengths is None else jnp.where(x.lengths[:, :, None], x.values, 0)
+    return jnp.swapaxes(values, 0, 1)
