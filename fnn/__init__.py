@@ -48,10 +48,14 @@ if TYPE_CHECKING:
     from fnn import datasets
     from fnn.gradient.check import GradientError, check_layer
     from fnn.gradient.compare import Comparison, compare
+    from fnn.layers.attention import attention
+    from fnn.layers.embedding import embedding
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
     from fnn.layers.head import LinearHead, linear_head
+    from fnn.layers.position import positional, rotary
+    from fnn.layers.transformer import mlp, transformer_block
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
     from fnn.train.generate import generate
@@ -108,6 +112,7 @@ __all__ = [
     "TrainState",
     "accuracy",
     "add",
+    "attention",
     "autodiff",
     "batch_norm",
     "check_layer",
@@ -119,6 +124,7 @@ __all__ = [
     "dense",
     "dropout",
     "elu",
+    "embedding",
     "evaluate",
     "fit",
     "flatten",
@@ -144,9 +150,11 @@ __all__ = [
     "losses",
     "map_layers",
     "mish",
+    "mlp",
     "on_values",
     "optim",
     "parallel",
+    "positional",
     "predict",
     "prelu",
     "relu",
@@ -157,6 +165,7 @@ __all__ = [
     "residual",
     "reversible",
     "rms_norm",
+    "rotary",
     "save_weights",
     "selu",
     "serial",
@@ -172,6 +181,7 @@ __all__ = [
     "swiglu",
     "tanh",
     "train_step",
+    "transformer_block",
     "use_rules",
     "value_and_grad",
 ]

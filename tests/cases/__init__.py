@@ -2,8 +2,10 @@
 
 from tests.cases import (
     activation,
+    attention,
     compound,
     dense,
+    embedding,
     function,
     gated,
     hard,
@@ -11,10 +13,25 @@ from tests.cases import (
     noise,
     norm,
     shape,
+    transformer,
 )
 from tests.cases.case import LayerCase, LossCase, makers, public
 
-FAMILIES = (dense, activation, hard, gated, norm, noise, shape, function, losses, compound)
+FAMILIES = (
+    dense,
+    activation,
+    hard,
+    gated,
+    norm,
+    noise,
+    shape,
+    function,
+    embedding,
+    attention,
+    transformer,
+    losses,
+    compound,
+)
 LAYERS: list[LayerCase] = [case for family in FAMILIES for case in family.LAYERS]
 LOSSES: list[LossCase] = losses.LOSSES
 
