@@ -48,6 +48,33 @@ def gated_dense(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     return {"weight": jnp.concatenate(both, 1)}, ()
 
 
+def embedding(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert Embedding."""
+    del layer
+    return {"weight": weights["weight"]}, ()
+
+
+def attention(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert MultiheadAttention: three matrices (O, I) on top of each other, or with kdim apart.
+
+    Its keys and values may be of different widths; those of fnn come from one memory.
+    """
+    del layer
+    names = ("query", "key", "value")
+    if "in_proj_weight" in weights:
+        parts = jnp.split(weights["in_proj_weight"], 3)
+    else:
+        parts = [weights[f"{name[0]}_proj_weight"] for name in names]
+    params = {name: {"weight": part.T} for name, part in zip(names, parts, strict=True)}
+    params["output"] = {"weight": weights["out_proj.weight"].T}
+    if "in_proj_bias" in weights:
+        biases = jnp.split(weights["in_proj_bias"], 3)
+        for name, bias in zip(names, biases, strict=True):
+            params[name]["bias"] = bias
+        params["output"]["bias"] = weights["out_proj.bias"]
+    return params, ()
+
+
 def _renamed(weights: Weights, **names: str) -> dict[str, Array]:
     """Return those of some weights that there are, under names of fnn."""
     return {ours: weights[theirs] for theirs, ours in names.items() if theirs in weights}
@@ -63,4 +90,6 @@ CONVERTERS: dict[Callable[..., Layer], Converter] = {
     fnn.prelu: prelu,
     fnn.swiglu: gated_dense,
     fnn.geglu: gated_dense,
+    fnn.embedding: embedding,
+    fnn.attention: attention,
 }
