@@ -73,7 +73,7 @@ def attention(
     Array(True, dtype=bool)
     """
     own = heads if key_value_heads is None else key_value_heads
-    _check_options(heads, own, head_width, block, score_bias)
+    _check_options(heads, own, head_width, block, causal, score_bias)
     base = None if rotary is False else BASE if rotary is True else rotary
     if base is not None:
         check_base("attention", base)
@@ -257,7 +257,7 @@ def _values(x: Any, params: PyTree = None) -> _Values:
 
 
 def _check_options(
-    heads: int, own: int, head_width: int | None, block: int, score_bias: Any
+    heads: int, own: int, head_width: int | None, block: int, causal: Any, score_bias: Any
 ) -> None:
     options = {"heads": heads, "key_value_heads": own, "head_width": head_width, "block": block}
     for name, value in options.items():
@@ -265,6 +265,10 @@ def _check_options(
             raise InputError(
                 "attention", f"{name} of 1 or more", describe(value), "pass a positive int"
             )
+    if not isinstance(causal, bool):
+        raise InputError(
+            "attention", "causal of True or False", describe(causal), "pass True for no future"
+        )
     if score_bias is not None and not callable(score_bias):
         raise InputError(
             "attention",

@@ -56,8 +56,8 @@ def embedding(
             raise InputError(
                 "embedding",
                 "x of integers",
-                describe(x),
-                "pass indices; for what is in them before, fnn.on_values or a fnn.dense",
+                describe(x) if hasattr(x, "dtype") else f"a {type(x).__name__}",
+                "pass an array of indices; fnn.on_values takes them out of a sequence",
             )
         check_values(
             "embedding",

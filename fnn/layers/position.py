@@ -47,7 +47,7 @@ def positional(
             "positional", "'sinusoidal' or 'learned'", describe(kind), "pass one of the two"
         )
     learned = kind == "learned"
-    if learned != is_count(length, 1):
+    if not is_count(length, 1) if learned else length is not None:
         raise InputError(
             "positional",
             "a length of 1 or more" if learned else "no length for 'sinusoidal'",
