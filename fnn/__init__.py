@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from fnn.layers.conv import conv, depthwise_conv
     from fnn.layers.conv_transpose import conv_transpose
     from fnn.layers.cell import gru_cell, lstm_cell, rnn_cell
+    from fnn.layers.attention import attention
+    from fnn.layers.embedding import embedding
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from fnn.layers.pool import average_pool, max_pool
     from fnn.layers.resize import upsample
     from fnn.layers.recurrent import gru, last_step, lstm, rnn
+    from fnn.layers.position import positional, rotary
+    from fnn.layers.transformer import mlp, transformer_block
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
     from fnn.train.generate import generate
@@ -123,6 +127,7 @@ __all__ = [
     "adaptive_average_pool",
     "adaptive_max_pool",
     "add",
+    "attention",
     "autodiff",
     "average_pool",
     "batch_norm",
@@ -138,6 +143,7 @@ __all__ = [
     "depthwise_conv",
     "dropout",
     "elu",
+    "embedding",
     "evaluate",
     "fit",
     "flatten",
@@ -171,9 +177,11 @@ __all__ = [
     "map_layers",
     "max_pool",
     "mish",
+    "mlp",
     "on_values",
     "optim",
     "parallel",
+    "positional",
     "predict",
     "prelu",
     "relu",
@@ -186,6 +194,7 @@ __all__ = [
     "rms_norm",
     "rnn",
     "rnn_cell",
+    "rotary",
     "save_weights",
     "selu",
     "serial",
@@ -202,6 +211,7 @@ __all__ = [
     "tanh",
     "train_step",
     "upsample",
+    "transformer_block",
     "use_rules",
     "value_and_grad",
 ]

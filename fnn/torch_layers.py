@@ -90,6 +90,31 @@ def _direction(layer: Layer, weights: Weights, suffix: str) -> PyTree:
     gates, last = jnp.split(second, [2 * len(second) // 3])
     bias = first + jnp.concatenate([gates, jnp.zeros_like(last)])
     return params | {"bias": bias, "recurrent_bias": last}
+def embedding(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert Embedding."""
+    del layer
+    return {"weight": weights["weight"]}, ()
+
+
+def attention(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+    """Convert MultiheadAttention: three matrices (O, I) on top of each other, or with kdim apart.
+
+    Its keys and values may be of different widths; those of fnn come from one memory.
+    """
+    del layer
+    names = ("query", "key", "value")
+    if "in_proj_weight" in weights:
+        parts = jnp.split(weights["in_proj_weight"], 3)
+    else:
+        parts = [weights[f"{name[0]}_proj_weight"] for name in names]
+    params = {name: {"weight": part.T} for name, part in zip(names, parts, strict=True)}
+    params["output"] = {"weight": weights["out_proj.weight"].T}
+    if "in_proj_bias" in weights:
+        biases = jnp.split(weights["in_proj_bias"], 3)
+        for name, bias in zip(names, biases, strict=True):
+            params[name]["bias"] = bias
+        params["output"]["bias"] = weights["out_proj.bias"]
+    return params, ()
 
 
 def _renamed(weights: Weights, **names: str) -> dict[str, Array]:
@@ -116,4 +141,6 @@ CONVERTERS: dict[Callable[..., Layer], Converter] = {
     fnn.rnn_cell: recurrent,
     fnn.lstm_cell: recurrent,
     fnn.gru_cell: recurrent,
+    fnn.embedding: embedding,
+    fnn.attention: attention,
 }

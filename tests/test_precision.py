@@ -32,6 +32,9 @@ LAYERS = {
     "prelu": (fnn.prelu(), (N, 2)),
     "swiglu": (fnn.swiglu(2), (2, N)),
     "geglu-of-many-examples": (fnn.geglu(2), (N, 2)),
+    "positional-of-many-examples": (fnn.positional("learned", 2), (N, 2, 2)),
+    "attention": (fnn.attention(1, bias=False, block=N), (1, N // 4, 2)),
+    "attention-blocks": (fnn.attention(1, bias=False, causal=True), (1, N // 4, 2)),
 }
 random = np.random.default_rng(7)
 NUMBERS = random.normal(size=(2, N)) + 3

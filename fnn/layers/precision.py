@@ -7,6 +7,15 @@ from typing import Any
 import jax.numpy as jnp
 
 
+def wide_dtype(dtype: Any) -> Any:
+    """Return float32 for bfloat16 and float16, and other dtypes as they are.
+
+    >>> wide_dtype("bfloat16"), wide_dtype("float64")
+    (dtype('float32'), dtype('float64'))
+    """
+    return jnp.dtype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
+
+
 def widened(x: Any) -> Any:
     """Return bfloat16 and float16 as float32, and wider numbers as they are.
 
@@ -17,7 +26,17 @@ def widened(x: Any) -> Any:
     (dtype('float32'), dtype('float32'))
     """
     x = jnp.asarray(x)
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    return x.astype(wide_dtype(x.dtype))
+
+
+def wide_einsum(formula: str, a: Any, b: Any) -> Any:
+    """Multiply two arrays of one dtype by the formula of `jax.numpy.einsum`; the sum stays wide.
+
+    >>> half = jnp.ones((2, 2), "bfloat16")
+    >>> wide_einsum("ij,jk->ik", half, half).dtype
+    dtype('float32')
+    """
+    return jnp.einsum(formula, a, b, preferred_element_type=wide_dtype(a.dtype))
 
 
 def narrowed(y: Any, x: Any) -> Any:

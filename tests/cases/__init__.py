@@ -2,9 +2,11 @@
 
 from tests.cases import (
     activation,
+    attention,
     compound,
     conv,
     dense,
+    embedding,
     function,
     gated,
     hard,
@@ -14,6 +16,7 @@ from tests.cases import (
     pool,
     recurrent,
     shape,
+    transformer,
 )
 from tests.cases.case import LayerCase, LossCase, makers, public
 
@@ -29,6 +32,12 @@ FAMILIES = (
     noise,
     shape,
     function,
+    noise,
+    shape,
+    function,
+    embedding,
+    attention,
+    transformer,
     losses,
     compound,
 )

@@ -1,0 +1,95 @@
+"""The embedding: a row of numbers for each of some things that are counted through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.errors import InputError, check_values, describe, is_count
+from fnn.layer import Array, Layer, PyTree, stateless
+from fnn.layers.precision import narrowed, widened
+from fnn.origin import constructor
+
+
+@constructor
+def embedding(
+    count: int,
+    width: int,
+    *,
+    initializer: jax.nn.initializers.Initializer = jax.nn.initializers.normal(1.0),  # noqa: B008
+) -> Layer:
+    """Look up the row of each index: a dense layer of one-hot rows without the product.
+
+    Forward ``y[..., c] = weight[x[...], c]``; backward ``dweight[i, c] = sum of dy[..., c] over all
+    places with x[...] = i``. An index has no derivative: dx is None.
+
+    x (...) integers in 0..count - 1 with any axes, weight (count, C) drawn by `initializer`, y
+    (..., C), C being `width`. Saved: x. Of a `fnn.Sequence` of tokens write
+    ``fnn.on_values(fnn.embedding(...))``.
+
+    Raises `fnn.InputError` for a count or a width below 1, for an x of anything but integers and,
+    outside jit, for an index out of range: -1 is one too. Under jit such an index gives a row of
+    NaN and no gradient.
+
+    >>> import jax, jax.numpy as jnp
+    >>> params = {"weight": jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
+    >>> y, state, residuals = embedding(3, 2).forward(params, (), jnp.array([2, 0, 2]))
+    >>> y
+    Array([[5., 6.],
+           [1., 2.],
+           [5., 6.]], dtype=float32)
+    >>> embedding(3, 2).backward(params, residuals, jnp.ones((3, 2)))[0]["weight"]
+    Array([[1., 1.],
+           [0., 0.],
+           [2., 2.]], dtype=float32)
+    """
+    for name, value in (("count", count), ("width", width)):
+        if not is_count(value, 1):
+            raise InputError(
+                "embedding", f"a {name} of 1 or more", describe(value), "pass a positive int"
+            )
+
+    def check(x: Any) -> None:
+        if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.integer):
+            raise InputError(
+                "embedding",
+                "x of integers",
+                describe(x) if hasattr(x, "dtype") else f"a {type(x).__name__}",
+                "pass an array of indices; fnn.on_values takes them out of a sequence",
+            )
+        check_values(
+            "embedding",
+            x,
+            lambda i: (i < 0) | (i >= count),
+            f"indices in 0..{count - 1}",
+            "make the count the number of different indices",
+            name="x",
+        )
+
+    def init(key: Array, x: Any) -> PyTree:
+        check(x)
+        return {"weight": initializer(key, (count, width), jnp.result_type(float))}
+
+    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+        check(x)
+        rows = params["weight"].shape[0]
+        y = params["weight"].at[_indices(x, rows)].get(mode="fill", fill_value=jnp.nan)
+        return y, jnp.asarray(x)
+
+    def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
+        weight = params["weight"]
+        zeros = jnp.zeros(weight.shape, widened(dy).dtype)
+        dweight = zeros.at[_indices(x, weight.shape[0])].add(widened(dy), mode="drop")
+        return {"weight": narrowed(dweight, weight)}, None
+
+    return stateless(init, forward, backward)
+
+
+def _indices(x: Any, rows: int) -> Any:
+    """Return indices in which a negative one is beyond the last row: it would count backwards."""
+    x = jnp.asarray(x)
+    if x.dtype.itemsize < 8:
+        x = x.astype(jnp.int32)
+    return jnp.where(x < 0, rows, x)

@@ -1,0 +1,156 @@
+"""The transformer: attention and a small network in turn, each beside a way around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+
+from fnn.combine import serial
+from fnn.errors import InputError, describe, is_count
+from fnn.layer import Array, Layer, PyTree, check_floating
+from fnn.layers.activation import gelu, relu, silu
+from fnn.layers.attention import attention
+from fnn.layers.dense import dense, lecun_normal
+from fnn.layers.dropout import dropout as dropout_layer
+from fnn.layers.gated import geglu, swiglu
+from fnn.layers.norm import layer_norm, rms_norm
+from fnn.origin import constructor
+from fnn.sequence import on_values
+from fnn.wrap import residual
+
+Activation = Literal["gelu", "relu", "silu", "geglu", "swiglu"]
+_PLAIN: dict[str, Callable[[], Layer]] = {"gelu": gelu, "relu": relu, "silu": silu}
+_GATED: dict[str, Callable[..., Layer]] = {"geglu": geglu, "swiglu": swiglu}
+_NORMS: dict[str, Callable[[], Layer]] = {"layer_norm": layer_norm, "rms_norm": rms_norm}
+
+
+@constructor
+def mlp(
+    hidden: int | None = None,
+    *,
+    activation: Activation = "gelu",
+    bias: bool = True,
+    initializer: jax.nn.initializers.Initializer = lecun_normal,
+) -> Layer:
+    """Two dense layers with an activation between, back to the width of the input.
+
+    Forward ``y = f(x W_up + b_up) W_down + b_down``, f being the `activation`; for the gated ones
+    ``y = g(x W_up) W_down`` with g that of `fnn.swiglu` or `fnn.geglu`, and no biases. Backward is
+    that of ``fnn.serial(fnn.dense(hidden), fnn.gelu(), fnn.dense(C))``, which this is.
+
+    x, y (..., C) with any leading axes; up has weight (C, H) and bias (H,), or for a gate weight
+    (C, 2H); down has weight (H, C) and bias (C,). H is `hidden`: without it 4C, or for a gate
+    8C / 3, which is as many numbers.
+
+    Raises `fnn.InputError` for a `hidden` below 1, an unknown activation, and for an x of another
+    last axis, without axes or of integers. Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 2;
+    Shazeer 2020, arXiv:2002.05202, eq. 6.
+
+    >>> import jax, jax.numpy as jnp
+    >>> params, state = mlp().init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> params["up"]["weight"].shape, params["down"]["weight"].shape
+    ((3, 12), (12, 3))
+    """
+    if hidden is not None and not is_count(hidden, 1):
+        raise InputError("mlp", "a hidden of 1 or more", describe(hidden), "pass a positive int")
+    if activation not in (*_PLAIN, *_GATED):
+        raise InputError(
+            "mlp",
+            f"one of {', '.join((*_PLAIN, *_GATED))}",
+            describe(activation),
+            "name an activation, or compose fnn.serial of dense layers and your own",
+        )
+
+    def parts(channels: int, width: int) -> Layer:
+        if activation in _GATED:
+            return serial(
+                up=_GATED[activation](width, initializer=initializer),
+                down=dense(channels, bias=False, initializer=initializer),
+            )
+        return serial(
+            up=dense(width, bias=bias, initializer=initializer),
+            activation=_PLAIN[activation](),
+            down=dense(channels, bias=bias, initializer=initializer),
+        )
+
+    # How wide its layers are, the weights tell; only init asks them.
+    inside = parts(1, 1)
+
+    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+        check_floating("mlp", x)
+        if not x.shape:
+            raise InputError("mlp", "x of shape (..., C)", describe(x), "give x a last axis")
+        channels = x.shape[-1]
+        usual = -(-8 * channels // 3) if activation in _GATED else 4 * channels
+        return parts(channels, usual if hidden is None else hidden).init(key, x)
+
+    return Layer(init, inside.apply, inside.forward, inside.backward)
+
+
+def transformer_block(
+    heads: int,
+    *,
+    key_value_heads: int | None = None,
+    head_width: int | None = None,
+    causal: bool = False,
+    rotary: bool | float = False,
+    score_bias: Callable[[Any, Any], Any] | None = None,
+    hidden: int | None = None,
+    activation: Activation = "gelu",
+    norm: Literal["layer_norm", "rms_norm"] = "layer_norm",
+    bias: bool = True,
+    dropout: float = 0.0,
+    block: int = 128,
+    initializer: jax.nn.initializers.Initializer = lecun_normal,
+) -> Layer:
+    """Compose a pre-norm transformer block of `attention` and `mlp`.
+
+    Forward ``z = x + attention(norm(x))``, ``y = z + mlp(norm(z))``, each term behind a dropout if
+    its rate is not 0; backward is that of the `fnn.residual` layers it is made of. x, y (B, T, C):
+    an array, or a `fnn.Sequence` whose steps that are not there are not seen. A block does not
+    change the shape: stack them by `fnn.repeat`.
+
+    The options are those of `fnn.attention` and `fnn.mlp`. ``norm="rms_norm"``, ``rotary=True``,
+    ``activation="swiglu"`` and ``bias=False`` make a block of a Llama.
+
+    Raises `fnn.InputError` for an unknown norm, and as the layers do that it is made of. Source:
+    Xiong et al. 2020, arXiv:2002.04745, table 1, right.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> stack = fnn.repeat(transformer_block(2, causal=True), 6)
+    >>> params, state = stack.init(jax.random.key(0), jnp.ones((1, 3, 4)))
+    >>> params["attention"]["layer"]["query"]["weight"].shape
+    (6, 4, 4)
+    >>> sorted(params["mlp"]), sorted(params["mlp"]["layer"])
+    (['layer', 'norm'], ['activation', 'down', 'up'])
+    """
+    if norm not in _NORMS:
+        raise InputError(
+            "transformer_block",
+            f"one of {', '.join(_NORMS)}",
+            describe(norm),
+            "name a norm of the channels",
+        )
+    layers = {
+        "attention": attention(
+            heads,
+            key_value_heads=key_value_heads,
+            head_width=head_width,
+            causal=causal,
+            rotary=rotary,
+            score_bias=score_bias,
+            bias=bias,
+            block=block,
+            initializer=initializer,
+        ),
+        "mlp": on_values(mlp(hidden, activation=activation, bias=bias, initializer=initializer)),
+    }
+    drop = {} if dropout == 0 else {"dropout": on_values(dropout_layer(dropout))}
+    return serial(
+        **{
+            name: residual(serial(norm=on_values(_NORMS[norm]()), layer=layer, **drop))
+            for name, layer in layers.items()
+        }
+    )

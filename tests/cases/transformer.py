@@ -1,0 +1,63 @@
+"""Cases of the transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+import fnn
+from tests.cases.activation import each, gelu, sigmoid
+from tests.cases.attention import padded
+from tests.cases.case import WIDTH, LayerCase
+from tests.cases.noise import RATE
+
+NORMAL = jax.nn.initializers.normal(0.5)
+
+
+def feed_forward(p: Any, s: Any, x: Any) -> Any:
+    h = each(gelu)(None, None, x @ p["up"]["weight"] + p["up"]["bias"])
+    return h @ p["down"]["weight"] + p["down"]["bias"]
+
+
+def gated_feed_forward(p: Any, s: Any, x: Any) -> Any:
+    g, u = np.split(x @ p["up"]["weight"], 2, -1)
+    return (g * each(sigmoid)(None, None, g) * u) @ p["down"]["weight"]
+
+
+def plain() -> fnn.Layer:
+    return fnn.transformer_block(2, dropout=RATE, hidden=5, bias=False)
+
+
+def modern() -> fnn.Layer:
+    """A block as in a Llama."""
+    return fnn.transformer_block(
+        4,
+        key_value_heads=2,
+        causal=True,
+        rotary=True,
+        norm="rms_norm",
+        activation="swiglu",
+        block=1,
+    )
+
+
+LAYERS = [
+    LayerCase("mlp", lambda: fnn.mlp(3, initializer=NORMAL), feed_forward),
+    LayerCase(
+        "mlp-gated",
+        lambda: fnn.mlp(activation="swiglu"),
+        gated_feed_forward,
+        {"plain": (4, WIDTH)},
+    ),
+    LayerCase(
+        "transformer_block", plain, shapes={"plain": (2, 3, 4)}, draw=padded(3, 1), bent=True
+    ),
+    LayerCase(
+        "repeat-transformer_block",
+        lambda: fnn.repeat(fnn.remat(modern()), 2),
+        shapes={"plain": (2, 3, 8)},
+        bent=True,
+    ),
+]

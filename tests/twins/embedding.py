@@ -1,0 +1,11 @@
+"""Twins of embeddings."""
+
+from __future__ import annotations
+
+import torch
+
+from fnn import torch_layers
+from tests.cases.embedding import COUNT
+from tests.twins.twin import Twin
+
+TWINS = [Twin("embedding", lambda x: torch.nn.Embedding(COUNT, 3), torch_layers.embedding)]
