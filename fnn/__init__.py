@@ -54,19 +54,19 @@ if TYPE_CHECKING:
         global_average_pool,
         global_max_pool,
     )
+    from fnn.layers.attention import attention
+    from fnn.layers.cell import gru_cell, lstm_cell, rnn_cell
     from fnn.layers.conv import conv, depthwise_conv
     from fnn.layers.conv_transpose import conv_transpose
-    from fnn.layers.cell import gru_cell, lstm_cell, rnn_cell
-    from fnn.layers.attention import attention
     from fnn.layers.embedding import embedding
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
     from fnn.layers.head import LinearHead, linear_head
     from fnn.layers.pool import average_pool, max_pool
-    from fnn.layers.resize import upsample
-    from fnn.layers.recurrent import gru, last_step, lstm, rnn
     from fnn.layers.position import positional, rotary
+    from fnn.layers.recurrent import gru, last_step, lstm, rnn
+    from fnn.layers.resize import upsample
     from fnn.layers.transformer import mlp, transformer_block
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
@@ -210,8 +210,8 @@ __all__ = [
     "swiglu",
     "tanh",
     "train_step",
-    "upsample",
     "transformer_block",
+    "upsample",
     "use_rules",
     "value_and_grad",
 ]

@@ -90,6 +90,8 @@ def _direction(layer: Layer, weights: Weights, suffix: str) -> PyTree:
     gates, last = jnp.split(second, [2 * len(second) // 3])
     bias = first + jnp.concatenate([gates, jnp.zeros_like(last)])
     return params | {"bias": bias, "recurrent_bias": last}
+
+
 def embedding(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     """Convert Embedding."""
     del layer
