@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 from fnn.datasets import digits, fashion_mnist
 from fnn.errors import InputError
 from fnn.extras import require
-from fnn.main_job import Activation, LossName, Settings, run
+from fnn.main_job import LossName, Settings, run
+from fnn.networks import HIDDEN, Activation, Model
 
 typer: Any = require("typer", "main")
 Option: Any = typer.Option
@@ -30,9 +31,24 @@ def main(
     data_folder: Annotated[
         Path | None, Option(help="Where the four files of fashion_mnist are.")
     ] = None,
+    model: Annotated[
+        Model,
+        Option(
+            metavar="NAME",
+            help="mlp, cnn (convolutions), or rnn or lstm (reads the image row by row).",
+        ),
+    ] = DEFAULT.model,
     hidden: Annotated[
-        str, Option(metavar="WIDTHS", help="Neurons of each hidden layer, with commas.")
-    ] = ",".join(map(str, DEFAULT.hidden)),
+        str | None,
+        Option(
+            metavar="WIDTHS",
+            show_default=", ".join(f"{n}: {','.join(map(str, w))}" for n, w in HIDDEN.items()),
+            help="Neurons of each hidden layer, with commas.",
+        ),
+    ] = None,
+    channels: Annotated[
+        str, Option(metavar="WIDTHS", help="Filters of each convolution of a cnn, with commas.")
+    ] = ",".join(map(str, DEFAULT.channels)),
     activation: Annotated[
         Activation,
         Option(
@@ -80,7 +96,8 @@ def main(
     model.safetensors.
     """
     settings = Settings(
-        widths(hidden), activation, batch_norm, dropout, loss, epochs, batch_size, learning_rate,
+        model, None if hidden is None else widths(hidden), widths(channels), activation,
+        batch_norm, dropout, loss, epochs, batch_size, learning_rate,
         momentum, noise, gradient, seed, output,
     )  # fmt: skip
     try:

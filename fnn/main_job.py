@@ -20,23 +20,16 @@ from fnn.files import output_folder, replacing
 from fnn.gradient.compare import Comparison, compare
 from fnn.gradient.objective import Gradient, value_and_grad
 from fnn.layer import Array, Layer
-from fnn.layers import activation as activations
-from fnn.layers.batch_norm import batch_norm
-from fnn.layers.dense import dense
-from fnn.layers.dropout import dropout
-from fnn.layers.shape import flatten
 from fnn.layers.softmax import log_softmax
 from fnn.losses import Loss
+from fnn.model import children
+from fnn.networks import Activation, Model, network
 from fnn.outline import summary
 from fnn.train.checkpoint import save_weights
 from fnn.train.evaluate import accuracy as accuracy_of_labels
 from fnn.train.evaluate import predict
 from fnn.train.fit import History, check_plan, fit
 
-Activation: TypeAlias = Literal[
-    "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid",
-    "straight_through_sign", "identity",
-]  # fmt: skip
 LossName: TypeAlias = Literal[
     "cross_entropy", "nll", "squared_error", "absolute_error", "huber", "binary_cross_entropy",
     "logistic", "hinge",
@@ -47,7 +40,9 @@ _COMPARED = 64
 class Settings(NamedTuple):
     """What one run does; the command line's options, with their defaults."""
 
-    hidden: tuple[int, ...] = (256, 128)
+    model: Model = "mlp"
+    hidden: tuple[int, ...] | None = None
+    channels: tuple[int, ...] = (16, 32)
     activation: Activation = "relu"
     batch_norm: bool = True
     dropout: float = 0.3
@@ -62,31 +57,29 @@ class Settings(NamedTuple):
     output: Path = Path("fnn-run")
 
 
-def build(settings: Settings, classes: int) -> tuple[Layer, Loss]:
-    """Return the network and the loss.
+def build(settings: Settings, image: tuple[int, ...], classes: int) -> tuple[Layer, Loss]:
+    """Return the network for images of a shape, and the loss.
 
-    >>> model, loss = build(Settings(hidden=(32,), batch_norm=False, dropout=0.0), 10)
+    >>> model, loss = build(Settings(hidden=(32,), batch_norm=False, dropout=0.0), (28, 28), 10)
     >>> model
     serial(flatten(), dense(32, initializer=variance_scaling), relu(), dense(10))
     """
-    for name, value, known in (
-        ("activation", settings.activation, get_args(Activation)),
-        ("loss", settings.loss, get_args(LossName)),
-    ):
-        if value not in known:
-            raise InputError("main", f"{name} of {', '.join(known)}", describe(value), "pick one")
-    layers = [flatten()]
-    for width in settings.hidden:
-        layers.append(dense(width, initializer=jax.nn.initializers.he_normal()))
-        if settings.batch_norm:
-            layers.append(batch_norm())
-        layers.append(getattr(activations, settings.activation)())
-        if settings.dropout:
-            layers.append(dropout(settings.dropout))
-    layers.append(dense(classes))
+    if settings.loss not in get_args(LossName):
+        known = ", ".join(get_args(LossName))
+        raise InputError("main", f"loss of {known}", describe(settings.loss), "pick one")
+    model = network(
+        settings.model,
+        image,
+        classes,
+        hidden=settings.hidden,
+        channels=settings.channels,
+        activation=settings.activation,
+        normalise=settings.batch_norm,
+        rate=settings.dropout,
+    )
     if settings.loss == "nll":
-        layers.append(log_softmax())
-    return serial(*layers), getattr(losses, settings.loss)()
+        model = serial(*children(model).values(), log_softmax())
+    return model, getattr(losses, settings.loss)()
 
 
 def targets(loss: str, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -112,7 +105,7 @@ def run(data: Dataset, settings: Settings) -> History:
     began = time.perf_counter()
     (x, labels), (test_x, test_labels) = data
     classes = int(labels.max()) + 1
-    model, loss = build(settings, classes)
+    model, loss = build(settings, x.shape[1:], classes)
     rule = optim.chain(
         optim.gradient_noise(settings.noise, key=jax.random.key(settings.seed + 1)),
         optim.sgd(_rate(settings, len(x)), settings.momentum),

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 import fnn
-from fnn import main_job
+from fnn import main_job, networks
 from fnn.datasets import Dataset
 
 FILES = {"curves.png", "gradients.png", "predictions.png", "metrics.csv", "model.safetensors"}
@@ -81,7 +81,7 @@ def test_bad_options_say_what_to_do_and_write_nothing(options, message, tmp_path
 @pytest.mark.parametrize("loss", main_job.get_args(main_job.LossName))
 def test_every_loss_trains(loss):
     (x, labels), _ = few()
-    model, function = main_job.build(SMALL._replace(loss=loss, dropout=0.1), 10)
+    model, function = main_job.build(SMALL._replace(loss=loss, dropout=0.1), (28, 28), 10)
     data = x.astype(np.float32) / 255, main_job.targets(loss, labels, 10)
     _, history = fnn.fit(
         model, function, fnn.optim.sgd(0.02), data, epochs=5, batch_size=25, key=jax.random.key(0)
@@ -89,16 +89,16 @@ def test_every_loss_trains(loss):
     assert history.epoch_loss[-1] < history.epoch_loss[0]
 
 
-@pytest.mark.parametrize("activation", main_job.get_args(main_job.Activation))
+@pytest.mark.parametrize("activation", main_job.get_args(networks.Activation))
 def test_every_activation_builds(activation):
-    model, _ = main_job.build(SMALL._replace(activation=activation), 10)
+    model, _ = main_job.build(SMALL._replace(activation=activation), (28, 28), 10)
     assert f"{activation}()" in repr(model)
 
 
 def test_the_saved_weights_are_the_trained_model(tmp_path, capsys):
     settings = SMALL._replace(output=tmp_path)
     main_job.run(few(), settings)
-    model, _ = main_job.build(settings, 10)
+    model, _ = main_job.build(settings, (28, 28), 10)
     x = few().test[0].astype(np.float32) / 255
     like = jax.eval_shape(model.init, jax.random.key(0), x)
     params, state = fnn.load_weights(tmp_path / "model.safetensors", like)
