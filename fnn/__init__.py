@@ -46,7 +46,8 @@ from fnn.wrap import remat, repeat, residual
 
 if TYPE_CHECKING:
     from fnn import datasets
-    from fnn.gradient.check import GradientError, check_layer
+    from fnn.gradient.agreement import GradientError
+    from fnn.gradient.check import check_layer
     from fnn.gradient.compare import Comparison, compare
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
@@ -60,7 +61,8 @@ if TYPE_CHECKING:
 _ON_DEMAND = {
     name: module
     for module, names in {
-        "fnn.gradient.check": "GradientError check_layer",
+        "fnn.gradient.agreement": "GradientError",
+        "fnn.gradient.check": "check_layer",
         "fnn.gradient.compare": "Comparison compare",
         "fnn.layers.attention": "attention",
         "fnn.layers.cell": "gru_cell lstm_cell rnn_cell",
