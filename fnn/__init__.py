@@ -12,7 +12,7 @@ from fnn import losses, optim
 from fnn.combine import add, concatenate, parallel, serial
 from fnn.errors import InputError
 from fnn.gradient.objective import value_and_grad
-from fnn.layer import Layer, autodiff, stateless, use_rules
+from fnn.layer import Layer, autodiff, stateless, use_autodiff, use_rules
 from fnn.layers.activation import (
     elu,
     gelu,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from fnn.gradient.agreement import GradientError
     from fnn.gradient.check import check_layer
     from fnn.gradient.compare import Comparison, compare
+    from fnn.gradient.tune import Tuning, tune
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
@@ -64,6 +65,7 @@ _ON_DEMAND = {
         "fnn.gradient.agreement": "GradientError",
         "fnn.gradient.check": "check_layer",
         "fnn.gradient.compare": "Comparison compare",
+        "fnn.gradient.tune": "Tuning tune",
         "fnn.layers.attention": "attention",
         "fnn.layers.cell": "gru_cell lstm_cell rnn_cell",
         "fnn.layers.conv": "conv conv_transpose depthwise_conv",
@@ -108,6 +110,7 @@ __all__ = [
     "LinearHead",
     "Sequence",
     "TrainState",
+    "Tuning",
     "accuracy",
     "add",
     "autodiff",
@@ -174,6 +177,8 @@ __all__ = [
     "swiglu",
     "tanh",
     "train_step",
+    "tune",
+    "use_autodiff",
     "use_rules",
     "value_and_grad",
 ]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ from fnn.outline import residual_bytes, unique_bytes
 ROUNDS = 15
 # A turn repeats what takes less: a clock and a scheduler have a grain.
 _TURN = 5e-4
+_MARGIN = 0.05
+
+By: TypeAlias = Literal["time", "bytes"]
 
 
 class Way(NamedTuple):
@@ -71,6 +74,25 @@ class Measurement(NamedTuple):
     def memory_ratio(self) -> float:
         """The temporary bytes by hand over those of autodiff."""
         return ratio(self.manual.temporary_bytes, self.auto.temporary_bytes)
+
+
+def choose(ways: Measurement, by: By) -> Literal["manual", "auto"]:
+    """Choose the way that costs less: by hand, unless autodiff is better by more than chance.
+
+    By time, autodiff must save 5 percent in the median of all rounds, and save something in three
+    rounds of four: a difference within the spread of the rounds decides nothing. By bytes, the
+    temporary bytes of the compiled programs are compared, and those kept where they are equal.
+
+    >>> slow, fast = (Way((t, t, t), 0.0, 0, 0, 0.0) for t in (1.1, 1.0))
+    >>> choose(Measurement(slow, fast), "time"), choose(Measurement(fast, slow), "time")
+    ('auto', 'manual')
+    """
+    if by == "bytes":
+        manual, auto = ((way.temporary_bytes, way.kept_bytes) for way in ways)
+        return "auto" if auto < manual else "manual"
+    ratios = sorted(ways.time_ratios())
+    saves = median(ratios) > 1 + _MARGIN and ratios[len(ratios) // 4] > 1
+    return "auto" if saves else "manual"
 
 
 def ratio(one: float, other: float) -> float:
