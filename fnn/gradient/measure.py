@@ -229,18 +229,20 @@ def _processor() -> str:
 
 
 def _start(random: np.random.Generator, layer: Layer, x: Any, key: Array) -> Any:
-    """Return parameters and state of the size that an initialiser gives them.
+    """Return parameters of the size that an initialiser gives them, and the layer's own state.
 
     Drawn here, since every draw in JAX is a program to compile. What is no floating number, such as
-    a counter or a key, is not up to chance.
+    an index, is not up to chance.
     """
-    specs = jax.eval_shape(layer.init, key, x)
-    if any(not jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(specs)):
+    specs, state = jax.eval_shape(layer.init, key, x)
+    leaves = jax.tree.leaves(specs)
+    if any(not jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         return layer.init(key, x)
-    params, state = _drawn(random, specs)
+    params = _drawn(random, specs)
     scaled = jax.tree.map(lambda a: a / max(math.prod(a.shape[:-1]), 1) ** 0.5, params)
-    # A variance is never negative.
-    return scaled, jax.tree.map(jnp.abs, state)
+    if jax.tree.leaves(state):
+        state = jax.jit(lambda key: layer.init(key, x)[1])(key)
+    return scaled, state
 
 
 def _drawn(random: np.random.Generator, specs: Any) -> Any:

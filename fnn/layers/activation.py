@@ -300,8 +300,21 @@ def gelu_slope(x: Any, approximate: bool) -> Any:
 
 def silu_slope(x: Any) -> Any:
     """Return the derivative of `silu` at x."""
-    # sigmoid(-x) instead of 1 - s, which would lose every digit where s is close to 1.
-    return jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x))
+    s, rest = sigmoids(x)
+    return s * (1 + x * rest)
+
+
+def sigmoids(x: Any) -> tuple[Any, Any]:
+    """Return ``sigmoid(x)`` and ``sigmoid(-x)``, of one exponential.
+
+    1 - sigmoid(x) would lose every digit where that is close to 1.
+    """
+    positive = x >= 0
+    # Not |x|, whose own slope at 0 would be that of neither branch.
+    decay = jnp.exp(jnp.where(positive, -x, x))
+    large = 1 / (1 + decay)
+    small = decay * large
+    return jnp.where(positive, large, small), jnp.where(positive, small, large)
 
 
 def _check_positive(where: str, name: str, value: float, zero: bool = False) -> None:
