@@ -290,8 +290,9 @@ def check_approximate(where: str, approximate: bool) -> None:
 def gelu_slope(x: Any, approximate: bool) -> Any:
     """Return the derivative of `gelu` at x."""
     if not approximate:
-        density = jnp.exp(-x * x / 2) * (2 * jnp.pi) ** -0.5
-        return jax.lax.erfc(-x * 0.5**0.5) / 2 + x * density
+        # erfc computes exp(-u^2) itself: written alike, XLA computes it once.
+        u = -x * 0.5**0.5
+        return jax.lax.erfc(u) / 2 + x * (jnp.exp(-(u * u)) * (2 * jnp.pi) ** -0.5)
     root = (2 / jnp.pi) ** 0.5
     t = jnp.tanh(root * (x + 0.044715 * x**3))
     du = root * (1 + 3 * 0.044715 * x**2)
