@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from fnn.gradient.check import check_layer
     from fnn.gradient.compare import Comparison, compare
     from fnn.gradient.tune import Tuning, tune
+    from fnn.gradient.values import Trace, trace_values
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
@@ -66,6 +67,7 @@ _ON_DEMAND = {
         "fnn.gradient.check": "check_layer",
         "fnn.gradient.compare": "Comparison compare",
         "fnn.gradient.tune": "Tuning tune",
+        "fnn.gradient.values": "Trace trace_values",
         "fnn.layers.attention": "attention",
         "fnn.layers.cell": "gru_cell lstm_cell rnn_cell",
         "fnn.layers.conv": "conv conv_transpose depthwise_conv",
@@ -109,6 +111,7 @@ __all__ = [
     "Layer",
     "LinearHead",
     "Sequence",
+    "Trace",
     "TrainState",
     "Tuning",
     "accuracy",
@@ -176,6 +179,7 @@ __all__ = [
     "summary",
     "swiglu",
     "tanh",
+    "trace_values",
     "train_step",
     "tune",
     "use_autodiff",

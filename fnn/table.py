@@ -29,7 +29,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
             row[0] = row[0] if len(row[0]) <= room else "..." + row[0][3 - room :]
         widths[0] = min(widths[0], room)
     right = [
-        all(row[i][:1].isdigit() or row[i] in ("", "-") for row in cells[1:]) and len(rows) > 0
+        i > 0
+        and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in cells[1:])
+        and len(rows) > 0
         for i in range(len(header))
     ]
     lines = [

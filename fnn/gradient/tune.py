@@ -11,7 +11,7 @@ import jax
 
 from fnn.errors import InputError, describe
 from fnn.gradient.cost import WIDTH, Cost, layer_costs, ways_of
-from fnn.gradient.measure import By, Way, both_ways, choose, machine, ratio
+from fnn.gradient.measure import By, Way, both_ways, choose, machine
 from fnn.gradient.objective import pull_back, unpack, value_and_grad
 from fnn.layer import Key, Layer, use_autodiff
 from fnn.losses import Loss
@@ -36,7 +36,7 @@ class Tuning(NamedTuple):
 
     def __str__(self) -> str:
         rows = [
-            (cost.path or ".", cost.name, *self._numbers(*cost.ways), used)
+            (cost.path or ".", cost.name, *map(self._number, cost.ways), self._ratio(cost), used)
             for cost, used in zip(self.costs, self.chosen, strict=True)
         ]
         unit = " ms" if self.by == "time" else " temp"
@@ -52,11 +52,9 @@ class Tuning(NamedTuple):
     def _number(self, way: Way) -> str:
         return f"{way.milliseconds:.3f}" if self.by == "time" else in_bytes(way.temporary_bytes)
 
-    def _numbers(self, manual: Way, auto: Way) -> tuple[str, str, str]:
-        numbers = (manual.milliseconds, auto.milliseconds)
-        if self.by == "bytes":
-            numbers = (manual.temporary_bytes, auto.temporary_bytes)
-        return self._number(manual), self._number(auto), f"{ratio(*numbers):.2f}"
+    def _ratio(self, cost: Cost) -> str:
+        ratio = cost.ways.time_ratio if self.by == "time" else cost.ways.memory_ratio
+        return f"{ratio:.2f}"
 
 
 def tune(
