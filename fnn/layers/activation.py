@@ -259,8 +259,14 @@ def mish() -> Layer:
     """
 
     def slope(x: Any) -> Any:
-        t = jnp.tanh(jax.nn.softplus(x))
-        return t + x * jax.nn.sigmoid(x) * (1 - t) * (1 + t)
+        # With e = exp(-|x|) t, 1 - t and s are quotients: no tanh and no logarithm, and no digit
+        # of 1 - t is lost.
+        positive = x >= 0
+        e = jnp.exp(jnp.where(positive, -x, x))
+        whole = jnp.where(positive, 1 + 2 * e * (1 + e), 2 + e * (2 + e))
+        t = jnp.where(positive, 1 + 2 * e, e * (2 + e)) / whole
+        rest = jnp.where(positive, 2 * e * e, 2) / whole
+        return t + x * jnp.where(positive, 1, e) / (1 + e) * rest * (1 + t)
 
     return _from_input("mish", lambda x: x * jnp.tanh(jax.nn.softplus(x)), slope)
 
