@@ -1,46 +1,23 @@
-"""What the benchmarks share: interleaved timing, the machine's name, a table and a JSON file."""
+"""What the benchmarks share: a command line, rows, a table and a JSON file; times come from fnn."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import jax
-
 from fnn.files import replacing
+from fnn.gradient.measure import interleaved, machine
 from fnn.table import table
 
+__all__ = [
+    "Row", "arguments", "compared", "interleaved", "machine", "picked", "report", "write",
+]  # fmt: skip
+
 Row = dict[str, Any]
-
-
-def interleaved(
-    functions: Mapping[str, Callable[[], float | None]], rounds: int
-) -> dict[str, list[float]]:
-    """Return the seconds of every call: all functions once unmeasured, then in turns.
-
-    Taking turns spreads whatever else the machine does over all of them; every round starts with
-    the next function, so that none always comes after the same other. A function that returns a
-    float has timed itself.
-    """
-    for function in functions.values():
-        function()
-    names = list(functions)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            began = time.perf_counter()
-            own = functions[name]()
-            wall = time.perf_counter() - began
-            seconds[name].append(wall if own is None else own)
-    return seconds
 
 
 def compared(
@@ -51,23 +28,6 @@ def compared(
     ratio = ours_ms / other_ms
     row = {"name": name, "size": size, "time_ratio": ratio, "ours_ms": ours_ms}
     return row | {"other_ms": other_ms} | more
-
-
-def machine() -> str:
-    """Name processor, cores, platform and versions in one line."""
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
-        f"jax {jax.__version__} on {jax.default_backend()}, python {platform.python_version()}"
-    )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or "unknown processor"
 
 
 def arguments(description: str | None, rounds: int) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from fnn import losses, optim
 from fnn.combine import add, concatenate, parallel, serial
 from fnn.errors import InputError
 from fnn.gradient.objective import value_and_grad
-from fnn.layer import Layer, autodiff, stateless, use_rules
+from fnn.layer import Layer, autodiff, stateless, use_autodiff, use_rules
 from fnn.layers.activation import (
     elu,
     gelu,
@@ -46,7 +46,8 @@ from fnn.wrap import remat, repeat, residual
 
 if TYPE_CHECKING:
     from fnn import datasets
-    from fnn.gradient.check import GradientError, check_layer
+    from fnn.gradient.agreement import GradientError
+    from fnn.gradient.check import check_layer
     from fnn.gradient.compare import Comparison, compare
     from fnn.layers.adaptive_pool import (
         adaptive_average_pool,
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from fnn.layers.conv import conv, depthwise_conv
     from fnn.layers.conv_transpose import conv_transpose
     from fnn.layers.embedding import embedding
+    from fnn.gradient.tune import Tuning, tune
+    from fnn.gradient.values import Trace, trace_values
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
@@ -80,7 +83,11 @@ _ON_DEMAND = {
             "adaptive_average_pool adaptive_max_pool global_average_pool global_max_pool"
         ),
         "fnn.gradient.check": "GradientError check_layer",
+        "fnn.gradient.agreement": "GradientError",
+        "fnn.gradient.check": "check_layer",
         "fnn.gradient.compare": "Comparison compare",
+        "fnn.gradient.tune": "Tuning tune",
+        "fnn.gradient.values": "Trace trace_values",
         "fnn.layers.attention": "attention",
         "fnn.layers.cell": "gru_cell lstm_cell rnn_cell",
         "fnn.layers.conv": "conv depthwise_conv",
@@ -122,7 +129,9 @@ __all__ = [
     "Layer",
     "LinearHead",
     "Sequence",
+    "Trace",
     "TrainState",
+    "Tuning",
     "accuracy",
     "adaptive_average_pool",
     "adaptive_max_pool",
@@ -209,9 +218,12 @@ __all__ = [
     "summary",
     "swiglu",
     "tanh",
+    "trace_values",
     "train_step",
     "transformer_block",
     "upsample",
+    "tune",
+    "use_autodiff",
     "use_rules",
     "value_and_grad",
 ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fnn.layer import Array, Layer, PyTree
+from fnn.layer import Array, Layer, PyTree, use_autodiff
 from fnn.model import layers_by_path, map_layers
 from fnn.table import in_bytes, table
 
@@ -67,7 +67,12 @@ def layer_name(layer: Layer) -> str:
     >>> import fnn
     >>> layer_name(fnn.dense(10))
     'dense'
+    >>> layer_name(fnn.use_autodiff(fnn.dense(10)))
+    'dense (auto)'
     """
+    if layer.origin is not None and layer.origin.make is use_autodiff:
+        layer = layer.origin.args[0]
+        return f"{layer_name(layer).removesuffix(' (auto)')} (auto)"
     name = str(layer).partition("(")[0]
     return f"{name} (auto)" if layer.derivation == "auto" else name
 

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_SHORTEST = 8
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Lay out rows in aligned columns: the first to the left, numbers to the right.
+
+    With a `width` the names of the first column are cut to what the others leave of it: from the
+    left, since paths differ most at their end.
 
     >>> print(table(["name", "size"], [["weight", "12"], ["bias", "3"]]))
     name    size
     weight    12
     bias       3
+    >>> print(table(["name", "size"], [["encoder/0/weight", "12"]], width=16))
+    name        size
+    .../weight    12
     """
     cells = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    if width is not None:
+        room = max(width - sum(2 + other for other in widths[1:]), _SHORTEST)
+        for row in cells:
+            row[0] = row[0] if len(row[0]) <= room else "..." + row[0][3 - room :]
+        widths[0] = min(widths[0], room)
     right = [
-        all(row[i][:1].isdigit() or row[i] in ("", "-") for row in cells[1:]) and len(rows) > 0
+        i > 0
+        and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in cells[1:])
+        and len(rows) > 0
         for i in range(len(header))
     ]
     lines = [

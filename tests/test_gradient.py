@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,15 +107,50 @@ def test_compare_says_so_when_a_rule_is_wrong(factor):
 
 def test_compare_shows_every_layer_and_marks_those_without_a_rule():
     result = comparison(fnn.serial(fnn.dense(4), wave(), fnn.relu(), fnn.dense(3)))
-    assert [cost.name for cost in result.costs] == ["dense", "autodiff (auto)", "relu", "dense"]
+    *layers, whole = result.costs
+    assert [cost.name for cost in layers] == ["dense", "autodiff (auto)", "relu", "dense"]
     assert "autodiff (auto)" in str(result)
-    assert all(cost.manual_seconds > 0 and cost.auto_seconds > 0 for cost in result.costs)
-    dense = result.costs[0]
-    assert dense.manual_bytes == dense.auto_bytes == X.nbytes
+    assert all(way.milliseconds > 0 for cost in result.costs for way in cost.ways)
+    assert all(way.compile_seconds > 0 for cost in result.costs for way in cost.ways)
+    assert [way.kept_bytes for way in layers[0].ways] == [X.nbytes, X.nbytes]
+    # A product forward and two backward, a multiplication and an addition each.
+    assert layers[0].ways.manual.flops >= 3 * 2 * 8 * 5 * 4
+    assert whole.ways.manual.flops > sum(cost.ways.manual.flops for cost in (layers[0], layers[3]))
 
 
 def test_compare_fits_a_terminal_80_columns_wide():
-    assert max(map(len, str(comparison(model())).splitlines())) <= 80
+    wide = fnn.serial(a_name_as_long_as_those_of_large_models=fnn.serial(inside=fnn.dense(3)))
+    for net in (model(), wide):
+        assert max(map(len, str(comparison(net)).splitlines())) <= 80
+
+
+def test_compare_names_the_worst_place_of_a_wrong_leaf_and_guesses_why():
+    wrong = fnn.stateless(lambda key, x: (), lambda p, x: (x, ()), lambda p, r, dy: ((), -dy))
+    result = comparison(fnn.serial(fnn.dense(4), wrong, fnn.dense(3)), time=False)
+    lines = " ".join(str(result).split())
+    found = re.findall(r"params/0/weight is (\S+) at \[(\d), (\d)\], and (\S+) by float64", lines)
+    ((value, row, column, reference),) = found
+    assert float(value) == -float(reference)
+    assert lines.count("ratio -1; guess: sign") == 3
+    leaves = result.to_dict()["leaves"]
+    assert leaves["manual_place"][leaves["leaf"].index("params/0/weight")] == (
+        int(row), int(column),
+    )  # fmt: skip
+    assert max(map(len, str(result).splitlines())) <= 80
+
+
+def test_a_comparison_is_columns_of_equal_length():
+    # Two leaves of the dense layer and x; the layer and the whole.
+    plain = comparison(fnn.serial(fnn.dense(3))).to_dict()
+    assert {len(column) for column in plain["leaves"].values()} == {3}
+    assert {len(column) for column in plain["costs"].values()} == {2}
+    assert plain["costs"]["layer"] == ["dense", "the whole"]
+    assert plain["leaves"]["manual_guess"] == ["", "", ""]
+    value, reference, ratio = (
+        plain["leaves"][f"auto_{c}"] for c in ("value", "reference", "ratio")
+    )
+    assert ratio == [v / r for v, r in zip(value, reference, strict=True)]
+    assert "jax" in plain["machine"]
 
 
 def test_the_checker_names_leaf_index_and_ratio_of_a_mistake():

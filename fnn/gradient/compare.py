@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -10,18 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from fnn.gradient.check import Agreement, agreements, largest, normal_like
+from fnn.gradient.agreement import Agreement, agreements, largest
+from fnn.gradient.cost import (
+    WIDTH,
+    Cost,
+    cost_columns,
+    cost_note,
+    cost_tables,
+    layer_costs,
+    ways_of,
+)
+from fnn.gradient.measure import Measurement, both_ways, machine
 from fnn.gradient.numeric import with_doubt
-from fnn.gradient.objective import objective_of, pull_back, unpack
+from fnn.gradient.objective import auto_pull_back, objective_in, pull_back, unpack
 from fnn.gradient.tolerance import difference, rounding
-from fnn.layer import Array, Key, Layer, PyTree, floating, merged
+from fnn.layer import Array, Key, Layer, PyTree, floating
 from fnn.losses import Loss
-from fnn.model import layers_by_path
-from fnn.outline import layer_name, layer_shapes, residual_bytes, unique_bytes
-from fnn.table import in_bytes, table
+from fnn.outline import layer_shapes
+from fnn.table import table
 
 _SAMPLES = 8
-_ROUNDS = 9
 
 
 class Leaf(NamedTuple):
@@ -40,25 +47,18 @@ class Leaf(NamedTuple):
     numeric: float
 
 
-class Cost(NamedTuple):
-    """What a layer costs, forward and backward: median time, and bytes kept in between."""
-
-    path: str
-    name: str
-    manual_seconds: float
-    auto_seconds: float
-    manual_bytes: int
-    auto_bytes: int
-
-
 class Comparison(NamedTuple):
-    """Manual, automatic and numeric gradients side by side; prints as two tables."""
+    """Manual, automatic and numeric gradients side by side; prints as tables.
+
+    `leaves` tell how equal they are, `costs` what every layer and, last, the whole model costs.
+    """
 
     leaves: tuple[Leaf, ...]
     costs: tuple[Cost, ...]
     dtype: str
     bound: float
     numeric_bound: float
+    machine: str
 
     @property
     def agrees(self) -> bool:
@@ -69,6 +69,29 @@ class Comparison(NamedTuple):
             and leaf.numeric <= self.numeric_bound
             for leaf in self.leaves
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values; ``leaves`` and ``costs`` are columns of equal length.
+
+        ``pandas.DataFrame(comparison.to_dict()["leaves"])`` is a frame of one row a leaf: its
+        errors and, for each two ways, the place where they differ most, the two values there, and
+        their ratio. Seconds are medians; those of every round are in `costs`.
+        """
+        leaves: dict[str, list[Any]] = {
+            "leaf": [leaf.name for leaf in self.leaves],
+            "norm": [leaf.norm for leaf in self.leaves],
+            "numeric_error": [leaf.numeric for leaf in self.leaves],
+        }
+        for way in ("manual_auto", "manual", "auto"):
+            found: list[Agreement] = [getattr(leaf, way) for leaf in self.leaves]
+            for column in ("error", "place", "value", "reference", "ratio", "agrees", "guess"):
+                leaves[f"{way}_{column}"] = [getattr(row, column) for row in found]
+        plain = {"agrees": self.agrees, "dtype": self.dtype, "bound": self.bound}
+        return plain | {
+            "machine": self.machine,
+            "leaves": leaves,
+            "costs": cost_columns(self.costs),
+        }
 
     def __str__(self) -> str:
         rows = [
@@ -83,29 +106,18 @@ class Comparison(NamedTuple):
             for leaf in self.leaves
         ]
         header = ("gradient", "size", "manual-auto", "manual-f64", "auto-f64", "numeric-f64")
-        worst = max(leaf.manual_auto.error for leaf in self.leaves)
+        worst = max((leaf.manual_auto for leaf in self.leaves), key=lambda row: row.error)
         relation = "equals" if self.agrees else "DIFFERS FROM"
         verdict = (
-            f"manual {relation} auto: they differ by {worst:.1e} at most, in {self.dtype};"
+            f"manual {relation} auto: they differ by {worst.error:.1e} at most, in {self.dtype};"
             f" rounding\nallows {self.bound:.1e}. f64 is auto in float64; numeric is by central"
             " differences in it."
         )
-        parts = [table(header, rows), verdict]
+        wrong = [leaf.manual.sentence() for leaf in self.leaves if not leaf.manual.agrees]
+        parts = ["\n".join([table(header, rows, WIDTH), verdict, *wrong])]
         if self.costs:
-            costs = [
-                (
-                    cost.path or ".",
-                    cost.name,
-                    f"{cost.manual_seconds * 1e3:.3f}",
-                    f"{cost.auto_seconds * 1e3:.3f}",
-                    in_bytes(cost.manual_bytes),
-                    in_bytes(cost.auto_bytes),
-                )
-                for cost in self.costs
-            ]
-            columns = ("path", "layer", "manual ms", "auto ms", "manual keeps", "auto keeps")
-            parts.append("\n" + table(columns, costs))
-        return "\n".join(parts)
+            parts += [cost_tables(self.costs), cost_note(self.costs, self.machine)]
+        return "\n\n".join(parts)
 
 
 def compare(
@@ -124,11 +136,13 @@ def compare(
     and for x. Four ways: manual and auto in the precision of the parameters; auto in float64, which
     tells the error that each of the two has; central differences in float64, at some places of
     every leaf. Errors are relative to the largest number of the whole gradient. With `time`, every
-    layer is also run both ways by itself, on random inputs of its shape: the median time of forward
-    and backward in one compiled program, and the bytes kept in between.
+    layer is also run both ways by itself, on random inputs of its shape, and the whole model on the
+    batch: the median time of forward and backward in one compiled program, the temporary bytes and
+    the operations of that program, and the bytes kept between forward and backward.
 
     `batch` is ``(x, target)`` or ``(x, target, weights)``; `key` feeds the layers' randomness, the
-    same for all ways.
+    same for all ways. The result prints; `Comparison.to_dict` gives it as columns for pandas, and
+    `fnn.plot.gradients` draws it.
 
     >>> import fnn, jax
     >>> x = jax.random.normal(jax.random.key(1), (8, 3))
@@ -141,21 +155,22 @@ def compare(
     x, target, weights = unpack(batch)
     with jax.default_matmul_precision("highest"):
         run = (params, state, x, target, weights, key)
-        manual = jax.jit(lambda *run: pull_back(model, loss, *run)[1])(*run)
-        auto = jax.jit(_auto, static_argnums=(0, 1))(model, loss, *run)
+        manual = jax.jit(pull_back, static_argnums=(0, 1))(model, loss, *run)[1]
+        auto = jax.jit(auto_pull_back, static_argnums=(0, 1))(model, loss, *run)[1]
         with jax.enable_x64(True):
             wide = (*_widen((params, state, x)), target, _widen(weights), key)
-            reference = jax.jit(_auto, static_argnums=(0, 1))(model, loss, *wide)
+            reference = jax.jit(auto_pull_back, static_argnums=(0, 1))(model, loss, *wide)[1]
             numeric, doubt = _numeric_errors(model, loss, wide, reference)
     dtype = jnp.result_type(*jax.tree.leaves(params) or [x])
     # The longest sum runs over the batch or over the inputs of a layer; the model chains them.
     layers = layer_shapes(model, params, state, x)
     widest = max(max(a.shape[-1:] + a.shape[:1]) for a in jax.tree.leaves(layers) if a.shape)
     bound = rounding(dtype, widest)
+    shape = jax.tree.leaves(x)[0].shape
     rows = zip(
-        agreements(manual, auto, "auto", bound),
-        agreements(manual, reference, "float64", bound),
-        agreements(auto, reference, "float64", bound),
+        agreements(manual, auto, "auto", bound, shape),
+        agreements(manual, reference, "float64", bound, shape),
+        agreements(auto, reference, "float64", bound, shape),
         jax.tree.leaves(manual),
         numeric,
         strict=True,
@@ -171,18 +186,12 @@ def compare(
         )
         for first, second, third, gradient, fourth in rows
     )
-    costs = _costs(model, layers, key) if time else ()
-    return Comparison(leaves, costs, dtype.name, bound, difference("float64", widest, doubt))
-
-
-def _auto(model: Layer, loss: Loss, *run: Any) -> tuple[PyTree, Any]:
-    params, state, x, target, weights, key = run
-
-    def objective(params: PyTree, floats: Any) -> Array:
-        x_again = merged(floats, x)
-        return objective_of(model, loss, params, state, x_again, target, weights, key)[0]
-
-    return jax.grad(objective, (0, 1))(params, floating(x))
+    costs: tuple[Cost, ...] = ()
+    if time:
+        whole = both_ways(*ways_of(model, loss, run))
+        costs = (*layer_costs(model, layers, key), Cost("", "the whole", Measurement(**whole)))
+    numeric_bound = difference("float64", widest, doubt)
+    return Comparison(leaves, costs, dtype.name, bound, numeric_bound, machine())
 
 
 def _widen(tree: PyTree) -> PyTree:
@@ -201,8 +210,7 @@ def _numeric_errors(
     Both are relative to the largest number of the gradient. Half of the places
     are those of the largest gradient, half are spread evenly over the leaf.
     """
-    params, state, x, target, weights, key = run
-    flat, unravel = ravel_pytree((params, floating(x)))
+    flat, unravel = ravel_pytree((run[0], floating(run[2])))
     right = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(reference)]
     begins = np.cumsum([0, *(leaf.size for leaf in right)])
     places = [
@@ -214,9 +222,7 @@ def _numeric_errors(
     ]
 
     def objective(flat: Array) -> Array:
-        params, floats = unravel(flat)
-        x_again = merged(floats, x)
-        return objective_of(model, loss, params, state, x_again, target, weights, key)[0]
+        return objective_in(model, loss, run)(*unravel(flat))[0]
 
     indices = np.concatenate([begin + i for begin, i in zip(begins, places, strict=False)])
     found, doubts = jax.jit(lambda flat, at: with_doubt(objective, flat, at))(flat, indices)
@@ -227,56 +233,3 @@ def _numeric_errors(
         for values, leaf, i in zip(by_leaf, right, places, strict=True)
     ]
     return errors, largest(doubts) / scale
-
-
-def _costs(model: Layer, shapes: dict[str, tuple[Any, Any]], key: Key) -> tuple[Cost, ...]:
-    layers = layers_by_path(model)
-    key = jax.random.key(0) if key is None else key
-    costs = []
-    for path, (x, _) in shapes.items():
-        layer = layers[path]
-        (manual, auto), (kept, saved) = _measure(layer, x, key)
-        name = layer_name(layer)
-        costs.append(Cost(path, name, manual, auto, kept, saved))
-    return tuple(costs)
-
-
-def _measure(layer: Layer, spec: Any, key: Array) -> tuple[list[float], list[int]]:
-    """Time one layer both ways, in turns, and count what each keeps for the backward pass."""
-
-    def apply(params: PyTree, state: PyTree, x: Any, key: Array) -> Any:
-        return layer.apply(params, state, x, key=key, train=True)[0]
-
-    def transposed(params: PyTree, state: PyTree, x: Any, key: Array) -> Any:
-        def function(params: PyTree, floats: Any) -> Any:
-            return floating(apply(params, state, merged(floats, x), key))
-
-        return jax.vjp(function, params, floating(x))
-
-    def manual(params: PyTree, state: PyTree, x: Any, key: Array, dy: Any) -> Any:
-        y, _, residuals = layer.forward(params, state, x, key=key, train=True)
-        return y, layer.backward(params, residuals, dy)
-
-    def auto(params: PyTree, state: PyTree, x: Any, key: Array, dy: Any) -> Any:
-        y, transpose = transposed(params, state, x, key)
-        return y, transpose(dy)
-
-    def saved(params: PyTree, state: PyTree, x: Any, key: Array) -> list[Any]:
-        return jax.tree.leaves(transposed(params, state, x, key)[1])
-
-    # Any index and any length may be 1.
-    x = merged(normal_like(key, floating(spec)), jax.tree.map(jnp.ones_like, spec))
-    params, state = layer.init(key, x)
-    args = (params, state, x, key)
-    dy = normal_like(key, floating(jax.eval_shape(apply, *args)))
-    ways = [jax.jit(manual), jax.jit(auto)]
-    spent: list[list[float]] = [[], []]
-    for way in ways:
-        jax.block_until_ready(way(*args, dy))
-    for _ in range(_ROUNDS):
-        for way, seconds in zip(ways, spent, strict=True):
-            began = time.perf_counter()
-            jax.block_until_ready(way(*args, dy))
-            seconds.append(time.perf_counter() - began)
-    kept = sum(residual_bytes(layer, *args).values())
-    return [float(np.median(seconds)) for seconds in spent], [kept, sum(unique_bytes(saved, *args))]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import jax
 
 from fnn.errors import InputError, describe
 from fnn.gradient.numeric import numeric_gradient
-from fnn.layer import Array, Key, Layer, PyTree
+from fnn.layer import Array, Key, Layer, PyTree, floating, merged
 from fnn.losses import Loss, mean
 
 Gradient: TypeAlias = Literal["manual", "auto", "numeric"]
@@ -119,6 +120,25 @@ def pull_back(
     value, dvalues = mean(values, weights)
     dprediction = loss.backward(slope, dvalues)
     return (value, state), model.backward(params, residuals, dprediction)
+
+
+def auto_pull_back(model: Layer, loss: Loss, *run: Any) -> tuple[Any, tuple[PyTree, Any]]:
+    """Return ``(value, state), (dparams, dx)`` by autodiff: the other way than `pull_back`."""
+    params, x = run[0], run[2]
+    return jax.value_and_grad(objective_in(model, loss, run), (0, 1), has_aux=True)(
+        params, floating(x)
+    )
+
+
+def objective_in(model: Layer, loss: Loss, run: Any) -> Callable[[PyTree, Any], Any]:
+    """Return ``(params, floats of x) -> (value, state)``, the rest of a run being fixed."""
+    _, state, x, target, weights, key = run
+
+    def objective(params: PyTree, floats: Any) -> tuple[Array, PyTree]:
+        x_again = merged(floats, x)
+        return objective_of(model, loss, params, state, x_again, target, weights, key)
+
+    return objective
 
 
 def unpack(batch: Any) -> tuple[Any, Any, Any]:

@@ -259,8 +259,14 @@ def mish() -> Layer:
     """
 
     def slope(x: Any) -> Any:
-        t = jnp.tanh(jax.nn.softplus(x))
-        return t + x * jax.nn.sigmoid(x) * (1 - t) * (1 + t)
+        # With e = exp(-|x|) t, 1 - t and s are quotients: no tanh and no logarithm, and no digit
+        # of 1 - t is lost.
+        positive = x >= 0
+        e = jnp.exp(jnp.where(positive, -x, x))
+        whole = jnp.where(positive, 1 + 2 * e * (1 + e), 2 + e * (2 + e))
+        t = jnp.where(positive, 1 + 2 * e, e * (2 + e)) / whole
+        rest = jnp.where(positive, 2 * e * e, 2) / whole
+        return t + x * jnp.where(positive, 1, e) / (1 + e) * rest * (1 + t)
 
     return _from_input("mish", lambda x: x * jnp.tanh(jax.nn.softplus(x)), slope)
 
@@ -290,8 +296,9 @@ def check_approximate(where: str, approximate: bool) -> None:
 def gelu_slope(x: Any, approximate: bool) -> Any:
     """Return the derivative of `gelu` at x."""
     if not approximate:
-        density = jnp.exp(-x * x / 2) * (2 * jnp.pi) ** -0.5
-        return jax.lax.erfc(-x * 0.5**0.5) / 2 + x * density
+        # erfc computes exp(-u^2) itself: written alike, XLA computes it once.
+        u = -x * 0.5**0.5
+        return jax.lax.erfc(u) / 2 + x * (jnp.exp(-(u * u)) * (2 * jnp.pi) ** -0.5)
     root = (2 / jnp.pi) ** 0.5
     t = jnp.tanh(root * (x + 0.044715 * x**3))
     du = root * (1 + 3 * 0.044715 * x**2)
@@ -300,8 +307,21 @@ def gelu_slope(x: Any, approximate: bool) -> Any:
 
 def silu_slope(x: Any) -> Any:
     """Return the derivative of `silu` at x."""
-    # sigmoid(-x) instead of 1 - s, which would lose every digit where s is close to 1.
-    return jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x))
+    s, rest = sigmoids(x)
+    return s * (1 + x * rest)
+
+
+def sigmoids(x: Any) -> tuple[Any, Any]:
+    """Return ``sigmoid(x)`` and ``sigmoid(-x)``, of one exponential.
+
+    1 - sigmoid(x) would lose every digit where that is close to 1.
+    """
+    positive = x >= 0
+    # Not |x|, whose own slope at 0 would be that of neither branch.
+    decay = jnp.exp(jnp.where(positive, -x, x))
+    large = 1 / (1 + decay)
+    small = decay * large
+    return jnp.where(positive, large, small), jnp.where(positive, small, large)
 
 
 def _check_positive(where: str, name: str, value: float, zero: bool = False) -> None:

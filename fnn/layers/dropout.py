@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from fnn.errors import InputError, describe
 from fnn.layer import Array, Key, Layer, PyTree, check_floating, from_forward
 from fnn.origin import constructor
 
+_STEPS = 2**16
+
 
 @constructor
 def dropout(rate: float) -> Layer:
@@ -20,15 +23,16 @@ def dropout(rate: float) -> Layer:
     Forward ``y = m x / (1 - rate)`` with m = 0 with probability `rate`, else 1, drawn from `key`
     for every number: the mean of y is x. Backward ``dx = m dy / (1 - rate)``. Out of training
     ``y = x`` and ``dx = dy``. x, y, m (...). Saved in training: m, one byte a number; it is the
-    same for float32 and float64.
+    same for float32 and float64. Sixteen random bits a number cost half of what JAX's own 32 do:
+    `rate` is rounded to a multiple of 2^-16, in the drawing and in the formula.
 
     Raises `fnn.InputError` for a rate outside [0, 1), and for a missing key in training. Source:
     Srivastava et al. 2014, JMLR 15, section 4, scaled in training instead of afterwards.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = dropout(0.5)
-    >>> layer.apply((), (), jnp.ones(4), key=jax.random.key(2), train=True)[0]
-    Array([0., 0., 2., 0.], dtype=float32)
+    >>> layer.apply((), (), jnp.ones(4), key=jax.random.key(0), train=True)[0]
+    Array([0., 0., 2., 2.], dtype=float32)
     >>> layer.apply((), (), jnp.ones(4))[0]
     Array([1., 1., 1., 1.], dtype=float32)
     """
@@ -131,6 +135,7 @@ def _given(where: str, key: Key) -> Array:
 
 def _dropout(where: str, rate: float, mask_shape: Callable[[Any], tuple[int, ...]]) -> Layer:
     """Drop by a mask of the given shape, which is that of x or broadcasts to it."""
+    threshold = max(round((1 - rate) * _STEPS), 1)
 
     def forward(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
@@ -140,8 +145,7 @@ def _dropout(where: str, rate: float, mask_shape: Callable[[Any], tuple[int, ...
         shape = mask_shape(x)
         if not train or rate == 0:
             return x, state, ()
-        # float32, lest a float64 run draw another mask from the same key.
-        kept = jax.random.bernoulli(_given(where, key), jnp.float32(1 - rate), shape)
+        kept = _draw(_given(where, key), threshold, shape)
         return scale(kept, x), state, (kept,)
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
@@ -149,6 +153,14 @@ def _dropout(where: str, rate: float, mask_shape: Callable[[Any], tuple[int, ...
         return (), scale(residuals[0], dy) if residuals else dy
 
     def scale(kept: Array, x: Any) -> Any:
-        return jnp.where(kept, x / (1 - rate), 0)
+        return jnp.where(kept, x / (threshold / _STEPS), 0)
 
     return from_forward(lambda key, x: ((), ()), forward, backward)
+
+
+def _draw(key: Array, threshold: int, shape: tuple[int, ...]) -> Array:
+    """Return booleans, True with probability ``threshold / 2^16``, of half a random word each."""
+    count = math.prod(shape)
+    words = jax.random.bits(key, (-(-count // 2),), jnp.uint32)
+    halves = jnp.concatenate([words >> 16, words % _STEPS])[:count]
+    return (halves < threshold).reshape(shape)

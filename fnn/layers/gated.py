@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating, stateless
-from fnn.layers.activation import check_approximate, gelu_slope, silu_slope
+from fnn.layers.activation import check_approximate, gelu_slope, sigmoids, silu_slope
 from fnn.layers.precision import widened
 from fnn.origin import constructor
 
@@ -91,8 +91,9 @@ def glu() -> Layer:
     def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
         del params
         a, b = jnp.split(x, 2, -1)
-        da = dy * jax.nn.sigmoid(b)
-        return (), jnp.concatenate([da, da * a * jax.nn.sigmoid(-b)], -1)
+        s, rest = sigmoids(b)
+        da = dy * s
+        return (), jnp.concatenate([da, da * a * rest], -1)
 
     return stateless(lambda key, x: (), forward, backward)
 

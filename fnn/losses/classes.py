@@ -76,7 +76,7 @@ def nll() -> Loss:
 
     def backward(residuals: PyTree, dvalues: Any, /) -> Any:
         target, witness = residuals
-        return -_distribution(target, witness.shape[-1], witness.dtype) * dvalues[..., None]
+        return _spread(target, -dvalues, witness.shape[-1])
 
     return from_forward(forward, backward, check)
 
@@ -116,10 +116,12 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
         log_probability = jax.nn.log_softmax(prediction, -1)
         values = -expected(log_probability, target)
         share = _distribution(target, prediction.shape[-1], prediction.dtype)
+        total = _total(target, share)
         if label_smoothing:
             values = (1 - label_smoothing) * values - label_smoothing * log_probability.mean(-1)
             share = (1 - label_smoothing) * share + label_smoothing / prediction.shape[-1]
-        return values, jnp.exp(log_probability) * share.sum(-1, keepdims=True) - share
+            total = (1 - label_smoothing) * total + label_smoothing
+        return values, jnp.exp(log_probability) * total - share
 
     def backward(slope: PyTree, dvalues: Any, /) -> Any:
         return slope * dvalues[..., None]
@@ -256,6 +258,25 @@ def _distribution(target: Any, classes: int, dtype: Any) -> Array:
     if jnp.issubdtype(target.dtype, jnp.integer):
         return jax.nn.one_hot(target, classes, dtype=dtype)
     return target.astype(dtype)
+
+
+def _total(target: Any, share: Array) -> Array:
+    """Return ``sum_k t_k`` (..., 1), without a sum where t is a label."""
+    target = jnp.asarray(target)
+    if target.ndim == share.ndim:
+        return share.sum(-1, keepdims=True)
+    return ((target >= 0) & (target < share.shape[-1]))[..., None].astype(share.dtype)
+
+
+def _spread(target: Any, values: Array, classes: int) -> Array:
+    """Return ``t_k v`` (..., K): of a label, v in its place and 0 in all others."""
+    target = jnp.asarray(target)
+    if target.ndim > values.ndim:
+        return target.astype(values.dtype) * values[..., None]
+    label = jnp.where(target < 0, classes, target)
+    places = (*jnp.indices(values.shape, sparse=True), label)
+    zeros = jnp.zeros((*values.shape, classes), values.dtype)
+    return zeros.at[places].set(values, mode="drop")
 
 
 def check_classes(where: str, prediction: Any, target: Any, *, distributions: bool = True) -> None:

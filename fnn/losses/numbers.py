@@ -119,7 +119,8 @@ def hinge() -> Loss:
     """
 
     def error(y: Array, t: Array) -> tuple[Array, Array]:
-        return jax.nn.relu(1 - t * y), jnp.where(t * y < 1, -t, 0)
+        missing = 1 - t * y
+        return jax.nn.relu(missing), jnp.where(missing > 0, -t, 0)
 
     return _of_numbers("hinge", error, check_signs)
 

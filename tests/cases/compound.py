@@ -90,5 +90,11 @@ LAYERS = [
     LayerCase("stateless", scaled, lambda p, s, x: x * np.exp(p["a"])),
     LayerCase("autodiff", wave, lambda p, s, x: np.sin(p["a"] * x)),
     LayerCase("repeat-autodiff", lambda: fnn.repeat(fnn.serial(wave(), fnn.tanh()), 2)),
+    LayerCase(
+        "use_autodiff",
+        lambda: fnn.serial(
+            fnn.use_autodiff(block()), fnn.repeat(fnn.use_autodiff(fnn.dense(WIDTH)), 2)
+        ),
+    ),
     LayerCase("use_rules", lambda: fnn.use_rules(fnn.serial(block(), fnn.dense(2)))),
 ]
