@@ -35,6 +35,13 @@ LAYERS = {
     "positional-of-many-examples": (fnn.positional("learned", 2), (N, 2, 2)),
     "attention": (fnn.attention(1, bias=False, block=N), (1, N // 4, 2)),
     "attention-blocks": (fnn.attention(1, bias=False, causal=True), (1, N // 4, 2)),
+    "conv": (fnn.conv(2, 3), (4, 32, 32, 2)),
+    "conv-of-many-channels": (fnn.conv(2, 1), (2, 3, N)),
+    "depthwise_conv": (fnn.depthwise_conv(3), (4, 32, 32, 2)),
+    "conv_transpose": (fnn.conv_transpose(2, 2, stride=2, padding="VALID"), (4, 32, 32, 2)),
+    "average_pool": (fnn.average_pool(64), (2, 64, 64, 2)),
+    "global_average_pool": (fnn.global_average_pool(), (2, 64, 64, 2)),
+    "adaptive_average_pool": (fnn.adaptive_average_pool(1), (2, N, 2)),
 }
 random = np.random.default_rng(7)
 NUMBERS = random.normal(size=(2, N)) + 3

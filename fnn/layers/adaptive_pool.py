@@ -107,8 +107,8 @@ def adaptive_average_pool(size: int | Sizes) -> Layer:
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         del params
-        y = widened(x)
-        for axis, m in _axes("adaptive_average_pool", size, x):
+        axes, y = _axes("adaptive_average_pool", size, x), widened(x)
+        for axis, m in axes:
             n = x.shape[axis]
             if n % m:
                 y = _times(y, _shares(n, m), axis)

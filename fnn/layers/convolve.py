@@ -40,28 +40,29 @@ def convolve(x: Any, weight: Any, geometry: Geometry) -> Any:
 
 
 def weight_gradient(x: Any, dy: Any, geometry: Geometry, groups: int) -> Any:
-    """Return dweight: x is convolved with dy for a kernel, stride and dilation change roles.
-
-    The examples are what is summed over, as channels are in `convolve`.
-    """
+    """Return dweight: the examples are what is summed over, as channels are in `convolve`."""
     rank = len(geometry.size)
     space = tuple(range(1, rank + 1))
-    axes = zip(
-        x.shape[1:-1], geometry.span, dy.shape[1:-1], geometry.stride, geometry.padding, strict=True
-    )
-    # What a stride left out at the end of x is cut off, lest the result have more places.
-    padding = [(low, span + (m - 1) * s - n - low) for n, span, m, s, (low, _) in axes]
+    back = exchanged(x.shape[1:-1], dy.shape[1:-1], geometry)
     return jax.lax.conv_general_dilated(
         x,
         dy,
-        geometry.dilation,
-        padding,
-        rhs_dilation=geometry.stride,
+        back.stride,
+        back.padding,
+        rhs_dilation=back.dilation,
         dimension_numbers=ConvDimensionNumbers(
             (rank + 1, 0, *space), (rank + 1, 0, *space), (rank, rank + 1, *range(rank))
         ),
         batch_group_count=groups,
     )
+
+
+def exchanged(space: Sizes, places: Sizes, geometry: Geometry) -> Geometry:
+    """Return the geometry with which dy is the kernel: stride and dilation change roles."""
+    axes = zip(space, geometry.span, places, geometry.stride, geometry.padding, strict=True)
+    # What a stride left out at the end of x is cut off, lest the result have more places.
+    padding = tuple((low, span + (m - 1) * s - n - low) for n, span, m, s, (low, _) in axes)
+    return Geometry(places, geometry.dilation, padding, geometry.stride, geometry.spread)
 
 
 def turned(

@@ -1,14 +1,15 @@
 """The sums of `fnn.layers.convolve`, in the formulation measured best for platform and shape.
 
-GPU and TPU have good convolutions, and get them. On CPU those of one group are good too, but not
-the sums over examples that a weight gradient is, nor anything with groups, which XLA computes
-number by number. There:
+GPU and TPU have good convolutions, and get them. XLA's for CPU are good in one group, for channels
+last and as long as operands stay in the cache; those in groups it computes number by number, and a
+weight gradient it puts into its own order of axes outside of loops only: inside one, as a training
+run is, it takes a hundred times as long. So on CPU:
 
-- few channels in a group, as in a depthwise convolution: shifted copies of x times the weights,
+- one channel in a group, as in a depthwise convolution: shifted copies of x times the weights,
   number by number, which the compiler makes one pass of;
-- more channels in several groups: one convolution a group;
-- a weight gradient: the patches of a few examples after the other, side by side in a matrix, times
-  dy: a matrix product, and its matrix stays in the cache.
+- more groups: a convolution for every few of them, with zeros between different groups;
+- a weight gradient: a few examples after the other, their axes put in order here; of a kernel of
+  one place a matrix product.
 """
 
 from __future__ import annotations
@@ -23,16 +24,14 @@ import jax.numpy as jnp
 
 from fnn.layers import convolve as plain
 from fnn.layers.precision import narrowed, widened
-from fnn.layers.window import Geometry, Sizes, count, pad, taps
+from fnn.layers.window import Geometry, Sizes, count, pad, side_by_side, taps
 
-# Bytes of the patches of a few examples: about what a core's share of the cache holds.
-_PATCHES = 4 * 2**20
+# Bytes of the examples that a weight gradient takes at a time: they stay in a core's cache.
+_BYTES = 2 * 2**20
 # More than this many terms written out one by one make a program long to compile.
 _TERMS = 64
-# Channels in a group up to which shifted copies are faster than one convolution a group.
-_FEW = 4
-# In so many parts are examples summed number by number, before the places are.
-_PARTS = 8
+# Channels up to which groups are put together.
+_WIDE = 32
 
 
 def convolve(x: Any, weight: Any, geometry: Geometry) -> Any:
@@ -42,11 +41,10 @@ def convolve(x: Any, weight: Any, geometry: Geometry) -> Any:
         return plain.convolve(x, weight, geometry)
 
     within = weight.shape[-2]
-    groups = x.shape[-1] // within
-    if (within == 1 or _scattered(groups, within)) and count(geometry.size) * within <= _TERMS:
-        return _on_cpu(lambda x, w: _shifted(x, w, geometry), default, x, weight)
-    if groups > 1:
-        return _on_cpu(lambda x, w: _group_by_group(x, w, geometry), default, x, weight)
+    if within == 1 and count(geometry.size) <= _TERMS:
+        return _on_cpu(lambda x, weight: _shifted(x, weight, geometry), default, x, weight)
+    if x.shape[-1] > within:
+        return _on_cpu(lambda x, weight: _in_groups(x, weight, geometry), default, x, weight)
     return default(x, weight)
 
 
@@ -57,21 +55,12 @@ def input_gradient(dy: Any, weight: Any, geometry: Geometry, space: Sizes, group
 
 def weight_gradient(x: Any, dy: Any, geometry: Geometry, groups: int) -> Any:
     """Return dweight of x and dy."""
-
-    def default(x: Any, dy: Any) -> Any:
-        return plain.weight_gradient(x, dy, geometry, groups)
-
-    within, terms = x.shape[-1] // groups, count(geometry.size)
-    if _scattered(groups, within) and terms * within <= _TERMS:
-        return _on_cpu(lambda x, dy: _products(x, dy, geometry, groups), default, x, dy)
-    if terms <= _TERMS and _patch_bytes(dy, terms * within) <= 2 * _PATCHES:
-
-        def cpu(x: Any, dy: Any) -> Any:
-            pairs = zip(_split(x, groups), _split(dy, groups), strict=True)
-            return jnp.concatenate([_by_patches(*pair, geometry) for pair in pairs], -1)
-
-        return _on_cpu(cpu, default, x, dy)
-    return default(x, dy)
+    return _on_cpu(
+        lambda x, dy: _weight_gradient_in_groups(x, dy, geometry, groups),
+        lambda x, dy: plain.weight_gradient(x, dy, geometry, groups),
+        x,
+        dy,
+    )
 
 
 def _on_cpu(cpu: Callable[..., Any], default: Callable[..., Any], *arrays: Any) -> Any:
@@ -82,81 +71,101 @@ def _on_cpu(cpu: Callable[..., Any], default: Callable[..., Any], *arrays: Any) 
     )
 
 
-def _scattered(groups: int, within: int) -> bool:
-    return groups > 1 and within <= _FEW
-
-
-def _split(x: Any, groups: int) -> list[Any]:
-    return jnp.split(x, groups, -1)
-
-
-def _grouped(x: Any, groups: int) -> Any:
-    return x.reshape(*x.shape[:-1], groups, -1)
-
-
 def _shifted(x: Any, weight: Any, geometry: Geometry) -> Any:
-    """Sum the places that the window sees, each times its weights."""
-    *_, within, outputs = weight.shape
-    groups = x.shape[-1] // within
+    """Sum the places that the window sees, each times its weights, for groups of one channel."""
+    channels, outputs = x.shape[-1], weight.shape[-1]
     places = geometry.places(x.shape[1:-1])
-    weights = weight.reshape(-1, within, groups, outputs // groups)
+    weights = weight.reshape(-1, *(1,) * (x.ndim - 1), channels, outputs // channels)
     terms = (
-        _grouped(seen, groups)[..., i, None] * one[i].reshape((1,) * (x.ndim - 1) + one[i].shape)
+        seen[..., None] * one
         for seen, one in zip(taps(pad(x, geometry), geometry, places), weights, strict=True)
-        for i in range(within)
     )
     return functools.reduce(operator.add, terms).reshape(x.shape[0], *places, outputs)
 
 
-def _group_by_group(x: Any, weight: Any, geometry: Geometry) -> Any:
-    groups = x.shape[-1] // weight.shape[-2]
-    pairs = zip(_split(x, groups), _split(weight, groups), strict=True)
-    return jnp.concatenate([plain.convolve(*pair, geometry) for pair in pairs], -1)
+def _bundles(groups: int, widest: int) -> int:
+    """Return in how many bundles of few groups to take them, `widest` channels in each group."""
+    together = max(
+        n for n in range(1, groups + 1) if n == 1 or (groups % n == 0 and n * widest <= _WIDE)
+    )
+    return groups // together
 
 
-def _products(x: Any, dy: Any, geometry: Geometry, groups: int) -> Any:
-    """Multiply what the window sees by dy, number by number, and sum."""
-    batch, *places, outputs = dy.shape
-    parts = max(n for n in range(1, _PARTS + 1) if not batch % n)
-    padded = jnp.split(pad(x, geometry), parts)
-    pieces = jnp.split(_grouped(dy, groups), parts)
-    within = x.shape[-1] // groups
-    seen = [[_grouped(t, groups) for t in taps(part, geometry, tuple(places))] for part in padded]
-    sums = [
-        # Few of the numbers are left for the sum over places, which is not vectorised.
-        sum(s[k][..., i, None] * d for s, d in zip(seen, pieces, strict=True)).sum(
-            tuple(range(dy.ndim - 1))
+def _bundled(x: Any, bundles: int) -> Any:
+    """Return x (..., C) as (bundles, ..., C / bundles)."""
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], bundles, -1), -2, 0)
+
+
+def _side_by_side(z: Any) -> Any:
+    """Return the transpose of `_bundled`: (bundles, ..., C / bundles) as (..., C)."""
+    last = jnp.moveaxis(z, 0, -2)
+    return last.reshape(*last.shape[:-2], -1)
+
+
+def _in_groups(x: Any, weight: Any, geometry: Geometry) -> Any:
+    """Convolve bundle by bundle, the weight between different groups of a bundle being 0."""
+    *kernel, within, outputs = weight.shape
+    groups = x.shape[-1] // within
+    bundles = _bundles(groups, max(within, outputs // groups))
+    together = groups // bundles
+    split = weight.reshape(*kernel, within, bundles, together, -1)
+    own = jnp.eye(together, dtype=weight.dtype).reshape(together, 1, 1, together, 1)
+    spread = jnp.expand_dims(split, -5) * own.reshape((1,) * len(kernel) + own.shape)
+    wide = spread.reshape(*kernel, together * within, outputs)
+    return _side_by_side(
+        jax.lax.map(
+            lambda pair: plain.convolve(pair[0], pair[1], geometry),
+            (_bundled(x, bundles), _bundled(wide, bundles)),
         )
-        for k in range(count(geometry.size))
-        for i in range(within)
-    ]
-    return jnp.stack(sums).reshape(*geometry.size, within, outputs)
+    )
 
 
-def _patch_bytes(dy: Any, columns: int) -> int:
-    """Return the bytes of the patches of one example."""
-    return columns * count(dy.shape[1:-1]) * max(4, dy.dtype.itemsize)
+def _weight_gradient_in_groups(x: Any, dy: Any, geometry: Geometry, groups: int) -> Any:
+    """Take every bundle for one group, and of its gradient what lies within the groups."""
+    if groups == 1:
+        return _weight_gradient(x, dy, geometry)
+    within, outputs = x.shape[-1] // groups, dy.shape[-1]
+    bundles = _bundles(groups, max(within, outputs // groups))
+    together = groups // bundles
+    wide = _side_by_side(
+        jax.lax.map(
+            lambda pair: _weight_gradient(pair[0], pair[1], geometry),
+            (_bundled(x, bundles), _bundled(dy, bundles)),
+        )
+    )
+    split = wide.reshape(*geometry.size, together, within, bundles, together, -1)
+    own = jnp.diagonal(split, axis1=-5, axis2=-2)
+    return jnp.moveaxis(own, -1, -2).reshape(*geometry.size, within, outputs)
 
 
-def _by_patches(x: Any, dy: Any, geometry: Geometry) -> Any:
-    """Put what the window sees side by side, a few examples at a time, and multiply by dy."""
-    batch, columns = dy.shape[0], count(geometry.size) * x.shape[-1]
-    few = max(1, _PATCHES // _patch_bytes(dy, columns))
+def _weight_gradient(x: Any, dy: Any, geometry: Geometry) -> Any:
+    """Return dweight in one group."""
+    if geometry == side_by_side((1,) * len(geometry.size)):
+        leading = tuple(range(x.ndim - 1))
+        return jnp.tensordot(x, dy, (leading, leading)).reshape(
+            *geometry.size, x.shape[-1], dy.shape[-1]
+        )
+    batch = x.shape[0]
+    few = max(1, _BYTES * batch // max(1, x.size * x.itemsize + dy.size * dy.itemsize))
     whole = batch // few if few < batch else 0
 
-    def product(x: Any, dy: Any) -> Any:
-        seen = jnp.concatenate(list(taps(pad(x, geometry), geometry, dy.shape[1:-1])), -1)
-        leading = tuple(range(dy.ndim - 1))
-        return jnp.tensordot(seen, dy, (leading, leading))
-
     def step(total: Any, pair: Any) -> tuple[Any, None]:
-        return total + product(*pair), None
+        return total + _in_order(pair[0], pair[1], geometry), None
 
     cut = whole * few
-    total = jnp.zeros((columns, dy.shape[-1]), x.dtype)
+    total = jnp.zeros((*geometry.size, x.shape[-1], dy.shape[-1]), x.dtype)
     if whole:
         pairs = [a[:cut].reshape(whole, few, *a.shape[1:]) for a in (x, dy)]
         total, _ = jax.lax.scan(step, total, pairs)
-    if cut < batch:
-        total = total + product(x[cut:], dy[cut:])
-    return total.reshape(*geometry.size, x.shape[-1], dy.shape[-1])
+    return total + _in_order(x[cut:], dy[cut:], geometry) if cut < batch else total
+
+
+def _in_order(x: Any, dy: Any, geometry: Geometry) -> Any:
+    """Return dweight as a convolution whose examples are channels, and its channels examples."""
+    rank = len(geometry.size)
+    space = tuple(range(1, rank + 1))
+    back = plain.exchanged(x.shape[1:-1], dy.shape[1:-1], geometry)
+    turned = plain.convolve(
+        x.transpose(rank + 1, *space, 0), dy.transpose(*space, 0, rank + 1), back
+    )
+    return turned.transpose(*space, 0, rank + 1)

@@ -59,8 +59,8 @@ def upsample(factor: int | Sizes, method: str = "nearest") -> Layer:
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         del params
-        y = widened(x)
-        for axis, f in enumerate(factors(x), 1):
+        each, y = factors(x), widened(x)
+        for axis, f in enumerate(each, 1):
             enlarge = _linear if method == "linear" else _nearest
             y = enlarge(y, axis, f)
         return narrowed(y, x), ()
