@@ -32,6 +32,10 @@ LAYERS = {
     "prelu": (fnn.prelu(), (N, 2)),
     "swiglu": (fnn.swiglu(2), (2, N)),
     "geglu-of-many-examples": (fnn.geglu(2), (N, 2)),
+    "rnn-of-many-inputs": (fnn.rnn(2, activation="relu"), (2, 2, N)),
+    "rnn-of-many-steps": (fnn.rnn(2), (1, N, 2)),
+    "lstm-of-many-examples": (fnn.lstm(2), (N, 2, 2)),
+    "gru-of-many-examples": (fnn.gru(2), (N, 2, 2)),
 }
 random = np.random.default_rng(7)
 NUMBERS = random.normal(size=(2, N)) + 3
