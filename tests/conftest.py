@@ -11,7 +11,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 WITHOUT_TORCH = importlib.util.find_spec("torch") is None
-collect_ignore = ["test_torch.py", "test_torch_models.py", "twins"] if WITHOUT_TORCH else []
+collect_ignore_glob = ["test_torch*.py", "twins/*"] if WITHOUT_TORCH else []
 
 
 def pytest_configure(config):

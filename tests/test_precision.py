@@ -42,6 +42,10 @@ LAYERS = {
     "average_pool": (fnn.average_pool(64), (2, 64, 64, 2)),
     "global_average_pool": (fnn.global_average_pool(), (2, 64, 64, 2)),
     "adaptive_average_pool": (fnn.adaptive_average_pool(1), (2, N, 2)),
+    "rnn-of-many-inputs": (fnn.rnn(2, activation="relu"), (2, 2, N)),
+    "rnn-of-many-steps": (fnn.rnn(2), (1, N, 2)),
+    "lstm-of-many-examples": (fnn.lstm(2), (N, 2, 2)),
+    "gru-of-many-examples": (fnn.gru(2), (N, 2, 2)),
 }
 random = np.random.default_rng(7)
 NUMBERS = random.normal(size=(2, N)) + 3

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError
 from fnn.layer import Array, Key, Layer, PyTree, check_floating
 from fnn.layers.precision import narrowed, widened
 from fnn.layers.recurrence import (
@@ -125,7 +125,10 @@ def _layer(where: str, cell: Cell, settings: Settings) -> Layer:
     def checked(x: Any, inputs: int | None = None) -> tuple[Any, Any]:
         """Return the carry as a tuple, and the input."""
         if not isinstance(x, tuple) or len(x) != 2:
-            raise InputError(where, f"a pair ({carried}, x)", describe(x), "pass the carry with x")
+            shapes = jax.tree.map(lambda a: tuple(a.shape), x)
+            raise InputError(
+                where, f"a pair ({carried}, x)", f"shapes {shapes}", "pass the carry with x"
+            )
         carry, x = x
         check_floating(where, x)
         if len(x.shape) != 2 or inputs not in (None, x.shape[1]):
