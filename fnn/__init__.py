@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from fnn.gradient.agreement import GradientError
     from fnn.gradient.check import check_layer
     from fnn.gradient.compare import Comparison, compare
+    from fnn.gradient.tune import Tuning, tune
+    from fnn.gradient.values import Trace, trace_values
     from fnn.layers.adaptive_pool import (
         adaptive_average_pool,
         adaptive_max_pool,
@@ -60,8 +62,6 @@ if TYPE_CHECKING:
     from fnn.layers.conv import conv, depthwise_conv
     from fnn.layers.conv_transpose import conv_transpose
     from fnn.layers.embedding import embedding
-    from fnn.gradient.tune import Tuning, tune
-    from fnn.gradient.values import Trace, trace_values
     from fnn.layers.function import function
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
@@ -82,7 +82,6 @@ _ON_DEMAND = {
         "fnn.layers.adaptive_pool": (
             "adaptive_average_pool adaptive_max_pool global_average_pool global_max_pool"
         ),
-        "fnn.gradient.check": "GradientError check_layer",
         "fnn.gradient.agreement": "GradientError",
         "fnn.gradient.check": "check_layer",
         "fnn.gradient.compare": "Comparison compare",
@@ -221,8 +220,8 @@ __all__ = [
     "trace_values",
     "train_step",
     "transformer_block",
-    "upsample",
     "tune",
+    "upsample",
     "use_autodiff",
     "use_rules",
     "value_and_grad",
