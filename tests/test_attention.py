@@ -226,6 +226,19 @@ def test_a_transformer_block_takes_arrays_and_sequences_alike():
     assert_close(short.values[1, :3], y[1, :3], "float32", x.size)
 
 
+def test_a_transformer_block_drops_what_it_adds_and_only_in_training():
+    layer, x = fnn.transformer_block(2, dropout=0.4), normal(1, 3, 4)
+    fnn.check_layer(layer, x, numeric=False)
+    params, state = moved_place(layer, x, KEY)
+    run = jax.jit(layer.apply, static_argnames="train")
+    y, noisy = (run(params, state, x, key=KEY, train=train)[0] for train in (False, True))
+    assert (noisy != y).any()
+    plain = fnn.transformer_block(2)
+    parts = {name: {"norm": part["norm"], "layer": part["layer"]} for name, part in params.items()}
+    _, state = jax.eval_shape(plain.init, KEY, x)
+    assert_close(plain.apply(parts, state, x)[0], y, "float32", x.size)
+
+
 def test_the_halves_of_a_transformer_block_can_be_reversible():
     attend = fnn.serial(norm=fnn.layer_norm(), layer=fnn.attention(2))
     feed = fnn.serial(norm=fnn.layer_norm(), layer=fnn.mlp())
