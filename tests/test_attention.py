@@ -67,11 +67,10 @@ def test_what_is_in_the_padding_does_not_matter(block):
     assert results[2][:2][there[:2]].all()
 
 
-@BLOCKS
-def test_lengths_of_all_steps_and_a_mask_are_what_no_lengths_are(block):
-    layer, x = fnn.attention(2, block=block), normal(2, 5, 4)
+def test_lengths_of_all_steps_and_a_mask_are_what_no_lengths_are():
+    layer, x = fnn.attention(2, block=2), normal(2, 5, 4)
     y, gradient = there_and_back(layer, x)
-    for lengths in (None, jnp.array([5, 5]), jnp.ones((2, 5), bool)):
+    for lengths in (jnp.array([5, 5]), jnp.ones((2, 5), bool)):
         padded, (dparams, dx) = there_and_back(layer, fnn.Sequence(x, lengths))
         assert_close((padded.values, dparams, dx.values), (y, *gradient), "float32", x.size)
 
@@ -87,9 +86,8 @@ def test_a_step_that_sees_nothing_gives_the_bias_of_the_output(block):
     assert not layer.backward(params, residuals, y)[1].values.any()
 
 
-@BLOCKS
-def test_without_places_a_permutation_of_steps_is_one_of_outputs(block):
-    layer, x, order = fnn.attention(2, block=block), normal(1, 5, 4), jnp.array([3, 0, 4, 1, 2])
+def test_without_places_a_permutation_of_steps_is_one_of_outputs():
+    layer, x, order = fnn.attention(2, block=2), normal(1, 5, 4), jnp.array([3, 0, 4, 1, 2])
     y, (dparams, dx) = there_and_back(layer, x)
     permuted, (same, moved) = there_and_back(layer, x[:, order])
     assert_close(permuted, y[:, order], "float32", x.size)
@@ -219,7 +217,7 @@ def test_a_large_bias_does_not_overflow_where_the_last_block_is_filled_up():
 
 
 def test_a_transformer_block_takes_arrays_and_sequences_alike():
-    layer = fnn.repeat(fnn.transformer_block(2, causal=True, block=2), 2)
+    layer = fnn.transformer_block(2, causal=True)
     x = normal(2, 5, 4)
     y, gradient = there_and_back(layer, x)
     padded, (dparams, dx) = there_and_back(layer, fnn.Sequence(x, jnp.array([5, 5])))
@@ -228,10 +226,23 @@ def test_a_transformer_block_takes_arrays_and_sequences_alike():
     assert_close(short.values[1, :3], y[1, :3], "float32", x.size)
 
 
+def test_a_transformer_block_drops_what_it_adds_and_only_in_training():
+    layer, x = fnn.transformer_block(2, dropout=0.4), normal(1, 3, 4)
+    fnn.check_layer(layer, x, numeric=False)
+    params, state = moved_place(layer, x, KEY)
+    run = jax.jit(layer.apply, static_argnames="train")
+    y, noisy = (run(params, state, x, key=KEY, train=train)[0] for train in (False, True))
+    assert (noisy != y).any()
+    plain = fnn.transformer_block(2)
+    parts = {name: {"norm": part["norm"], "layer": part["layer"]} for name, part in params.items()}
+    _, state = jax.eval_shape(plain.init, KEY, x)
+    assert_close(plain.apply(parts, state, x)[0], y, "float32", x.size)
+
+
 def test_the_halves_of_a_transformer_block_can_be_reversible():
     attend = fnn.serial(norm=fnn.layer_norm(), layer=fnn.attention(2))
     feed = fnn.serial(norm=fnn.layer_norm(), layer=fnn.mlp())
-    fnn.check_layer(fnn.reversible(attend, feed, 2), normal(1, 3, 8), numeric=False)
+    fnn.check_layer(fnn.reversible(attend, feed), normal(1, 3, 8), numeric=False)
 
 
 def test_a_transformer_block_names_its_parameters_by_what_they_do():
@@ -264,6 +275,28 @@ def test_an_mlp_is_dense_activation_dense(name):
     state = {"up": (), "activation": (), "down": ()}
     np.testing.assert_array_equal(
         layer.apply(params, state, x)[0], other.apply(params, state, x)[0]
+    )
+
+
+def test_weights_of_an_encoder_in_pytorch_are_found_by_their_names():
+    random = np.random.default_rng(3)
+    weights = {
+        "embed.weight": random.normal(size=(5, 4)),
+        "layer.self_attn.in_proj_weight": random.normal(size=(12, 4)),
+        "layer.self_attn.in_proj_bias": random.normal(size=12),
+        "layer.self_attn.out_proj.weight": random.normal(size=(4, 4)),
+        "layer.self_attn.out_proj.bias": random.normal(size=4),
+    }
+    model = fnn.serial(fnn.embedding(5, 4), fnn.residual(fnn.attention(2)))
+    (embedding, attention), _ = fnn.from_torch(model, weights, jnp.zeros((1, 3), "int32"))
+    np.testing.assert_allclose(embedding["weight"], weights["embed.weight"], 1e-6)
+    stacked = weights["layer.self_attn.in_proj_weight"]
+    np.testing.assert_allclose(attention["key"]["weight"], stacked[4:8].T, 1e-6)
+    np.testing.assert_allclose(
+        attention["value"]["bias"], weights["layer.self_attn.in_proj_bias"][8:], 1e-6
+    )
+    np.testing.assert_allclose(
+        attention["output"]["weight"], weights["layer.self_attn.out_proj.weight"].T, 1e-6
     )
 
 

@@ -89,6 +89,18 @@ def test_a_layer_of_ones_own_is_right_learns_and_a_mistake_in_it_is_found(printe
     assert wrong == ["dx", "dx"], "the planted mistake is in dx alone"
 
 
+@example("gpt.py")
+def test_a_small_gpt_learns_the_same_by_both_gradients_and_writes(printed):
+    losses = re.findall(r"loss ([\d.]+) in the first epoch, ([\d.]+) in the last", printed[1])
+    assert len(losses) == 2
+    for first, last in losses:
+        assert float(last) < float(first) - 1
+    # Rounding grows over a thousand steps.
+    apart = re.search(r"the two loss curves differ by (\S+) at most", printed[1])
+    assert float(apart[1]) < 0.02
+    assert len(printed[1].partition("|")[2]) >= 300
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_path):
     file = tmp_path / "lesson.ipynb"

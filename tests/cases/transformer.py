@@ -11,7 +11,6 @@ import fnn
 from tests.cases.activation import each, gelu, sigmoid
 from tests.cases.attention import padded
 from tests.cases.case import WIDTH, LayerCase
-from tests.cases.noise import RATE
 
 NORMAL = jax.nn.initializers.normal(0.5)
 
@@ -27,7 +26,7 @@ def gated_feed_forward(p: Any, s: Any, x: Any) -> Any:
 
 
 def plain() -> fnn.Layer:
-    return fnn.transformer_block(2, dropout=RATE, hidden=5, bias=False)
+    return fnn.transformer_block(2, hidden=5, bias=False)
 
 
 def modern() -> fnn.Layer:
@@ -39,7 +38,6 @@ def modern() -> fnn.Layer:
         rotary=True,
         norm="rms_norm",
         activation="swiglu",
-        block=1,
     )
 
 

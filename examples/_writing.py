@@ -1,0 +1,48 @@
+"""What char_lstm.py and gpt.py share: learn a text by both gradients, compare, and write."""
+
+import jax
+import numpy as np
+
+import fnn
+
+
+def learn(model, book, window, epochs, batch_size, learning_rate, seed):
+    """Train by `jax.grad` and by the hand-derived gradient from the same key; return the latter.
+
+    Prints both, and how far their loss curves are apart.
+    """
+    x, target = book.windows(window)
+    print(f"{len(book.ids):,} characters of {len(book.alphabet)} kinds, {len(x):,} windows\n")
+    print(fnn.summary(model, jax.ShapeDtypeStruct((batch_size, window), x.dtype)), end="\n\n")
+
+    steps = epochs * -(-len(x) // batch_size)
+    schedule = fnn.optim.schedule
+    rule = fnn.optim.chain(
+        fnn.optim.clip_by_global_norm(1.0),
+        fnn.optim.adam(schedule.warm_up(20, schedule.cosine(learning_rate, steps))),
+    )
+    curves = {}
+    for gradient in ("auto", "manual"):
+        trained, history = fnn.fit(
+            model, fnn.losses.cross_entropy(), rule, (x, target),
+            epochs=epochs, batch_size=batch_size, key=jax.random.key(seed), gradient=gradient,
+        )  # fmt: skip
+        curves[gradient] = history.loss
+        first, last = history.epoch_loss[0], history.epoch_loss[-1]
+        print(
+            f"{gradient:<6} loss {first:.3f} in the first epoch, {last:.3f} in the last, in nats a"
+            f" character; {steps:,} steps in {history.run_seconds:.1f} s"
+        )
+    apart = np.abs(curves["manual"] - curves["auto"])
+    print(f"the two loss curves differ by {apart.max():.1e} at most, {apart[-1]:.1e} at the end\n")
+    return trained
+
+
+def write(model, trained, book, window, temperature, seed, count=300):
+    """Print the first window of the text, a bar, and what the model makes of it."""
+    prompt = book.ids[None, :window]
+    drawn = fnn.generate(
+        model, trained.params, trained.state, prompt, count,
+        key=jax.random.key(seed + 1), temperature=temperature,
+    )  # fmt: skip
+    print(book.decode(prompt[0]) + "|" + book.decode(drawn[0]))
