@@ -13,6 +13,7 @@ window larger than the padded x, and an x of other axes or of integers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,10 @@ def max_pool(
     """
     options = _pool("max_pool", window, stride, padding)
 
+    def apply(params: PyTree, x: Any) -> Any:
+        del params
+        return reduced(x, _geometry(options, x), -math.inf, jax.lax.max)
+
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         del params
         geometry = _geometry(options, x)
@@ -66,7 +71,7 @@ def max_pool(
         geometry = _geometry(options, x)
         return (), to_the_first(index, dy, geometry, x.shape[1:-1])
 
-    return stateless(lambda key, x: (), forward, backward)
+    return with_plain(stateless(lambda key, x: (), forward, backward), apply)
 
 
 @constructor
