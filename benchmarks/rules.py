@@ -21,6 +21,7 @@ from measure import Row, arguments, machine, picked, report, write
 import fnn
 from fnn.gradient.measure import Measurement, choose, measure
 from fnn.losses import Loss
+from fnn.table import in_bytes
 
 COLUMNS = (
     "family", "name", "size", "time_ratio", "memory_ratio",
@@ -36,7 +37,7 @@ WORDS = 1.05
 
 
 class Rule(NamedTuple):
-    """A layer of a family, and the two sizes of x: shapes, or functions that make other inputs."""
+    """A layer of a family, and the two sizes of x: shapes of numbers, or arrays of indices."""
 
     family: str
     name: str
@@ -109,8 +110,18 @@ def reversible(depth: int) -> fnn.Layer:
     return fnn.reversible(block(256), block(256), depth)
 
 
+def tokens(*shape: int) -> Any:
+    return np.random.default_rng(0).integers(CLASSES, size=shape).astype(np.int32)
+
+
 CLASSES = 32000
 IMAGES = ((32, 14, 14, 64), (128, 28, 28, 64))
+FEW_CHANNELS = ((32, 14, 14, 32), (128, 28, 28, 32))
+ONE_CHANNEL = ((32, 28, 28, 1), (128, 28, 28, 1))
+SMALL_IMAGES = ((32, 7, 7, 64), (128, 14, 14, 64))
+LINES = ((32, 100, 64), (128, 400, 64))
+STEPS = ((32, 50, 64), (64, 100, 128))
+WINDOWS = ((8, 128, 256), (4, 1024, 512))
 ACTIVATIONS = (
     "identity", "sign", "straight_through_sign", "sigmoid", "tanh", "relu", "leaky_relu", "elu",
     "selu", "gelu", "silu", "mish", "softplus", "relu6", "hard_sigmoid", "hard_silu", "hard_tanh",
@@ -134,6 +145,37 @@ RULES = [
     Rule("normalisation", "rms_norm", fnn.rms_norm()),
     Rule("normalisation", "group_norm", fnn.group_norm(8), IMAGES),
     Rule("normalisation", "instance_norm", fnn.instance_norm(), IMAGES),
+    Rule("convolution", "conv 3x3", fnn.conv(64, 3), FEW_CHANNELS),
+    Rule("convolution", "conv 3x3 of one channel", fnn.conv(32, 3), ONE_CHANNEL),
+    Rule("convolution", "conv 1x1", fnn.conv(64, 1), FEW_CHANNELS),
+    Rule("convolution", "conv 5x5 stride 2", fnn.conv(64, 5, stride=2), FEW_CHANNELS),
+    Rule("convolution", "conv 3x3 in 4 groups", fnn.conv(64, 3, groups=4), FEW_CHANNELS),
+    Rule("convolution", "depthwise_conv 3x3", fnn.depthwise_conv(3), FEW_CHANNELS),
+    Rule(
+        "convolution", "conv_transpose 3x3 stride 2", fnn.conv_transpose(32, 3, stride=2),
+        SMALL_IMAGES,
+    ),
+    Rule("convolution", "conv of 3 in 1 dimension", fnn.conv(64, 3), LINES),
+    Rule("pooling", "max_pool 2x2", fnn.max_pool(2), IMAGES),
+    Rule("pooling", "max_pool 3x3 stride 2", fnn.max_pool(3, 2), IMAGES),
+    Rule("pooling", "average_pool 2x2", fnn.average_pool(2), IMAGES),
+    Rule("pooling", "average_pool 3x3 stride 2", fnn.average_pool(3, 2), IMAGES),
+    Rule("pooling", "global_average_pool", fnn.global_average_pool(), IMAGES),
+    Rule("pooling", "global_max_pool", fnn.global_max_pool(), IMAGES),
+    Rule("pooling", "adaptive_average_pool 7x7", fnn.adaptive_average_pool(7), IMAGES),
+    Rule("pooling", "adaptive_max_pool 7x7", fnn.adaptive_max_pool(7), IMAGES),
+    Rule("resizing", "upsample nearest", fnn.upsample(2), SMALL_IMAGES),
+    Rule("resizing", "upsample linear", fnn.upsample(2, "linear"), SMALL_IMAGES),
+    Rule("recurrent", "rnn", fnn.rnn(256), STEPS),
+    Rule("recurrent", "lstm", fnn.lstm(256), STEPS),
+    Rule("recurrent", "gru", fnn.gru(256), STEPS),
+    Rule("attention", "attention of 8 heads", fnn.attention(8), WINDOWS),
+    Rule("attention", "attention causal", fnn.attention(8, causal=True), WINDOWS),
+    Rule("attention", "transformer_block causal", fnn.transformer_block(8, causal=True), WINDOWS),
+    Rule("attention", "mlp", fnn.mlp(), WINDOWS),
+    Rule("embedding", "embedding", fnn.embedding(CLASSES, 256), (tokens(256), tokens(64, 256))),
+    Rule("embedding", "positional", fnn.positional(), WINDOWS),
+    Rule("embedding", "rotary", fnn.rotary(), ((8, 128, 8, 32), (4, 1024, 8, 64))),
     Rule("shape", "flatten", fnn.flatten(), IMAGES),
     Rule("shape", "reshape", fnn.reshape(16, 32)),
     Rule("combinators", "residual", fnn.residual(block(512))),
@@ -157,12 +199,12 @@ RULES = [
 ]  # fmt: skip
 
 
-def row_of(rule: Rule, size: tuple[int, ...], ways: Measurement) -> Row:
+def row_of(rule: Rule, size: Any, ways: Measurement) -> Row:
     memory = ways.memory_ratio
     return {
         "family": rule.family,
         "name": rule.name,
-        "size": "x".join(map(str, size)),
+        "size": "x".join(map(str, getattr(size, "shape", size))),
         "time_ratio": ways.time_ratio,
         "memory_ratio": memory if math.isfinite(memory) else None,
         "manual_ms": ways.manual.milliseconds,
@@ -197,6 +239,12 @@ def summarise(rows: list[Row]) -> None:
         if row["time_ratio"] > WORDS:
             used = "auto is used there by tune" if row["tuned"] == "auto" else "within the spread"
             print(f"{row['name']} {row['size']}: {row['time_ratio']:.2f} times the time; {used}")
+    for row in rows:
+        if row["manual_bytes"] > row["auto_bytes"]:
+            print(
+                f"{row['name']} {row['size']}: {in_bytes(row['manual_bytes'])} of temporary memory"
+                f" where auto takes {in_bytes(row['auto_bytes'])}; tune(by='bytes') takes auto"
+            )
 
 
 def main() -> None:
@@ -205,7 +253,7 @@ def main() -> None:
     rows = []
     for rule in RULES:
         for size in rule.sizes if picked(rule.name, options) else ():
-            x = jax.ShapeDtypeStruct(size, "float32")
+            x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
             ways = measure(rule.layer, x, jax.random.key(0), rounds=options.rounds)
             rows.append(row_of(rule, size, ways))
     report(rows, COLUMNS)
