@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn.gradient.numeric import jumps
 from tests.cases.compound import block, wave
 from tests.test_layers import assert_close
 from tests.tolerance import difference
@@ -216,3 +217,20 @@ def test_repeat_is_serial_with_stacked_parameters():
     for p, s in single:
         x, _ = block().apply(p, s, x)
     assert_close(repeated.apply(params, state, X)[0], x, np.float32, X.size)
+
+
+def test_differences_at_kinks_are_left_out_of_a_comparison():
+    model = fnn.serial(fnn.reshape(4, 4, 1), fnn.conv(3, 3), fnn.max_pool(2), fnn.flatten())
+    x = jnp.zeros((2, 16)).at[:, 5].set(jnp.array([1.0, 0.5]))
+    params, state = model.init(jax.random.key(0), x)
+    target = jax.random.normal(jax.random.key(1), (2, 12))
+    # Where all is background the numbers of a window are equal: the slopes on the two sides differ.
+    found = fnn.compare(model, fnn.losses.squared_error(), params, state, (x, target), time=False)
+    assert found.agrees, str(found)
+
+
+def test_a_kink_is_told_from_a_bend():
+    with jax.enable_x64(True):
+        places = jnp.array([0.0, 1.0, 2.0])
+        found = jumps(lambda p: jnp.abs(p[0]) + jnp.exp(3 * p[1]) + p[2], places, [0, 1, 2])
+        np.testing.assert_allclose(found, [2, 0, 0], atol=difference("float64", 3))
