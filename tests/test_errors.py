@@ -107,13 +107,13 @@ CONSTRUCTORS = [
     Bad("sgd", lambda: optim.sgd(-0.1), "optim.sgd", "learning_rate of 0 or more", r"-0\.1"),
     Bad("sgd-nan", lambda: optim.sgd(np.nan), "optim.sgd", "learning_rate of 0 or more", "nan"),
     Bad("beta-1", lambda: optim.adam(0.1, 1), "optim.adam", r"beta1 in \[0, 1\)", "1"),
-    Bad("epsilon-0", lambda: optim.adam(0.1, epsilon=0), "optim.adam", "an epsilon above 0", "0"),
-    Bad("momentum-1", lambda: optim.sgd(0.1, 1), "optim.sgd", r"a momentum in \[0, 1\)", "1"),
+    Bad("epsilon-0", lambda: optim.adam(0.1, epsilon=0), "optim.adam", "epsilon above 0", "0"),
+    Bad("momentum-1", lambda: optim.sgd(0.1, 1), "optim.sgd", r"momentum in \[0, 1\)", "1"),
     Bad(
         "momentum-negative",
         lambda: optim.sgd(0.1, -0.5),
         "optim.sgd",
-        r"a momentum in \[0, 1\)",
+        r"momentum in \[0, 1\)",
         r"-0\.5",
     ),
     Bad(
