@@ -31,7 +31,7 @@ class EmaState(NamedTuple):
 
     def averaged(self, params: PyTree) -> PyTree:
         """Return the average, in the dtype of the parameters."""
-        return _instead(self.average, params)
+        return in_place_of(self.average, params)
 
 
 @constructor
@@ -78,7 +78,7 @@ class LookaheadState(NamedTuple):
 
     def averaged(self, params: PyTree) -> PyTree:
         """Return the slow weights, in the dtype of the parameters."""
-        return _instead(self.slow, params)
+        return in_place_of(self.slow, params)
 
 
 @constructor
@@ -120,6 +120,6 @@ def lookahead(every: int = 5, share: Hyper = 0.5) -> UpdateRule:
     return UpdateRule(init, update)
 
 
-def _instead(average: PyTree, params: PyTree) -> PyTree:
+def in_place_of(average: PyTree, params: PyTree) -> PyTree:
     """Return the average where there is one: a rule for a part of the parameters has None."""
     return jax.tree.map(lambda a, p: a.astype(p.dtype), merged(average, params), params)
