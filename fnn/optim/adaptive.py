@@ -17,11 +17,8 @@ from fnn.optim.rule import (
     check_positive,
     check_share,
     each,
-    running,
-    running_square,
-    wide,
-    zeros,
 )
+from fnn.optim.running import running, running_square, wide, zeros
 from fnn.origin import constructor
 
 

@@ -16,9 +16,9 @@ from fnn.optim.rule import (
     check_count,
     check_number,
     check_share,
-    copies,
     each,
 )
+from fnn.optim.running import copies
 from fnn.origin import constructor
 
 

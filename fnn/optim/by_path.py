@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
 from fnn.layer import Array, PyTree, merged
+from fnn.optim.paths import by_leaf, leaf_paths
 from fnn.optim.rule import UpdateRule, chain, check_rule, counting, each
 from fnn.origin import constructor
 
@@ -72,8 +71,8 @@ def by_path(rules: Mapping[str, UpdateRule], default: UpdateRule | None = None) 
     norm in one is that of its group.
 
     Raises `fnn.InputError` for what is no rule, or a rule that needs more than the gradient; when
-    `init` finds a pattern without an array of its own, or without a default an array without a
-    pattern.
+    `init` finds a pattern that matches nothing, or nothing that earlier ones leave, or without a
+    default an array without a pattern.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> rule = by_path({"*bias": fnn.optim.sgd(0.5)}, fnn.optim.sgd(0.1))
@@ -83,20 +82,21 @@ def by_path(rules: Mapping[str, UpdateRule], default: UpdateRule | None = None) 
     """
     for rule in (*rules.values(), *([] if default is None else [default])):
         check_rule("optim.by_path", "rules", rule, plain=True)
-    patterns = tuple(rules)
     members = [*rules.values(), chain() if default is None else default]
+    indices = {pattern: index for index, pattern in enumerate(rules)}
 
-    def group(path: str) -> int:
-        matches = (i for i, p in enumerate(patterns) if fnmatch.fnmatchcase(path, p))
-        return next(matches, len(patterns))
+    def groups(params: PyTree) -> list[int]:
+        return by_leaf("optim.by_path", indices, params, default=len(indices))
 
     def mask(index: int) -> Callable[[PyTree], PyTree]:
-        return lambda params: jax.tree.map(lambda path: group(path) == index, paths(params))
+        return lambda params: jax.tree.unflatten(
+            jax.tree.structure(params), [group == index for group in groups(params)]
+        )
 
-    grouped = chain(*(masked(rule, mask(i)) for i, rule in enumerate(members)))
+    grouped = chain(*(masked(rule, mask(index)) for index, rule in enumerate(members)))
 
     def init(params: PyTree, /) -> PyTree:
-        _check_groups(patterns, jax.tree.leaves(paths(params)), group, default is not None)
+        _check_groups(indices, groups(params), leaf_paths(params), default is not None)
         return grouped.init(params)
 
     return UpdateRule(init, grouped.update)
@@ -129,40 +129,22 @@ def freeze(rule: UpdateRule, *patterns: str) -> UpdateRule:
     return by_path(dict.fromkeys(patterns, counting(change)), rule)
 
 
-def paths(tree: PyTree) -> PyTree:
-    """Return the paths of the arrays of a tree, in its structure.
-
-    >>> import jax.numpy as jnp
-    >>> paths({"hidden": ({"bias": jnp.zeros(1)},)})
-    {'hidden': ({'bias': 'hidden/0/bias'},)}
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), tree
-    )
-
-
 def _check_groups(
-    patterns: tuple[str, ...], leaves: list[str], group: Callable[[str], int], default: bool
+    indices: Mapping[str, int], groups: list[int], paths: list[str], default: bool
 ) -> None:
-    found = [group(path) for path in leaves]
-    for i, pattern in enumerate(patterns):
-        if i not in found:
-            taken = any(fnmatch.fnmatchcase(path, pattern) for path in leaves)
+    for pattern, index in indices.items():
+        if index not in groups:
             raise InputError(
                 "optim.by_path",
-                f"an array whose path matches {pattern!r}",
-                "only arrays that an earlier pattern takes" if taken else _some(leaves),
-                "put the narrower pattern first" if taken else "see fnn.summary for the paths",
+                f"an array left for the pattern {pattern!r}",
+                "one that earlier patterns leave nothing for",
+                "put the narrower pattern first",
             )
-    if not default and len(patterns) in found:
-        rest = [path for path, i in zip(leaves, found, strict=True) if i == len(patterns)]
+    rest = [path for path, group in zip(paths, groups, strict=True) if group == len(indices)]
+    if rest and not default:
         raise InputError(
             "optim.by_path",
             "a pattern for every array",
-            f"none for {_some(rest)}",
+            f"none for {', '.join(map(repr, rest[:5]))}",
             "pass a default rule, such as chain() for no change",
         )
-
-
-def _some(names: list[Any]) -> str:
-    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

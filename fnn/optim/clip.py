@@ -17,8 +17,8 @@ from fnn.optim.rule import (
     check_positive,
     counting,
     each,
-    wide,
 )
+from fnn.optim.running import wide
 from fnn.origin import constructor
 
 

@@ -8,17 +8,9 @@ import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
 from fnn.optim.clip import global_norm
-from fnn.optim.moments import Direction, by_moments, check_moments, unbiased, unbiased_root
-from fnn.optim.rule import (
-    Hyper,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    check_share,
-    each,
-    zeros,
-)
+from fnn.optim.moments import Direction, by_moments, check_moments
+from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, check_share, each
+from fnn.optim.running import unbiased, unbiased_root, zeros
 from fnn.origin import constructor
 
 

@@ -23,10 +23,8 @@ from fnn.optim.rule import (
     check_rule,
     check_share,
     each,
-    running,
-    wide,
-    zeros,
 )
+from fnn.optim.running import running, wide, zeros
 from fnn.origin import constructor
 
 # The quintic of Jordan's post: steepest at 0 among those that keep [0, 1] near 1.

@@ -17,11 +17,8 @@ from fnn.optim.rule import (
     check_positive,
     check_share,
     each,
-    grown,
-    running,
-    running_square,
-    zeros,
 )
+from fnn.optim.running import grown, running, running_square, unbiased, unbiased_root, zeros
 from fnn.origin import constructor
 
 
@@ -288,18 +285,6 @@ def by_moments(
         return updates, AdamState(step, mean, square)
 
     return UpdateRule(init, update)
-
-
-def unbiased(beta: Any, step: Array) -> Callable[[Array], Array]:
-    """Return the function ``m -> m / (1 - beta^step)``, the mean without its start from zero."""
-    weight = grown(beta, step)
-    return lambda m: m / cast(weight, m)
-
-
-def unbiased_root(beta: Any, step: Array, epsilon: Any) -> Callable[[Array], Array]:
-    """Return the function ``v -> sqrt(v / (1 - beta^step)) + epsilon``."""
-    square = unbiased(beta, step)
-    return lambda v: jnp.sqrt(square(v)) + cast(epsilon, v)
 
 
 def check_moments(where: str, learning_rate: Any, beta1: Any, beta2: Any, epsilon: Any) -> None:

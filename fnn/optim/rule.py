@@ -26,7 +26,6 @@ its state, ``averaged(params) -> params``; `averaged` finds it wherever it stand
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -286,51 +285,6 @@ def counting(change: Callable[[Array, PyTree, PyTree], PyTree]) -> UpdateRule:
         return change(state.step, grads, params), StepState(state.step + 1)
 
     return UpdateRule(init, update)
-
-
-def wide(leaf: Any) -> Any:
-    """Return the dtype to sum numbers of an array in: float32 or better."""
-    return jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32
-
-
-def zeros(params: PyTree) -> PyTree:
-    """Return zeros in the shapes of a tree, in float32 or better.
-
-    In half precision a running mean would stand still: its small shares are rounded away.
-
-    >>> import jax.numpy as jnp
-    >>> zeros(jnp.ones(2, "bfloat16"))
-    Array([0., 0.], dtype=float32)
-    """
-    return jax.tree.map(lambda p: jnp.zeros(p.shape, wide(p)), params)
-
-
-def copies(params: PyTree) -> PyTree:
-    """Return copies in float32 or better: training gives buffers away, the parameters' too."""
-    return jax.tree.map(lambda p: jnp.array(p, wide(p)), params)
-
-
-def running(share: Any, old: Array, new: Array) -> Array:
-    """Return ``share old + (1 - share) new`` in the dtype of the old."""
-    share = cast(share, old)
-    return share * old + (1 - share) * new.astype(old.dtype)
-
-
-def running_square(share: Any, old: Array, new: Array) -> Array:
-    """Return ``share old + (1 - share) new^2`` in the dtype of the old."""
-    return running(share, old, jnp.square(new.astype(old.dtype)))
-
-
-def grown(beta: Any, step: Array) -> Array:
-    """Return ``1 - beta^step``, the sum of the weights of a running mean that started from zero.
-
-    Exact where beta is close to 1.
-
-    >>> float(grown(0.5, jnp.int32(3)))
-    0.875
-    """
-    rate = math.log(beta) if isinstance(beta, float) and beta > 0 else jnp.log(beta)
-    return -jnp.expm1(step.astype(jnp.result_type(float)) * cast(rate, jnp.zeros(())))
 
 
 def check_share(where: str, name: str, value: Any) -> None:

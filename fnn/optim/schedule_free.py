@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.moments import check_moments, unbiased_root
+from fnn.optim.moments import check_moments
 from fnn.optim.rule import (
     Hyper,
     UpdateRule,
@@ -17,11 +17,9 @@ from fnn.optim.rule import (
     check_number,
     check_positive,
     check_share,
-    copies,
     each,
-    running_square,
-    zeros,
 )
+from fnn.optim.running import copies, running_square, unbiased_root, zeros
 from fnn.origin import constructor
 
 

@@ -21,11 +21,9 @@ from fnn.optim.rule import (
     check_rule,
     check_share,
     each,
-    running,
     stepping,
-    wide,
-    zeros,
 )
+from fnn.optim.running import running, wide, zeros
 from fnn.origin import constructor
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
 from fnn.layer import Array, PyTree
-from fnn.optim.by_path import paths
+from fnn.optim.paths import leaf_paths
 from fnn.optim.rule import (
     GradientAt,
     UpdateRule,
@@ -19,8 +19,8 @@ from fnn.optim.rule import (
     check_share,
     each,
     stepping,
-    zeros,
 )
+from fnn.optim.running import zeros
 from fnn.origin import constructor
 
 
@@ -147,7 +147,7 @@ def nonfinite_leaf(params: PyTree, state: PyTree) -> str | None:
             "wrap the rule in fnn.optim.skip_nonfinite",
         )
     index = int(guards[0].leaf)
-    return None if index < 0 else jax.tree.leaves(paths(params))[index]
+    return None if index < 0 else leaf_paths(params)[index]
 
 
 class PlateauState(NamedTuple):
