@@ -45,19 +45,20 @@ def muon(
     nesterov: bool = True,
     decay: Hyper = 0.0,
     iterations: int = 5,
+    epsilon: float = 1e-8,
     otherwise: UpdateRule | None = None,
 ) -> UpdateRule:
     """Step by the momentum with all its singular values near 1.
 
     For a weight (I, O): ``m_t = momentum m_{t-1} + (1 - momentum) g_t``, with `nesterov` ``d =
     momentum m_t + (1 - momentum) g_t``, else ``d = m_t``; update ``-learning_rate (sqrt(max(1, O /
-    I)) X + decay p)``, where X starts as ``d / |d|`` (norm of Frobenius) and is `iterations` times
+    I)) X + decay p)``, where X starts as ``d / (|d| + epsilon)`` (norm of Frobenius) and is `iterations` times
     ``a X + (b A + c A^2) X`` with ``A = X X^T``: a Newton-Schulz iteration to the next orthogonal
     matrix. Arrays of one axis or more than two go by `otherwise`, `adam` with the same learning
     rate if None. Embeddings and the output layer are better left to another rule too, by `by_path`.
 
     Raises `fnn.InputError` for a negative learning rate or decay, a momentum outside [0, 1),
-    `iterations` below 1 and for what is no rule. Source: Jordan et al. 2024, "Muon: an optimizer
+    `iterations` below 1, an epsilon that is not positive and for what is no rule. Source: Jordan et al. 2024, "Muon: an optimizer
     for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
 
     >>> import jax.numpy as jnp
@@ -73,6 +74,7 @@ def muon(
     check_share(where, "momentum", momentum)
     check_number(where, "decay", decay)
     check_count(where, "iterations", iterations)
+    check_positive(where, epsilon=epsilon)
     rest = adam(learning_rate) if otherwise is None else otherwise
     check_rule(where, "a rule", rest, plain=True)
 
@@ -84,7 +86,7 @@ def muon(
         mean = each(lambda m, g: running(momentum, m, g), state.mean, grads)
 
         def way(g: Array, m: Array, p: Array) -> Array:
-            x = orthogonal(running(momentum, m, g) if nesterov else m, iterations)
+            x = orthogonal(running(momentum, m, g) if nesterov else m, iterations, epsilon)
             stretch = math.sqrt(max(1, g.shape[1] / g.shape[0]))
             return -cast(rate, m) * (stretch * x + cast(pull, m) * p.astype(m.dtype))
 
@@ -96,7 +98,7 @@ def muon(
     )
 
 
-def orthogonal(matrix: Array, iterations: int) -> Array:
+def orthogonal(matrix: Array, iterations: int, epsilon: Any = 1e-8) -> Array:
     """Push the singular values of a matrix to about 1, by the iteration of `muon`.
 
     >>> import jax.numpy as jnp
@@ -107,7 +109,7 @@ def orthogonal(matrix: Array, iterations: int) -> Array:
     a, b, c = _QUINTIC
     # Of the two products take the smaller one: (X X^T) X = X (X^T X).
     flat = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = flat / (jnp.sqrt(jnp.sum(jnp.square(flat))) + 1e-8)
+    x = flat / (jnp.sqrt(jnp.sum(jnp.square(flat))) + cast(epsilon, flat))
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * (gram @ gram)) @ x

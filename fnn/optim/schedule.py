@@ -262,7 +262,7 @@ def warm_up(steps: int, then: Callable[[Any], Any]) -> Schedule:
 
 
 def _float(t: Any) -> Any:
-    return jnp.asarray(t).astype(jnp.float32)
+    return jnp.asarray(t).astype(jnp.result_type(float))
 
 
 def _check_steps(where: str, name: str, value: int) -> None:

@@ -108,7 +108,7 @@ def lbfgs(learning_rate: Hyper = 1.0, memory: int = 10) -> UpdateRule:
 
 def _two_loops(g: Array, state: LbfgsState, newest: Array, memory: int) -> Array:
     """Return H g: from the newest pair to the oldest, and back."""
-    slots = (newest - jnp.arange(memory)) % memory
+    slots = (newest - jnp.arange(memory, dtype=jnp.int32)) % memory
 
     def down(q: Array, slot: Array) -> tuple[Array, Array]:
         alpha = state.inverses[slot] * (state.steps[slot] @ q)
