@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.by_path import masked
+from fnn.optim.groups import masked
 from fnn.optim.moments import adam
 from fnn.optim.rule import (
     Hyper,
@@ -52,14 +52,16 @@ def muon(
 
     For a weight (I, O): ``m_t = momentum m_{t-1} + (1 - momentum) g_t``, with `nesterov` ``d =
     momentum m_t + (1 - momentum) g_t``, else ``d = m_t``; update ``-learning_rate (sqrt(max(1, O /
-    I)) X + decay p)``, where X starts as ``d / (|d| + epsilon)`` (norm of Frobenius) and is `iterations` times
-    ``a X + (b A + c A^2) X`` with ``A = X X^T``: a Newton-Schulz iteration to the next orthogonal
-    matrix. Arrays of one axis or more than two go by `otherwise`, `adam` with the same learning
-    rate if None. Embeddings and the output layer are better left to another rule too, by `by_path`.
+    I)) X + decay p)``, where X starts as ``d / (|d| + epsilon)`` (norm of Frobenius) and becomes
+    `iterations` times ``a X + (b A + c A^2) X`` with ``A = X X^T``: a Newton-Schulz iteration to
+    the nearest orthogonal matrix. Arrays of one axis or more than two go by `otherwise`, `adam`
+    with the same learning rate if None. Embeddings and the output layer are better left to another
+    rule too, by `by_path`.
 
     Raises `fnn.InputError` for a negative learning rate or decay, a momentum outside [0, 1),
-    `iterations` below 1, an epsilon that is not positive and for what is no rule. Source: Jordan et al. 2024, "Muon: an optimizer
-    for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
+    `iterations` below 1, an epsilon that is not positive and for what is no rule. Source: Jordan et
+    al. 2024, "Muon: an optimizer for hidden layers in neural networks",
+    kellerjordan.github.io/posts/muon.
 
     >>> import jax.numpy as jnp
     >>> rule = muon(0.5)
