@@ -18,7 +18,7 @@ from fnn.optim.rule import (
     check_share,
     each,
 )
-from fnn.optim.running import running, running_square, wide, zeros
+from fnn.optim.running import decayed, running, running_square, wide, zeros
 from fnn.origin import constructor
 
 
@@ -187,7 +187,7 @@ def lion(
 
         def way(g: Array, m: Array, p: Array) -> Array:
             sign = jnp.sign(running(beta1, m, g))
-            return -cast(rate, m) * (sign + cast(pull, m) * p.astype(m.dtype))
+            return -cast(rate, m) * decayed(sign, pull, p)
 
         updates = each(way, grads, state.mean, params)
         mean = each(lambda m, g: running(beta2, m, g), state.mean, grads)

@@ -10,7 +10,7 @@ from fnn.layer import Array, PyTree
 from fnn.optim.clip import global_norm
 from fnn.optim.moments import Direction, by_moments, check_moments
 from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, check_share, each
-from fnn.optim.running import unbiased, unbiased_root, zeros
+from fnn.optim.running import decayed, unbiased, unbiased_root, zeros
 from fnn.origin import constructor
 
 
@@ -57,7 +57,7 @@ def lars(
             size, slope = global_norm(p), global_norm(g)
             length = slope + cast(pull, v) * size
             scale = _ratio(cast(share, v) * size, length, (size > 0) & (slope > 0))
-            return cast(momentum, v) * v + cast(rate, v) * scale * (g + cast(pull, v) * p)
+            return cast(momentum, v) * v + cast(rate, v) * scale * decayed(g, pull, p)
 
         velocity = each(velocity_of, state.velocity, grads, params)
         return each(lambda g, v: -v, grads, velocity), LarsState(state.step + 1, velocity)
@@ -97,7 +97,7 @@ def lamb(
         def direction(g: Array, m: Array, v: Array, p: Array) -> Array:
             del g
             p = p.astype(m.dtype)
-            r = mean(m) / root(v) + cast(pull, m) * p
+            r = decayed(mean(m) / root(v), pull, p)
             size, length = global_norm(p), global_norm(r)
             return _ratio(size, length, (size > 0) & (length > 0)) * r
 

@@ -24,7 +24,7 @@ from fnn.optim.rule import (
     check_share,
     each,
 )
-from fnn.optim.running import running, wide, zeros
+from fnn.optim.running import decayed, running, wide, zeros
 from fnn.origin import constructor
 
 # The quintic of Jordan's post: steepest at 0 among those that keep [0, 1] near 1.
@@ -90,7 +90,7 @@ def muon(
         def way(g: Array, m: Array, p: Array) -> Array:
             x = orthogonal(running(momentum, m, g) if nesterov else m, iterations, epsilon)
             stretch = math.sqrt(max(1, g.shape[1] / g.shape[0]))
-            return -cast(rate, m) * (stretch * x + cast(pull, m) * p.astype(m.dtype))
+            return -cast(rate, m) * decayed(stretch * x, pull, p)
 
         return each(way, grads, mean, params), MuonState(state.step + 1, mean)
 

@@ -18,7 +18,15 @@ from fnn.optim.rule import (
     check_share,
     each,
 )
-from fnn.optim.running import grown, running, running_square, unbiased, unbiased_root, zeros
+from fnn.optim.running import (
+    decayed,
+    grown,
+    running,
+    running_square,
+    unbiased,
+    unbiased_root,
+    zeros,
+)
 from fnn.origin import constructor
 
 
@@ -88,7 +96,7 @@ def adamw(
     def at(step: Array) -> Direction:
         mean, root = unbiased(beta1, step), unbiased_root(beta2, step, epsilon)
         pull = at_step(decay, step - 1)
-        return lambda g, m, v, p: mean(m) / root(v) + cast(pull, m) * p.astype(m.dtype)
+        return lambda g, m, v, p: decayed(mean(m) / root(v), pull, p)
 
     return by_moments(learning_rate, beta1, beta2, at)
 

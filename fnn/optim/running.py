@@ -46,6 +46,16 @@ def running_square(share: Any, old: Array, new: Array) -> Array:
     return running(share, old, jnp.square(new.astype(old.dtype)))
 
 
+def decayed(way: Array, rate: Any, params: Array) -> Array:
+    """Return ``way + rate params`` in the dtype of the way; for a plain 0 the way as it is.
+
+    Nothing times a parameter is not nothing to a compiler: it would still have to be read.
+    """
+    if isinstance(rate, int | float) and rate == 0:
+        return way
+    return way + cast(rate, way) * params.astype(way.dtype)
+
+
 def grown(beta: Any, step: Array) -> Array:
     """Return ``1 - beta^step``, the sum of the weights of a running mean that started from zero.
 
@@ -60,8 +70,9 @@ def grown(beta: Any, step: Array) -> Array:
 
 def unbiased(beta: Any, step: Array) -> Callable[[Array], Array]:
     """Return the function ``m -> m / (1 - beta^step)``, the mean without its start from zero."""
-    weight = grown(beta, step)
-    return lambda m: m / cast(weight, m)
+    # One division for all numbers, not one for each.
+    factor = 1 / grown(beta, step)
+    return lambda m: cast(factor, m) * m
 
 
 def unbiased_root(beta: Any, step: Array, epsilon: Any) -> Callable[[Array], Array]:

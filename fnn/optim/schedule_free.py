@@ -19,7 +19,7 @@ from fnn.optim.rule import (
     check_share,
     each,
 )
-from fnn.optim.running import copies, running_square, unbiased_root, zeros
+from fnn.optim.running import copies, decayed, running_square, unbiased_root, zeros
 from fnn.origin import constructor
 
 
@@ -89,7 +89,7 @@ def schedule_free_sgd(learning_rate: Hyper, beta: float = 0.9, decay: Hyper = 0.
         pull = at_step(decay, state.step)
 
         def way(z: Array, g: Array, y: Array) -> Array:
-            return g.astype(z.dtype) + cast(pull, z) * y.astype(z.dtype)
+            return decayed(g.astype(z.dtype), pull, y)
 
         ways = each(way, state.base, grads, params)
         return _follow(ways, learning_rate, beta, state, params)
@@ -137,7 +137,7 @@ def schedule_free_adamw(
         root = unbiased_root(beta2, state.step + 1, epsilon)
 
         def way(z: Array, g: Array, v: Array, y: Array) -> Array:
-            return g.astype(z.dtype) / root(v) + cast(pull, z) * y.astype(z.dtype)
+            return decayed(g.astype(z.dtype) / root(v), pull, y)
 
         ways = each(way, state.base, grads, square, params)
         return _follow(ways, learning_rate, beta1, state._replace(square=square), params)

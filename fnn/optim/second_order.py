@@ -23,7 +23,7 @@ from fnn.optim.rule import (
     each,
     stepping,
 )
-from fnn.optim.running import running, wide, zeros
+from fnn.optim.running import decayed, running, wide, zeros
 from fnn.origin import constructor
 
 
@@ -85,11 +85,12 @@ def lbfgs(learning_rate: Hyper = 1.0, memory: int = 10) -> UpdateRule:
     def update(grads: PyTree, state: LbfgsState, params: PyTree, /) -> tuple[PyTree, LbfgsState]:
         p, g = _row(params), _row(grads)
         s, y = p - state.params, g - state.grads
-        product, first = s @ y, state.step == 0
+        product, first = _dot(s, y), state.step == 0
         good = (product > 0) & ~first
         slot = (state.step - 1) % memory
-        start = jnp.minimum(1, 1 / jnp.sqrt(jnp.where(g @ g > 0, g @ g, 1)))
-        gamma = jnp.where(good, product / jnp.where(good, y @ y, 1), state.gamma)
+        square = _dot(g, g)
+        start = jnp.minimum(1, 1 / jnp.sqrt(jnp.where(square > 0, square, 1)))
+        gamma = jnp.where(good, product / jnp.where(good, _dot(y, y), 1), state.gamma)
         state = LbfgsState(
             state.step + 1,
             p,
@@ -110,18 +111,28 @@ def _two_loops(g: Array, state: LbfgsState, newest: Array, memory: int) -> Array
     """Return H g: from the newest pair to the oldest, and back."""
     slots = (newest - jnp.arange(memory, dtype=jnp.int32)) % memory
 
+    # A loop, not a chain of ten: the compiler would compute its beginning anew at every link.
     def down(q: Array, slot: Array) -> tuple[Array, Array]:
-        alpha = state.inverses[slot] * (state.steps[slot] @ q)
-        return q - alpha * state.changes[slot], alpha
+        alpha = _get(state.inverses, slot) * _dot(_get(state.steps, slot), q)
+        return q - alpha * _get(state.changes, slot), alpha
 
     def up(r: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
         slot, alpha = at
-        beta = state.inverses[slot] * (state.changes[slot] @ r)
-        return r + (alpha - beta) * state.steps[slot], None
+        beta = _get(state.inverses, slot) * _dot(_get(state.changes, slot), r)
+        return r + (alpha - beta) * _get(state.steps, slot), None
 
     q, alphas = jax.lax.scan(down, g, slots)
     r, _ = jax.lax.scan(up, state.gamma * q, (slots, alphas), reverse=True)
     return r
+
+
+def _dot(one: Array, other: Array) -> Array:
+    # Not one @ other: a sum is computed where the rows of a table lie, without a copy of them.
+    return jnp.sum(one * other)
+
+
+def _get(table: Array, slot: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(table, slot, keepdims=False)
 
 
 @constructor
@@ -155,7 +166,7 @@ def backtracking(
     ) -> tuple[tuple[Any, PyTree], PyTree, PyTree]:
         (value, aux), grads = gradient_at(params)
         updates, state = rule.update(grads, state, params)
-        descent = slope * (_row(grads) @ _row(updates))
+        descent = slope * _dot(_row(grads), _row(updates))
 
         def scaled(t: Array) -> PyTree:
             return each(lambda u: t.astype(u.dtype) * u, updates)
@@ -243,7 +254,7 @@ def sophia(
         def way(g: Array, m: Array, h: Array, p: Array) -> Array:
             del g
             ratio = m / jnp.maximum(cast(gamma, h) * h, cast(epsilon, h))
-            return -cast(rate, m) * (jnp.clip(ratio, -1, 1) + cast(pull, m) * p.astype(m.dtype))
+            return -cast(rate, m) * decayed(jnp.clip(ratio, -1, 1), pull, p)
 
         updates = each(way, grads, mean, curvature, params)
         return value_and_aux, updates, SophiaState(state.key, state.step + 1, mean, curvature)
@@ -262,7 +273,12 @@ def _row(tree: PyTree) -> Array:
     """Return all numbers of a tree in one row, in float32 or better."""
     leaves = jax.tree.leaves(tree)
     dtype = jnp.float64 if any(wide(a) == jnp.float64 for a in leaves) else jnp.float32
-    return jnp.concatenate([jnp.zeros(0, dtype), *(a.astype(dtype).ravel() for a in leaves)])
+    # Not concatenate: fused with what follows, it looks up the array of every number.
+    row, start = jnp.zeros(sum(leaf.size for leaf in leaves), dtype), 0
+    for leaf in leaves:
+        row = jax.lax.dynamic_update_slice_in_dim(row, leaf.astype(dtype).ravel(), start, 0)
+        start += leaf.size
+    return row
 
 
 def _rows(row: Array, like: PyTree) -> PyTree:
