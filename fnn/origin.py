@@ -108,6 +108,10 @@ def _key(value: Any) -> Hashable:
             else value
         )
         return (str(value.dtype), value.shape, np.asarray(data).tobytes())
+    if isinstance(value, Mapping):
+        return (type(value), *((name, _key(part)) for name, part in value.items()))
+    if type(value) in (list, tuple):
+        return (type(value), *(_key(part) for part in value))
     try:
         hash(value)
     except TypeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import re
 import sys
@@ -20,6 +21,7 @@ from fnn.optim import schedule
 
 KEY = jax.random.key(0)
 N, INPUTS, CLASSES = 7, 5, 3
+SGD, PARAMS = optim.sgd(0.1), ({"weight": jnp.ones(1), "bias": jnp.ones(1)},)
 
 
 class Bad(NamedTuple):
@@ -107,13 +109,13 @@ CONSTRUCTORS = [
     Bad("sgd", lambda: optim.sgd(-0.1), "optim.sgd", "learning_rate of 0 or more", r"-0\.1"),
     Bad("sgd-nan", lambda: optim.sgd(np.nan), "optim.sgd", "learning_rate of 0 or more", "nan"),
     Bad("beta-1", lambda: optim.adam(0.1, 1), "optim.adam", r"beta1 in \[0, 1\)", "1"),
-    Bad("epsilon-0", lambda: optim.adam(0.1, epsilon=0), "optim.adam", "an epsilon above 0", "0"),
-    Bad("momentum-1", lambda: optim.sgd(0.1, 1), "optim.sgd", r"a momentum in \[0, 1\)", "1"),
+    Bad("epsilon-0", lambda: optim.adam(0.1, epsilon=0), "optim.adam", "epsilon above 0", "0"),
+    Bad("momentum-1", lambda: optim.sgd(0.1, 1), "optim.sgd", r"momentum in \[0, 1\)", "1"),
     Bad(
         "momentum-negative",
         lambda: optim.sgd(0.1, -0.5),
         "optim.sgd",
-        r"a momentum in \[0, 1\)",
+        r"momentum in \[0, 1\)",
         r"-0\.5",
     ),
     Bad(
@@ -158,6 +160,266 @@ CONSTRUCTORS = [
         "a key",
         r"float32 of shape \(2,\)",
     ),
+    *(
+        Bad(
+            f"{where}-{name}",
+            lambda make=make: make(-0.1),
+            f"optim.{where}",
+            f"{name} of 0 or more",
+            r"-0\.1",
+        )
+        for where, name, make in (
+            *(
+                (rule, "learning_rate", getattr(optim, rule))
+                for rule in [
+                    "adadelta",
+                    "adafactor",
+                    "adagrad",
+                    "adam",
+                    "adamax",
+                    "adamw",
+                    "amsgrad",
+                    "lamb",
+                    "lars",
+                    "lbfgs",
+                    "lion",
+                    "muon",
+                    "nadam",
+                    "radam",
+                    "rmsprop",
+                    "schedule_free_adamw",
+                    "schedule_free_sgd",
+                    "sophia",
+                ]
+            ),
+            ("adagrad", "start", lambda value: optim.adagrad(0.1, start=value)),
+            ("adamw", "decay", lambda value: optim.adamw(0.1, decay=value)),
+            ("lamb", "decay", lambda value: optim.lamb(0.1, decay=value)),
+            ("lars", "decay", lambda value: optim.lars(0.1, decay=value)),
+            ("lars", "trust", lambda value: optim.lars(0.1, trust=value)),
+            ("lion", "decay", lambda value: optim.lion(0.1, decay=value)),
+            ("muon", "decay", lambda value: optim.muon(0.1, decay=value)),
+            ("sophia", "decay", lambda value: optim.sophia(0.1, decay=value)),
+            ("schedule_free_sgd", "decay", lambda v: optim.schedule_free_sgd(0.1, decay=v)),
+            ("schedule_free_adamw", "decay", lambda v: optim.schedule_free_adamw(0.1, decay=v)),
+            ("clip_by_value", "limit", optim.clip_by_value),
+            ("clip_by_norm", "limit", optim.clip_by_norm),
+            ("clip_by_unit_norm", "ratio", optim.clip_by_unit_norm),
+            ("sam", "radius", optim.sam),
+            ("lookahead", "share", lambda value: optim.lookahead(3, value)),
+            ("reduce_on_plateau", "cooldown", lambda v: optim.reduce_on_plateau(cooldown=v)),
+            ("reduce_on_plateau", "least", lambda v: optim.reduce_on_plateau(least=v)),
+            ("schedule.one_cycle", "start", lambda v: schedule.one_cycle(1, 9, start=v)),
+            ("schedule.one_cycle", "final", lambda v: schedule.one_cycle(1, 9, final=v)),
+        )
+    ),
+    *(
+        Bad(
+            f"{where}-{name}-1",
+            lambda make=make, name=name: make(**{name: 1.0}),
+            f"optim.{where}",
+            rf"{name} in \[0, 1\)",
+            r"1\.0",
+        )
+        for where, names, make in (
+            *(
+                (rule, "beta1 beta2", functools.partial(getattr(optim, rule), 0.1))
+                for rule in [
+                    "adam",
+                    "adamax",
+                    "adamw",
+                    "amsgrad",
+                    "lamb",
+                    "lion",
+                    "nadam",
+                    "radam",
+                    "schedule_free_adamw",
+                    "sophia",
+                ]
+            ),
+            ("adadelta", "decay", optim.adadelta),
+            ("ema", "decay", optim.ema),
+            ("lars", "momentum", functools.partial(optim.lars, 0.1)),
+            ("muon", "momentum", functools.partial(optim.muon, 0.1)),
+            ("rmsprop", "decay", functools.partial(optim.rmsprop, 0.1)),
+            ("schedule_free_sgd", "beta", functools.partial(optim.schedule_free_sgd, 0.1)),
+            ("reduce_on_plateau", "factor tolerance", optim.reduce_on_plateau),
+            ("backtracking", "shrink slope", functools.partial(optim.backtracking, SGD)),
+            ("schedule.one_cycle", "rise", functools.partial(schedule.one_cycle, 1, 9)),
+        )
+        for name in names.split()
+    ),
+    *(
+        Bad(
+            f"{where}-{name}-0",
+            lambda make=make, name=name: make(**{name: 0.0}),
+            f"optim.{where}",
+            f"{name} above 0",
+            r"0\.0",
+        )
+        for where, names, make in (
+            *(
+                (rule, "epsilon", functools.partial(getattr(optim, rule), 0.1))
+                for rule in [
+                    "adadelta",
+                    "adagrad",
+                    "adamax",
+                    "adamw",
+                    "amsgrad",
+                    "lamb",
+                    "muon",
+                    "nadam",
+                    "radam",
+                    "rmsprop",
+                    "schedule_free_adamw",
+                    "sophia",
+                ]
+            ),
+            ("adafactor", "decay limit epsilon1 epsilon2", optim.adafactor),
+            ("clip_by_unit_norm", "least", optim.clip_by_unit_norm),
+            ("schedule_free_sgd", "beta", functools.partial(optim.schedule_free_sgd, 0.1)),
+            ("schedule_free_adamw", "beta1", functools.partial(optim.schedule_free_adamw, 0.1)),
+            ("sophia", "gamma", functools.partial(optim.sophia, 0.1)),
+            ("backtracking", "shrink slope", functools.partial(optim.backtracking, SGD)),
+            ("schedule.one_cycle", "rise", functools.partial(schedule.one_cycle, 1, 9)),
+            ("schedule.polynomial", "power", functools.partial(schedule.polynomial, 1, 0, 9)),
+            ("schedule.inverse_time", "power", functools.partial(schedule.inverse_time, 1, 9)),
+        )
+        for name in names.split()
+    ),
+    *(
+        Bad(
+            f"{where}-{name}-{value}",
+            lambda make=make, name=name, value=value: make(**{name: value}),
+            f"optim.{where}",
+            f"{name} of 1 or more",
+            re.escape(repr(value)),
+        )
+        for value in (0, 2.5)
+        for where, name, make in (
+            ("lbfgs", "memory", optim.lbfgs),
+            ("backtracking", "trials", functools.partial(optim.backtracking, SGD)),
+            ("sophia", "every", functools.partial(optim.sophia, 0.1)),
+            ("muon", "iterations", functools.partial(optim.muon, 0.1)),
+            ("adafactor", "least", optim.adafactor),
+            ("lookahead", "every", optim.lookahead),
+            ("accumulate", "steps", functools.partial(optim.accumulate, SGD)),
+            ("reduce_on_plateau", "patience", optim.reduce_on_plateau),
+            ("reduce_on_plateau", "window", optim.reduce_on_plateau),
+        )
+    ),
+    *(
+        Bad(
+            f"{where}-{name}",
+            lambda make=make, rule=rule: make(rule),
+            f"optim.{where}",
+            f"{expected}{more}",
+            got,
+        )
+        for where, expected, make in (
+            ("masked", "a rule", lambda rule: optim.masked(rule, True)),
+            ("by_path", "rules", lambda rule: optim.by_path({"*": rule})),
+            ("by_path", "rules", lambda rule: optim.by_path({}, rule)),
+            ("accumulate", "a rule", lambda rule: optim.accumulate(rule, 2)),
+            ("skip_nonfinite", "a rule", optim.skip_nonfinite),
+            ("backtracking", "a rule", optim.backtracking),
+            ("muon", "a rule", lambda rule: optim.muon(0.1, otherwise=rule)),
+        )
+        for name, rule, more, got in (
+            ("number", 0.1, "", r"0\.1"),
+            ("sam", optim.sam(0.1), " that the gradient suffices", r"sam\(0\.1\)"),
+        )
+    ),
+    Bad("sophia-key", lambda: optim.sophia(0.1), "optim.sophia", "a key", "None"),
+    Bad("freeze-none", lambda: optim.freeze(SGD), "optim.freeze", "patterns", r"\(\)"),
+    Bad("freeze-int", lambda: optim.freeze(SGD, 0), "optim.freeze", "patterns", r"\(0,\)"),
+    Bad(
+        "by_path-nothing",
+        lambda: optim.by_path({"*/scale": SGD}, SGD).init(PARAMS),
+        "optim.by_path",
+        "a pattern that matches a parameter",
+        r"'\*/scale'",
+    ),
+    Bad(
+        "freeze-nothing",
+        lambda: optim.freeze(SGD, "2/*").init(PARAMS),
+        "optim.by_path",
+        "a pattern that matches a parameter",
+        r"'2/\*'",
+    ),
+    Bad(
+        "by_path-shadowed",
+        lambda: optim.by_path({"0/*": SGD, "*/bias": SGD}, SGD).init(PARAMS),
+        "optim.by_path",
+        r"an array left for the pattern '\*/bias'",
+        "one that earlier patterns leave nothing for",
+    ),
+    Bad(
+        "by_path-no-default",
+        lambda: optim.by_path({"*/bias": SGD}).init(PARAMS),
+        "optim.by_path",
+        "a pattern for every array",
+        "none for '0/weight'",
+    ),
+    Bad(
+        "masked-numbers",
+        lambda: optim.masked(SGD, {"weight": 1}).init({"weight": jnp.ones(1)}),
+        "optim.masked",
+        "a tree of True and False",
+        r"\{'weight': 1\}",
+    ),
+    Bad(
+        "masked-structure",
+        lambda: optim.masked(SGD, {"bias": True}).init({"weight": jnp.ones(1)}),
+        "optim.masked",
+        "a mask in the structure of the parameters",
+        r"PyTreeDef\(\{'bias': \*\}\)",
+    ),
+    Bad(
+        "no-guard",
+        lambda: optim.nonfinite_leaf(PARAMS, SGD.init(PARAMS)),
+        "optim.nonfinite_leaf",
+        "the state of a rule with a guard",
+        "SgdState.*",
+    ),
+    Bad(
+        "schedule-of-two",
+        lambda: optim.sgd(schedule.constant(jnp.ones(2))).update(PARAMS, SGD.init(PARAMS), PARAMS),
+        "optim",
+        r"one number from the schedule constant\(.*\)",
+        r"float32 of shape \(2,\)",
+    ),
+    Bad(
+        "schedule-of-nothing",
+        lambda: optim.sgd(lambda t: None).update(PARAMS, SGD.init(PARAMS), PARAMS),
+        "optim",
+        "one number from the schedule .*",
+        "None",
+    ),
+    Bad(
+        "hyper-of-two",
+        lambda: optim.sgd(jnp.ones(2)).update(PARAMS, SGD.init(PARAMS), PARAMS),
+        "optim",
+        "a hyper-parameter of one number",
+        r"float32 of shape \(2,\)",
+    ),
+    *(
+        Bad(
+            f"join-{boundaries}",
+            lambda boundaries=boundaries: schedule.piecewise([0.1, 0.2, 0.3], boundaries),
+            "optim.schedule",
+            "2 boundaries, rising from 1 or more",
+            re.escape(repr(boundaries)),
+        )
+        for boundaries in ([3], [3, 3], [0, 3], [2.5, 3])
+    ),
+    Bad(
+        "join-number",
+        lambda: schedule.join([0.1, schedule.constant(0.2)], [3]),
+        "optim.schedule.join",
+        "schedules",
+        r"0\.1",
+    ),
     Bad("chain", lambda: optim.chain(0.1), "optim.chain", "update rules", r"0\.1"),
     Bad(
         "chain-not-called",
@@ -179,6 +441,10 @@ CONSTRUCTORS = [
             ("step", "every", lambda n: schedule.step(0.1, 0.5, n)),
             ("exponential", "steps", lambda n: schedule.exponential(0.1, 0.5, n)),
             ("cosine", "steps", lambda n: schedule.cosine(0.1, n)),
+            ("polynomial", "steps", lambda n: schedule.polynomial(0.1, 0.0, n)),
+            ("inverse_time", "steps", lambda n: schedule.inverse_time(0.1, n)),
+            ("one_cycle", "steps", lambda n: schedule.one_cycle(0.1, n)),
+            ("cyclic", "steps", lambda n: schedule.cyclic(0.1, 0.2, n)),
             ("warm_up", "steps", lambda n: schedule.warm_up(n, schedule.constant(0.1))),
         )
     ),

@@ -1,15 +1,23 @@
-"""Gradient descent and what one does to the gradient before the step."""
+"""Gradient descent, with and without momentum, and weight decay."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, each
+from fnn.optim.rule import (
+    Hyper,
+    UpdateRule,
+    at_step,
+    cast,
+    check_number,
+    check_share,
+    counting,
+    each,
+)
 from fnn.origin import constructor
 
 
@@ -39,10 +47,7 @@ def sgd(learning_rate: Hyper, momentum: float = 0.0, nesterov: bool = False) -> 
     Array([-0.2], dtype=float32)
     """
     check_number("optim.sgd", "learning_rate", learning_rate)
-    if isinstance(momentum, int | float) and not 0 <= momentum < 1:
-        raise InputError(
-            "optim.sgd", "a momentum in [0, 1)", describe(momentum), "pass a share such as 0.9"
-        )
+    check_share("optim.sgd", "momentum", momentum)
     plain = isinstance(momentum, int | float) and momentum == 0
 
     def init(params: PyTree, /) -> SgdState:
@@ -62,10 +67,34 @@ def sgd(learning_rate: Hyper, momentum: float = 0.0, nesterov: bool = False) -> 
     return UpdateRule(init, update)
 
 
-class StepState(NamedTuple):
-    """The step count."""
+@constructor
+def momentum(learning_rate: Hyper, decay: float = 0.9) -> UpdateRule:
+    """Descend like a heavy ball: `sgd` with momentum, under the name of its own.
 
-    step: Array
+    ``v_t = decay v_{t-1} + g_t``, update ``-learning_rate v_t``. Source: Polyak 1964, USSR
+    Comput. Math. 4(5), eq. 9, with the learning rate outside v.
+
+    Raises `fnn.InputError` as `sgd` does.
+
+    >>> momentum(0.1)
+    momentum(0.1)
+    """
+    return sgd(learning_rate, decay)
+
+
+@constructor
+def nesterov(learning_rate: Hyper, decay: float = 0.9) -> UpdateRule:
+    """Descend like a heavy ball that looks ahead: `sgd` with Nesterov's momentum.
+
+    ``v_t = decay v_{t-1} + g_t``, update ``-learning_rate (g_t + decay v_t)``. Source: Nesterov
+    1983; Sutskever et al. 2013, ICML, eqs. 3 and 4, in the variable at which the gradient is taken.
+
+    Raises `fnn.InputError` as `sgd` does.
+
+    >>> nesterov(0.1)
+    nesterov(0.1)
+    """
+    return sgd(learning_rate, decay, nesterov=True)
 
 
 @constructor
@@ -85,57 +114,8 @@ def weight_decay(rate: Hyper) -> UpdateRule:
     """
     check_number("optim.weight_decay", "rate", rate)
 
-    def init(params: PyTree, /) -> StepState:
-        del params
-        return StepState(jnp.int32(0))
+    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+        decay = at_step(rate, step)
+        return each(lambda g, p: g + cast(decay, g) * p, grads, params)
 
-    def update(grads: PyTree, state: StepState, params: PyTree, /) -> tuple[PyTree, StepState]:
-        decay = at_step(rate, state.step)
-        return each(lambda g, p: g + cast(decay, g) * p, grads, params), StepState(state.step + 1)
-
-    return UpdateRule(init, update)
-
-
-@constructor
-def clip_by_global_norm(limit: Hyper) -> UpdateRule:
-    """Shorten the gradient, over all parameters together, to a norm of at most `limit`.
-
-    ``g min(1, limit / |g|)`` with ``|g|^2`` the sum of the squares of all its numbers, computed in
-    float32 or better; a zero gradient stays zero. Source: Pascanu, Mikolov and Bengio 2012,
-    arXiv:1211.5063, algorithm 1.
-
-    Raises `fnn.InputError` for a negative limit.
-
-    >>> import jax.numpy as jnp
-    >>> rule = clip_by_global_norm(1.0)
-    >>> params = jnp.zeros(2)
-    >>> rule.update(jnp.array([0.0, 0.5]), rule.init(params), params)[0]
-    Array([0. , 0.5], dtype=float32)
-    """
-    check_number("optim.clip_by_global_norm", "limit", limit)
-
-    def init(params: PyTree, /) -> StepState:
-        del params
-        return StepState(jnp.int32(0))
-
-    def update(grads: PyTree, state: StepState, params: PyTree, /) -> tuple[PyTree, StepState]:
-        del params
-        norm = global_norm(grads)
-        longest = cast(at_step(limit, state.step), norm)
-        scale = jnp.where(norm > longest, longest / jnp.where(norm > 0, norm, 1), 1)
-        return each(lambda g: g * scale.astype(g.dtype), grads), StepState(state.step + 1)
-
-    return UpdateRule(init, update)
-
-
-def global_norm(tree: PyTree) -> Any:
-    """Return the Euclidean norm of all numbers of a tree together, in float32 or better.
-
-    >>> import jax.numpy as jnp
-    >>> global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
-    Array(5., dtype=float32)
-    """
-    leaves = jax.tree.leaves(tree)
-    wide = jnp.float64 if any(a.dtype == jnp.float64 for a in leaves) else jnp.float32
-    squares = (jnp.sum(jnp.square(a.astype(wide))) for a in leaves)
-    return jnp.sqrt(sum(squares, jnp.zeros((), wide)))
+    return counting(change)

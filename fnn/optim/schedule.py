@@ -6,12 +6,14 @@ calls, so that a rule holding one is compiled once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
+from fnn.optim.rule import check_number, check_positive, check_share
 from fnn.origin import Made, constructor
 
 
@@ -85,6 +87,153 @@ def cosine(value: float, steps: int, final: float = 0.0) -> Schedule:
 
 
 @constructor
+def polynomial(value: float, final: float, steps: int, power: float = 1.0) -> Schedule:
+    """Go from `value` to `final`, in a straight line or along a power, then stay.
+
+    ``final + (value - final) (1 - min(t, steps) / steps)^power``.
+
+    Raises `fnn.InputError` for `steps` below 1 or a power that is not positive.
+
+    >>> float(polynomial(0.5, 0.25, steps=4)(1)), float(polynomial(0.5, 0.0, steps=4, power=2)(2))
+    (0.4375, 0.125)
+    """
+    _check_steps("polynomial", "steps", steps)
+    check_positive("optim.schedule.polynomial", power=power)
+
+    def at(t: Any) -> Any:
+        return final + (value - final) * (1 - jnp.minimum(_float(t) / steps, 1)) ** power
+
+    return Schedule(at)
+
+
+@constructor
+def inverse_time(value: float, steps: int, power: float = 1.0) -> Schedule:
+    """Decay ever more slowly: ``value / (1 + t / steps)^power``.
+
+    With a power of 0.5 to 1 the steps go everywhere and still come to rest, which is what the proof
+    of stochastic approximation asks for. Source: Robbins and Monro 1951, Ann. Math. Statist. 22(3).
+
+    Raises `fnn.InputError` for `steps` below 1 or a power that is not positive.
+
+    >>> float(inverse_time(0.5, steps=10)(30))
+    0.125
+    """
+    _check_steps("inverse_time", "steps", steps)
+    check_positive("optim.schedule.inverse_time", power=power)
+    return Schedule(lambda t: value / (1 + _float(t) / steps) ** power)
+
+
+@constructor
+def one_cycle(
+    peak: float, steps: int, rise: float = 0.3, start: float = 0.04, final: float = 4e-6
+) -> Schedule:
+    """Rise to `peak` along half a cosine, fall along another to almost nothing, then stay.
+
+    ``peak (start + (1 - start) (1 - cos(pi t / r)) / 2)`` for ``t < r = rise steps``, then ``peak
+    (final + (1 - final) (1 + cos(pi min((t - r) / (steps - r), 1))) / 2)``; `start` and `final` are
+    shares of the peak. Source: Smith and Topin 2017, arXiv:1708.07120, with cosines in the place of
+    straight lines.
+
+    Raises `fnn.InputError` for `steps` below 1, a rise outside (0, 1), or a negative start or
+    final.
+
+    >>> rate = one_cycle(0.5, steps=100, rise=0.25, start=0.5, final=0.0)
+    >>> float(rate(0)), float(rate(25)), float(rate(100))
+    (0.25, 0.5, 0.0)
+    """
+    where = "optim.schedule.one_cycle"
+    _check_steps("one_cycle", "steps", steps)
+    check_share(where, "rise", rise)
+    check_positive(where, rise=rise)
+    check_number(where, "start", start)
+    check_number(where, "final", final)
+
+    def at(t: Any) -> Any:
+        up = _float(t) / (rise * steps)
+        down = jnp.clip((_float(t) - rise * steps) / (steps - rise * steps), 0, 1)
+        rising = start + (1 - start) * (1 - jnp.cos(jnp.pi * up)) / 2
+        falling = final + (1 - final) * (1 + jnp.cos(jnp.pi * down)) / 2
+        return peak * jnp.where(up < 1, rising, falling)
+
+    return Schedule(at)
+
+
+@constructor
+def cyclic(low: float, high: float, steps: int, shrink: float = 1.0) -> Schedule:
+    """Go up from `low` to `high` in `steps` steps and down again, over and over.
+
+    ``low + (high - low) shrink^floor(t / (2 steps)) (1 - |t / steps mod 2 - 1|)``. Source: Smith
+    2015, arXiv:1506.01186, section 3.2: the triangular policy, and with a shrink of 0.5
+    "triangular2".
+
+    Raises `fnn.InputError` for `steps` below 1.
+
+    >>> rate = cyclic(0.0, 1.0, steps=2, shrink=0.5)
+    >>> [float(rate(t)) for t in range(8)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25]
+    """
+    _check_steps("cyclic", "steps", steps)
+
+    def at(t: Any) -> Any:
+        height = 1 - abs(_float(t % (2 * steps)) / steps - 1)
+        return low + (high - low) * shrink ** _float(t // (2 * steps)) * height
+
+    return Schedule(at)
+
+
+@constructor
+def piecewise(values: Sequence[float], boundaries: Sequence[int]) -> Schedule:
+    """Jump from value to value: ``values[i]`` with i the number of boundaries at or before t.
+
+    Raises `fnn.InputError` unless the boundaries are rising steps of 1 or more, one fewer than the
+    values.
+
+    >>> rate = piecewise([0.5, 0.25, 0.125], [10, 20])
+    >>> float(rate(9)), float(rate(10)), float(rate(25))
+    (0.5, 0.25, 0.125)
+    """
+    return join([constant(value) for value in values], boundaries)
+
+
+@constructor
+def join(schedules: Sequence[Callable[[Any], Any]], boundaries: Sequence[int]) -> Schedule:
+    """Follow one schedule after the other, the time of each starting at its boundary.
+
+    ``schedules[i](t - boundaries[i - 1])`` with i the number of boundaries at or before t.
+
+    Raises `fnn.InputError` for what is no schedule (write ``constant(number)``), and unless the
+    boundaries are rising steps of 1 or more, one fewer than the schedules.
+
+    >>> rate = join([constant(0.5), polynomial(0.5, 0.0, steps=4)], [10])
+    >>> [float(rate(t)) for t in (9, 10, 11, 14)]
+    [0.5, 0.5, 0.375, 0.0]
+    """
+    for schedule in schedules:
+        if not callable(schedule):
+            raise InputError(
+                "optim.schedule.join", "schedules", describe(schedule), "wrap it in constant(...)"
+            )
+    starts = [0, *boundaries]
+    rising = all(is_count(b, a + 1) for a, b in itertools.pairwise(starts))
+    if not rising or len(starts) != len(schedules):
+        raise InputError(
+            "optim.schedule",
+            f"{len(schedules) - 1} boundaries, rising from 1 or more",
+            describe(list(boundaries)),
+            "pass the steps at which the next part begins",
+        )
+
+    def at(t: Any) -> Any:
+        t = jnp.asarray(t)
+        value = schedules[0](t)
+        for start, schedule in zip(boundaries, schedules[1:], strict=True):
+            value = jnp.where(t >= start, schedule(jnp.maximum(t - start, 0)), value)
+        return value
+
+    return Schedule(at)
+
+
+@constructor
 def warm_up(steps: int, then: Callable[[Any], Any]) -> Schedule:
     """Rise in a straight line, then follow another schedule, its time starting at the top.
 
@@ -113,7 +262,7 @@ def warm_up(steps: int, then: Callable[[Any], Any]) -> Schedule:
 
 
 def _float(t: Any) -> Any:
-    return jnp.asarray(t).astype(jnp.float32)
+    return jnp.asarray(t).astype(jnp.result_type(float))
 
 
 def _check_steps(where: str, name: str, value: int) -> None:

@@ -16,7 +16,7 @@ from fnn.gradient.objective import Gradient, unpack
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
 from fnn.optim.noise import check_key
-from fnn.optim.rule import UpdateRule
+from fnn.optim.rule import UpdateRule, averaged
 from fnn.train.data import check_batch_size, check_data, length
 from fnn.train.evaluate import Metrics, run_evaluation
 from fnn.train.progress import Progress, Report, progress_bar
@@ -63,7 +63,8 @@ def fit(
     training state on the device. The same key gives the same bits, whatever `progress` does; and a
     second call with equal model, loss, rule and shapes does not compile again.
 
-    - `data` and `validation`: ``(x, target)`` or ``(x, target, weights)``, n examples each.
+    - `data` and `validation`: ``(x, target)`` or ``(x, target, weights)``, n examples each. A rule
+      that keeps an average is validated there, at `fnn.optim.averaged`.
     - `epochs`: 0 or more; `key`: for the parameters, the order and the layers' randomness.
     - `gradient`: ``"manual"``, ``"auto"`` or ``"numeric"``, see `fnn.value_and_grad`.
     - `metrics`: functions ``(prediction, target) -> values`` by name, for the validation data.
@@ -107,7 +108,7 @@ def fit(
         run_evaluation, model, loss, metrics=metrics, batch_size=min(batch_size, 1024)
     )
     if validation is not None and epochs:
-        evaluation(train_state.params, train_state.state, validation)
+        evaluation(_evaluated(train_state), train_state.state, validation)
     jax.block_until_ready(train_state)
     compiled = time.perf_counter()
 
@@ -125,7 +126,7 @@ def fit(
                 train_state, values = _dispatch(run, train_state, data, piece, report)
                 losses.append(values)
             if validation is not None:
-                measured.append(evaluation(train_state.params, train_state.state, validation))
+                measured.append(evaluation(_evaluated(train_state), train_state.state, validation))
     jax.block_until_ready(train_state)
     ended = time.perf_counter()
 
@@ -140,6 +141,10 @@ def fit(
     return train_state, history._replace(
         compile_seconds=compiled - began, run_seconds=ended - compiled
     )
+
+
+def _evaluated(train_state: TrainState) -> PyTree:
+    return averaged(train_state.params, train_state.rule_state)
 
 
 def check_plan(epochs: int, batch_size: int, examples: int) -> None:

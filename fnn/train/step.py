@@ -9,7 +9,7 @@ import jax
 from fnn.gradient.objective import Gradient, value_and_grad
 from fnn.layer import Array, Layer, PyTree
 from fnn.losses import Loss
-from fnn.optim.rule import UpdateRule
+from fnn.optim.rule import UpdateRule, take_step
 
 
 class TrainState(NamedTuple):
@@ -37,7 +37,8 @@ def train_step(
 
     It maps ``(train_state, batch)`` to ``(train_state, {"loss": value})``, the batch being ``(x,
     target)`` or ``(x, target, weights)`` and the loss the one before the step. The randomness of
-    step t comes from ``jax.random.fold_in(train_state.key, t)``. Compile, scan and map it at will.
+    step t comes from ``jax.random.fold_in(train_state.key, t)``, however many gradients the rule
+    asks for in it. Compile, scan and map it at will.
 
     Raises `fnn.InputError` as `fnn.value_and_grad` does.
 
@@ -55,10 +56,10 @@ def train_step(
 
     def step(train_state: TrainState, batch: Any, /) -> tuple[TrainState, dict[str, Array]]:
         params, state, rule_state, key, count = train_state
-        (value, state), grads = gradient_of(
-            params, state, batch, key=jax.random.fold_in(key, count)
+        step_key = jax.random.fold_in(key, count)
+        (value, state), updates, rule_state = take_step(
+            rule, lambda p: gradient_of(p, state, batch, key=step_key), params, rule_state
         )
-        updates, rule_state = rule.update(grads, rule_state, params)
         params = jax.tree.map(lambda p, u: p + u, params, updates)
         return TrainState(params, state, rule_state, key, count + 1), {"loss": value}
 

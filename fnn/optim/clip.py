@@ -1,0 +1,153 @@
+"""Clipping: a gradient of bounded size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.layer import Array, PyTree
+from fnn.optim.rule import (
+    Hyper,
+    UpdateRule,
+    at_step,
+    cast,
+    check_number,
+    check_positive,
+    counting,
+    each,
+)
+from fnn.optim.running import wide
+from fnn.origin import constructor
+
+
+@constructor
+def clip_by_value(limit: Hyper) -> UpdateRule:
+    """Cut every number of the gradient to at most `limit` in size: ``min(max(g, -limit), limit)``.
+
+    Raises `fnn.InputError` for a negative limit. Source: Mikolov 2012, Statistical Language Models
+    Based on Neural Networks (thesis), section 3.2.2.
+
+    >>> import jax.numpy as jnp
+    >>> rule = clip_by_value(1.0)
+    >>> params = jnp.zeros(2)
+    >>> rule.update(jnp.array([-3.0, 0.5]), rule.init(params), params)[0]
+    Array([-1. ,  0.5], dtype=float32)
+    """
+    check_number("optim.clip_by_value", "limit", limit)
+
+    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+        del params
+        most = at_step(limit, step)
+        return each(lambda g: jnp.clip(g, -cast(most, g), cast(most, g)), grads)
+
+    return counting(change)
+
+
+@constructor
+def clip_by_norm(limit: Hyper) -> UpdateRule:
+    """Shorten the gradient of each parameter array, on its own, to a norm of at most `limit`.
+
+    ``g min(1, limit / |g|)``, the norm computed in float32 or better; a zero gradient stays zero.
+    Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, algorithm 1, array by array.
+
+    Raises `fnn.InputError` for a negative limit.
+
+    >>> import jax.numpy as jnp
+    >>> rule = clip_by_norm(1.0)
+    >>> grads = {"a": jnp.array([0.0, 2.0]), "b": jnp.array([0.5])}
+    >>> rule.update(grads, rule.init(grads), grads)[0]
+    {'a': Array([0., 1.], dtype=float32), 'b': Array([0.5], dtype=float32)}
+    """
+    check_number("optim.clip_by_norm", "limit", limit)
+
+    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+        del params
+        most = at_step(limit, step)
+        return each(lambda g: g * _shrinkage(global_norm(g), most).astype(g.dtype), grads)
+
+    return counting(change)
+
+
+@constructor
+def clip_by_global_norm(limit: Hyper) -> UpdateRule:
+    """Shorten the gradient, over all parameters together, to a norm of at most `limit`.
+
+    ``g min(1, limit / |g|)`` with ``|g|^2`` the sum of the squares of all its numbers, computed in
+    float32 or better; a zero gradient stays zero. Source: Pascanu, Mikolov and Bengio 2012,
+    arXiv:1211.5063, algorithm 1.
+
+    Raises `fnn.InputError` for a negative limit.
+
+    >>> import jax.numpy as jnp
+    >>> rule = clip_by_global_norm(1.0)
+    >>> params = jnp.zeros(2)
+    >>> rule.update(jnp.array([0.0, 0.5]), rule.init(params), params)[0]
+    Array([0. , 0.5], dtype=float32)
+    """
+    check_number("optim.clip_by_global_norm", "limit", limit)
+
+    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+        del params
+        scale = _shrinkage(global_norm(grads), at_step(limit, step))
+        return each(lambda g: g * scale.astype(g.dtype), grads)
+
+    return counting(change)
+
+
+@constructor
+def clip_by_unit_norm(ratio: Hyper = 0.01, least: float = 1e-3) -> UpdateRule:
+    """Shorten the gradient of every unit to a share of the norm of the unit's own weights.
+
+    ``G_i min(1, ratio max(|W_i|, least) / |G_i|)``: adaptive gradient clipping. A unit i is an
+    output, the last axis, with all weights that lead to it; an array of one axis, or none, is one
+    unit. The norms are computed in float32 or better.
+
+    Raises `fnn.InputError` for a negative ratio or a `least` that is not positive. Source: Brock et
+    al. 2021, arXiv:2102.06171, eq. 3.
+
+    >>> import jax.numpy as jnp
+    >>> rule = clip_by_unit_norm(0.1)
+    >>> params = jnp.array([[3.0, 1.0], [4.0, 0.0]])
+    >>> rule.update(jnp.array([[0.0, 0.05], [5.0, 0.0]]), rule.init(params), params)[0]
+    Array([[0.  , 0.05],
+           [0.5 , 0.  ]], dtype=float32)
+    """
+    check_number("optim.clip_by_unit_norm", "ratio", ratio)
+    check_positive("optim.clip_by_unit_norm", least=least)
+
+    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+        share = at_step(ratio, step)
+
+        def shorten(g: Array, p: Array) -> Array:
+            norm = _unit_norms(p)
+            most = cast(share, norm) * jnp.maximum(norm, least)
+            return g * _shrinkage(_unit_norms(g), most).astype(g.dtype)
+
+        return each(shorten, grads, params)
+
+    return counting(change)
+
+
+def global_norm(tree: PyTree) -> Any:
+    """Return the Euclidean norm of all numbers of a tree together, in float32 or better.
+
+    >>> import jax.numpy as jnp
+    >>> global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
+    Array(5., dtype=float32)
+    """
+    leaves = jax.tree.leaves(tree)
+    dtype = jnp.float64 if any(a.dtype == jnp.float64 for a in leaves) else jnp.float32
+    squares = (jnp.sum(jnp.square(a.astype(dtype))) for a in leaves)
+    return jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
+
+
+def _unit_norms(a: Array) -> Array:
+    axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
+    return jnp.sqrt(jnp.sum(jnp.square(a.astype(wide(a))), axes, keepdims=True))
+
+
+def _shrinkage(norm: Any, limit: Any) -> Any:
+    longest = cast(limit, norm)
+    return jnp.where(norm > longest, longest / jnp.where(norm > 0, norm, 1), 1)

@@ -1,0 +1,177 @@
+"""Descent that needs no schedule: it averages its path, and takes gradients near the average."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn.layer import Array, PyTree
+from fnn.optim.moments import check_moments
+from fnn.optim.rule import (
+    Hyper,
+    UpdateRule,
+    at_step,
+    cast,
+    check_number,
+    check_positive,
+    check_share,
+    each,
+)
+from fnn.optim.running import copies, decayed, running_square, unbiased_root, zeros
+from fnn.origin import constructor
+
+
+class ScheduleFreeState(NamedTuple):
+    """Where the descent is, and how much the average weighs.
+
+    `step` the step count, `base` z, `square` the running mean square of the gradient (``()`` in
+    `schedule_free_sgd`), `weight` the sum of the squared learning rates, `beta` the share of the
+    average in the parameters.
+    """
+
+    step: Array
+    base: PyTree
+    square: PyTree
+    weight: Array
+    beta: Array
+
+    def averaged(self, params: PyTree) -> PyTree:
+        """Return the average, ``x = (y - (1 - beta) z) / beta``."""
+        share = self.beta
+
+        def average(z: Any, y: Array) -> Array:
+            if z is None:  # a rule for a part of the parameters has no others
+                return y
+            return ((y.astype(z.dtype) - cast(1 - share, z) * z) / cast(share, z)).astype(y.dtype)
+
+        return jax.tree.map(average, self.base, params, is_leaf=lambda node: node is None)
+
+
+@constructor
+def schedule_free_sgd(learning_rate: Hyper, beta: float = 0.9, decay: Hyper = 0.0) -> UpdateRule:
+    """Descend from z, with the gradient taken between z and the average x of all z.
+
+    The parameters are ``y_t = (1 - beta) z_t + beta x_t``, g_t is the gradient there, and::
+
+        z_{t+1} = z_t - learning_rate (g_t + decay y_t)
+        x_{t+1} = (1 - c) x_t + c z_{t+1},   c = learning_rate_t^2 / sum_{i <= t} learning_rate_i^2
+
+    No schedule that falls is needed; `schedule.warm_up` helps. x is never stored, since y and z
+    give it: `fnn.optim.averaged` returns it, and it is what to evaluate. z is kept in float32 or
+    better.
+
+    Raises `fnn.InputError` for a negative learning rate or decay, or a beta outside (0, 1). Source:
+    Defazio et al. 2024, arXiv:2405.15682, eqs. 3 to 5, with the weights of algorithm 1.
+
+    >>> import jax.numpy as jnp
+    >>> rule = schedule_free_sgd(0.5)
+    >>> params = jnp.array([4.0])
+    >>> state = rule.init(params)
+    >>> for _ in range(2):
+    ...     updates, state = rule.update(jnp.array([2.0]), state, params)
+    ...     params = params + updates
+    >>> state.base, state.averaged(params).round(4)
+    (Array([2.], dtype=float32), Array([2.5], dtype=float32))
+    """
+    where = "optim.schedule_free_sgd"
+    check_number(where, "learning_rate", learning_rate)
+    _check_beta(where, beta)
+    check_number(where, "decay", decay)
+
+    def init(params: PyTree, /) -> ScheduleFreeState:
+        return _start(params, (), beta)
+
+    def update(
+        grads: PyTree, state: ScheduleFreeState, params: PyTree, /
+    ) -> tuple[PyTree, ScheduleFreeState]:
+        pull = at_step(decay, state.step)
+
+        def way(z: Array, g: Array, y: Array) -> Array:
+            return decayed(g.astype(z.dtype), pull, y)
+
+        ways = each(way, state.base, grads, params)
+        return _follow(ways, learning_rate, beta, state, params)
+
+    return UpdateRule(init, update)
+
+
+@constructor
+def schedule_free_adamw(
+    learning_rate: Hyper,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    decay: Hyper = 0.0,
+) -> UpdateRule:
+    """Descend as `schedule_free_sgd` does, over the root of the mean square gradient.
+
+    ``v_t = beta2 v_{t-1} + (1 - beta2) g_t^2``, ``v^ = v_t / (1 - beta2^t)``, t from 1, and
+    ``z_{t+1} = z_t - learning_rate (g_t / (sqrt(v^) + epsilon) + decay y_t)``; beta1 is the beta of
+    `schedule_free_sgd`, and there is no other momentum. The mean is kept in float32 or better.
+
+    Raises `fnn.InputError` as `adam` does, for a negative decay and for a beta1 of 0. Source:
+    Defazio et al. 2024, arXiv:2405.15682, algorithm 1, the start from zero undone as in `adam`.
+
+    >>> import jax.numpy as jnp
+    >>> rule = schedule_free_adamw(0.5)
+    >>> params = jnp.array([4.0])
+    >>> state = rule.init(params)
+    >>> rule.update(jnp.array([2.0]), state, params)[0].round(4)
+    Array([-0.5], dtype=float32)
+    """
+    where = "optim.schedule_free_adamw"
+    check_moments(where, learning_rate, beta1, beta2, epsilon)
+    _check_beta(where, beta1, "beta1")
+    check_number(where, "decay", decay)
+
+    def init(params: PyTree, /) -> ScheduleFreeState:
+        return _start(params, zeros(params), beta1)
+
+    def update(
+        grads: PyTree, state: ScheduleFreeState, params: PyTree, /
+    ) -> tuple[PyTree, ScheduleFreeState]:
+        pull = at_step(decay, state.step)
+        square = each(lambda v, g: running_square(beta2, v, g), state.square, grads)
+        root = unbiased_root(beta2, state.step + 1, epsilon)
+
+        def way(z: Array, g: Array, v: Array, y: Array) -> Array:
+            return decayed(g.astype(z.dtype) / root(v), pull, y)
+
+        ways = each(way, state.base, grads, square, params)
+        return _follow(ways, learning_rate, beta1, state._replace(square=square), params)
+
+    return UpdateRule(init, update)
+
+
+def _start(params: PyTree, square: PyTree, beta: Any) -> ScheduleFreeState:
+    number = jnp.result_type(float)
+    base = copies(params)
+    return ScheduleFreeState(
+        jnp.int32(0), base, square, jnp.zeros((), number), jnp.array(beta, number)
+    )
+
+
+def _follow(
+    ways: PyTree, learning_rate: Hyper, beta: Any, state: ScheduleFreeState, params: PyTree
+) -> tuple[PyTree, ScheduleFreeState]:
+    """Move z along the ways; y follows by ``c (z - y) + (1 - beta (1 - c)) (z' - z)``."""
+    rate = cast(at_step(learning_rate, state.step), state.weight)
+    weight = state.weight + rate**2
+    # A learning rate of 0 at the start has moved nothing: there is nothing to average.
+    c = jnp.where(weight > 0, rate**2 / jnp.where(weight > 0, weight, 1), 0)
+    follow = 1 - cast(beta, c) * (1 - c)
+
+    def towards(y: Array, z: Array, d: Array) -> Array:
+        part = cast(c, z) * (z - y.astype(z.dtype))
+        return (part - cast(follow * rate, z) * d).astype(y.dtype)
+
+    updates = each(towards, params, state.base, ways)
+    base = each(lambda z, d: z - cast(rate, z) * d, state.base, ways)
+    return updates, state._replace(step=state.step + 1, base=base, weight=weight)
+
+
+def _check_beta(where: str, beta: Any, name: str = "beta") -> None:
+    check_share(where, name, beta)
+    check_positive(where, **{name: beta})

@@ -1,0 +1,231 @@
+"""Rules around a rule: when it is applied, and by how much."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn.errors import InputError, describe
+from fnn.layer import Array, PyTree
+from fnn.optim.paths import leaf_paths
+from fnn.optim.rule import (
+    GradientAt,
+    UpdateRule,
+    check_count,
+    check_number,
+    check_rule,
+    check_share,
+    each,
+    stepping,
+)
+from fnn.optim.running import zeros
+from fnn.origin import constructor
+
+
+class AccumulateState(NamedTuple):
+    """The state of the rule inside, the sum of the gradients so far, and their number."""
+
+    inner: PyTree
+    total: PyTree
+    gathered: Array
+
+
+@constructor
+def accumulate(rule: UpdateRule, steps: int) -> UpdateRule:
+    """Apply a rule to the mean of `steps` gradients, and nothing in between.
+
+    ``s_t = s_{t-1} + g_t``; every `steps` steps the update is the rule's for ``s_t / steps``, which
+    starts the sum again, at all others it is zero. So a large batch is trained in parts that fit.
+    The sum is kept in float32 or better; the rule counts its own steps, and so do its schedules.
+
+    Raises `fnn.InputError` for `steps` below 1, and a rule that needs more than the gradient: chain
+    `sam` before this one.
+
+    >>> import fnn, jax.numpy as jnp
+    >>> rule = accumulate(fnn.optim.sgd(0.5), 2)
+    >>> params = jnp.array([0.0])
+    >>> state = rule.init(params)
+    >>> for gradient in (1.0, 3.0):
+    ...     updates, state = rule.update(jnp.array([gradient]), state, params)
+    ...     print(updates)
+    [0.]
+    [-1.]
+    """
+    check_rule("optim.accumulate", "a rule", rule, plain=True)
+    check_count("optim.accumulate", "steps", steps)
+
+    def init(params: PyTree, /) -> AccumulateState:
+        return AccumulateState(rule.init(params), zeros(params), jnp.int32(0))
+
+    def update(
+        grads: PyTree, state: AccumulateState, params: PyTree, /
+    ) -> tuple[PyTree, AccumulateState]:
+        total = each(lambda s, g: s + g.astype(s.dtype), state.total, grads)
+
+        def apply() -> tuple[PyTree, AccumulateState]:
+            mean = each(lambda g, s: s / steps, grads, total)
+            updates, inner = rule.update(mean, state.inner, params)
+            return updates, AccumulateState(inner, each(jnp.zeros_like, total), jnp.int32(0))
+
+        def wait() -> tuple[PyTree, AccumulateState]:
+            still = each(jnp.zeros_like, grads)
+            return still, AccumulateState(state.inner, total, state.gathered + 1)
+
+        return jax.lax.cond(state.gathered + 1 == steps, apply, wait)
+
+    return UpdateRule(init, update)
+
+
+class GuardState(NamedTuple):
+    """The state of the rule inside, the steps skipped, and the array that spoilt the last of them.
+
+    `leaf` is its index among the leaves of the gradient, -1 before the first; `nonfinite_leaf`
+    turns it into a path.
+    """
+
+    inner: PyTree
+    skipped: Array
+    leaf: Array
+
+
+@constructor
+def skip_nonfinite(rule: UpdateRule) -> UpdateRule:
+    """Skip every step whose gradient holds a NaN or an infinity: no update, no change of state.
+
+    The state counts the steps skipped and remembers the first bad array of the last of them, which
+    `nonfinite_leaf` names. Nothing is hidden: look at the count after training.
+
+    Raises `fnn.InputError` for what is no rule, and for a rule that needs more than the gradient:
+    chain `sam` before this one.
+
+    >>> import fnn, jax.numpy as jnp
+    >>> rule = skip_nonfinite(fnn.optim.sgd(0.5))
+    >>> params = {"weight": jnp.array([1.0]), "bias": jnp.array([1.0])}
+    >>> grads = {"weight": jnp.array([jnp.nan]), "bias": jnp.array([1.0])}
+    >>> updates, state = rule.update(grads, rule.init(params), params)
+    >>> updates["bias"], int(state.skipped), nonfinite_leaf(params, state)
+    (Array([0.], dtype=float32), 1, 'weight')
+    """
+    check_rule("optim.skip_nonfinite", "a rule", rule, plain=True)
+
+    def init(params: PyTree, /) -> GuardState:
+        return GuardState(rule.init(params), jnp.int32(0), jnp.int32(-1))
+
+    def update(grads: PyTree, state: GuardState, params: PyTree, /) -> tuple[PyTree, GuardState]:
+        leaves = [jnp.isfinite(g).all() for g in jax.tree.leaves(grads)]
+        finite = jnp.stack(leaves) if leaves else jnp.ones(1, bool)
+        good = finite.all()
+        updates, inner = rule.update(grads, state.inner, params)
+        updates = each(lambda u: jnp.where(good, u, 0), updates)
+        inner = jax.tree.map(lambda new, old: jnp.where(good, new, old), inner, state.inner)
+        leaf = jnp.where(good, state.leaf, finite.argmin().astype(jnp.int32))
+        return updates, GuardState(inner, jnp.where(good, state.skipped, state.skipped + 1), leaf)
+
+    return UpdateRule(init, update)
+
+
+def nonfinite_leaf(params: PyTree, state: PyTree) -> str | None:
+    """Return the path of the array that made `skip_nonfinite` skip last; None if it never did.
+
+    `state` is the state of the guard, or of a rule that it stands in; `params` are the parameters
+    that the guarded rule works on, or anything in their structure.
+
+    Raises `fnn.InputError` when there is no guard.
+    """
+    guards = [
+        node
+        for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, GuardState))
+        if isinstance(node, GuardState)
+    ]
+    if not guards:
+        raise InputError(
+            "optim.nonfinite_leaf",
+            "the state of a rule with a guard",
+            describe(state),
+            "wrap the rule in fnn.optim.skip_nonfinite",
+        )
+    index = int(guards[0].leaf)
+    return None if index < 0 else leaf_paths(params)[index]
+
+
+class PlateauState(NamedTuple):
+    """What `reduce_on_plateau` remembers.
+
+    `scale` of the updates, `best` mean loss so far, windows `bad` in a row, windows of rest left,
+    and sum and number of the losses in the window.
+    """
+
+    scale: Array
+    best: Array
+    bad: Array
+    rest: Array
+    total: Array
+    gathered: Array
+
+
+@constructor
+def reduce_on_plateau(
+    factor: float = 0.1,
+    patience: int = 10,
+    tolerance: float = 1e-4,
+    window: int = 1,
+    cooldown: int = 0,
+    least: float = 0.0,
+) -> UpdateRule:
+    """Scale updates down when the loss stops falling.
+
+    The loss is that of the batches, before their updates, averaged over `window` steps (an epoch,
+    say). A mean that is not below ``(1 - tolerance) best`` is bad; at `patience` bad ones in a row
+    the scale is multiplied by `factor`, down to `least`, and the next `cooldown` windows are not
+    counted. Stands after the rule with the learning rate: ``chain(sgd(0.1), reduce_on_plateau(0.5,
+    window=100))``.
+
+    Raises `fnn.InputError` for a factor or a tolerance outside [0, 1), patience or window below 1,
+    a negative cooldown or `least`; and where it is not given the loss, outside of
+    `fnn.train_step`.
+
+    >>> import fnn
+    >>> fnn.optim.chain(fnn.optim.sgd(0.1), reduce_on_plateau(0.5, patience=3))
+    chain(sgd(0.1), reduce_on_plateau(0.5, patience=3))
+    """
+    where = "optim.reduce_on_plateau"
+    check_share(where, "factor", factor)
+    check_share(where, "tolerance", tolerance)
+    check_count(where, "patience", patience)
+    check_count(where, "window", window)
+    check_number(where, "cooldown", cooldown)
+    check_number(where, "least", least)
+
+    def init(params: PyTree, /) -> PlateauState:
+        del params
+        number = jnp.result_type(float)
+        zero, one, none = jnp.zeros((), number), jnp.ones((), number), jnp.int32(0)
+        return PlateauState(one, jnp.full((), jnp.inf, number), none, none, zero, none)
+
+    def step(
+        gradient_at: GradientAt, params: PyTree, state: PlateauState, /
+    ) -> tuple[tuple[Any, PyTree], PyTree, PlateauState]:
+        (value, aux), grads = gradient_at(params)
+        total, gathered = state.total + value.astype(state.total.dtype), state.gathered + 1
+        full = gathered == window
+        mean = total / window
+        better = mean < (1 - tolerance) * state.best
+        resting = state.rest > 0
+        bad = jnp.where(better | resting, 0, state.bad + 1)
+        reduce = bad == patience
+        scale = jnp.where(reduce, jnp.maximum(state.scale * factor, least), state.scale)
+        judged = PlateauState(
+            scale,
+            jnp.where(better, mean, state.best),
+            jnp.where(reduce, 0, bad),
+            jnp.where(reduce, cooldown, jnp.maximum(state.rest - 1, 0)),
+            jnp.zeros_like(total),
+            jnp.zeros_like(gathered),
+        )
+        waiting = state._replace(total=total, gathered=gathered)
+        state = jax.tree.map(lambda one, other: jnp.where(full, one, other), judged, waiting)
+        return (value, aux), each(lambda g: state.scale.astype(g.dtype) * g, grads), state
+
+    return stepping(where, init, step)

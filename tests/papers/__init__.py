@@ -1,0 +1,1 @@
+"""Update rules as their papers state them, in plain numpy."""
