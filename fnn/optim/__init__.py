@@ -1,19 +1,38 @@
-"""Update rules: gradient descent, what goes before it, and noise."""
+"""Update rules: gradient descent, what goes before it, noise, and constraints."""
 
+from fnn.optim import constraint as constraint
+from fnn.optim import landscape as landscape
+from fnn.optim import law as law
 from fnn.optim import schedule as schedule
 from fnn.optim.adaptive import adam
+from fnn.optim.constraint import project
 from fnn.optim.descent import clip_by_global_norm, global_norm, sgd, weight_decay
-from fnn.optim.noise import gradient_noise
+from fnn.optim.langevin import baoab, psgld, sghmc, sgld
+from fnn.optim.noise import anticorrelated_noise, gradient_noise, sphere_noise
+from fnn.optim.perturbed import perturbed
 from fnn.optim.rule import UpdateRule, chain
+from fnn.optim.trace import trace
 
 __all__ = [
     "UpdateRule",
     "adam",
+    "anticorrelated_noise",
+    "baoab",
     "chain",
     "clip_by_global_norm",
+    "constraint",
     "global_norm",
     "gradient_noise",
+    "landscape",
+    "law",
+    "perturbed",
+    "project",
+    "psgld",
     "schedule",
     "sgd",
+    "sghmc",
+    "sgld",
+    "sphere_noise",
+    "trace",
     "weight_decay",
 ]
