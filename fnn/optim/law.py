@@ -12,20 +12,26 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
 from fnn.layer import Array
 from fnn.origin import Made, constructor
 
-# sqrt(2) erfinv(1 - p) / (1 - p) as a polynomial in sqrt(1 - log(p (2 - p))) - CENTRE, the highest
-# power first: least relative error, 2.3e-6 with float32 arithmetic, for p from 2^-33 to 1.
-_CENTRE = 2.907317478957713
+# Polynomials of least error, the highest power first. With these the numbers cost a third of what
+# they do with the functions of XLA, which are exact to the last bit and for every input.
+# log2(1.5 + t) = (0.5 + t) (1 + (0.5 - t) h(t)) for t in [-0.5, 0.5), to 2.3e-6.
+_LOG2 = (0.0258413614, -0.0442735359, 0.076776382, -0.152698052, 0.339852541)
+# sqrt(2) erfinv(1 - p) / (1 - p) in t = sqrt(1.5 - log(p (2 - p))) - CENTRE, to 8.1e-6 of itself
+# for p from 2^-33 to 1.
+_CENTRE = 3.0455139121609647
 _QUANTILE = (
-    -2.4145248e-05, 3.77398406e-06, 0.000355425929, -0.000229679903, -0.00200267888,
-    0.00282038322, 0.00346815145, -0.0132297863, 0.019032797, -0.0164134818, -0.00413984519,
-    1.49753966, 3.62508805,
+    0.000147996052, -0.000181467536, -0.00157474301, 0.00280975826, 0.00426396039,
+    -0.0153203223, 0.017134106, -0.00771089905, -0.0215742991, 1.53886131, 3.70740409,
 )  # fmt: skip
+# cos(pi v) in v^2 for v in [-1, 1], to 7.8e-7.
+_COSINE = (-0.0205826172, 0.229663821, -1.3323809, 4.05804532, -4.93474562, 0.999999221)
 
 
 class _Law(NamedTuple):
@@ -71,19 +77,19 @@ def rademacher() -> Law:
     """Draw -1 or 1, each half of the time.
 
     >>> float(rademacher().numbers(jnp.uint32(1)))
-    1.0
+    -1.0
     """
-    return Law(1, lambda word: _signed(word, jnp.float32(1)), "free")
+    return Law(1, lambda word: _signed(word, jnp.ones(word.shape, jnp.float32)), "free")
 
 
 @constructor
 def laplace() -> Law:
     """Draw from the density ``exp(-sqrt(2) |n|) / sqrt(2)``, of variance 1 and kurtosis 6.
 
-    >>> float(laplace().numbers(jnp.uint32(2**31))) < 0
+    >>> float(laplace().numbers(jnp.uint32(2**31))) > 0
     True
     """
-    return Law(1, lambda word: _signed(word, -jnp.log(_share(word)) * math.sqrt(0.5)), "free")
+    return Law(1, lambda word: _signed(word, -_log(_share(word)) * math.sqrt(0.5)), "free")
 
 
 @constructor
@@ -108,9 +114,10 @@ def student(degrees: float = 5.0) -> Law:
         )
 
     def numbers(word: Array, other: Array) -> Array:
-        radius = jnp.sqrt((degrees - 2) * jnp.expm1(-2 / degrees * jnp.log(_share(word))))
-        angle = other.astype(jnp.int32).astype(jnp.float32) * (math.pi * 2.0**-31)
-        return radius * jnp.cos(angle)
+        growth = jnp.exp(-2 / degrees * _log(_share(word))) - 1
+        angle = other.astype(jnp.int32).astype(jnp.float32) * 2.0**-31
+        radius = jnp.sqrt((degrees - 2) * jnp.maximum(growth, 0))
+        return radius * _polynomial(_COSINE, jnp.square(angle))
 
     return Law(2, numbers, "free")
 
@@ -164,11 +171,8 @@ def law_of(where: str, law: Any) -> Law:
 
 def _gaussian(word: Array) -> Array:
     share = _share(word)
-    t = jnp.sqrt(1 - jnp.log(share * (2 - share))) - _CENTRE
-    ratio = jnp.full_like(t, _QUANTILE[0])
-    for coefficient in _QUANTILE[1:]:
-        ratio = ratio * t + coefficient
-    return _signed(word, ratio * (1 - share))
+    t = jnp.sqrt(1.5 - _log(share * (2 - share))) - _CENTRE
+    return _signed(word, _polynomial(_QUANTILE, t) * (1 - share))
 
 
 def _share(word: Array) -> Array:
@@ -177,4 +181,21 @@ def _share(word: Array) -> Array:
 
 
 def _signed(word: Array, size: Array) -> Array:
-    return jnp.where((word & 1).astype(bool), size, -size)
+    """Flip the sign of a size if the lowest bit of the word is 1, by moving it to the sign bit."""
+    flipped = jax.lax.bitcast_convert_type(size, jnp.uint32) ^ (word << 31)
+    return jax.lax.bitcast_convert_type(flipped, jnp.float32)
+
+
+def _log(number: Array) -> Array:
+    """Return the logarithm of normal float32 numbers in (0, 1], to 2e-6, from their bits."""
+    stored = jax.lax.bitcast_convert_type(number, jnp.int32)
+    exponent = ((stored >> 23) - 127).astype(jnp.float32)
+    t = jax.lax.bitcast_convert_type((stored & 0x7FFFFF) | 0x3F800000, jnp.float32) - 1.5
+    return math.log(2) * (exponent + (0.5 + t) * (1 + (0.5 - t) * _polynomial(_LOG2, t)))
+
+
+def _polynomial(coefficients: tuple[float, ...], t: Array) -> Array:
+    value = jnp.full_like(t, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = value * t + coefficient
+    return value
