@@ -146,9 +146,9 @@ def sghmc(
     """Sample by Langevin dynamics with momentum: stochastic-gradient Hamiltonian Monte Carlo.
 
     ``v_t = (1 - friction) v_{t-1} - e N g + sqrt(2 friction e T) n``, update ``v_t``, from a
-    velocity of 0: descent with momentum ``1 - friction``, and noise. The position settles at
-    ``exp(-U / T)``, and v at variance ``e T``, both for small e. The noise of mini-batches is taken
-    to be small beside n (their estimate of it is 0).
+    velocity of 0: descent with momentum ``1 - friction``, and noise. On ``U = a p^2 / 2`` the
+    variance of p settles at ``T / a / (1 - e a / (4 - 2 friction))``, which is T / a for a small
+    step. The noise of mini-batches is taken to be small beside n (their estimate of it is 0).
 
     Raises `fnn.InputError` as `sgld` does, and for a friction outside (0, 1]. Source: Chen, Fox and
     Guestrin 2014, arXiv:1402.4102, eq. 15, with e, friction for their eta, alpha.
@@ -218,7 +218,7 @@ def baoab(
     True
     """
     where = "optim.baoab"
-    source = _source(where, time_step, examples, temperature, generator, key, "time step")
+    source = _source(where, time_step, examples, temperature, generator, key, "time_step")
     _check_friction(where, friction, math.inf)
 
     def init(params: PyTree, /) -> LangevinState:

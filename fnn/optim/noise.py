@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from fnn.layer import Key, PyTree
 from fnn.optim.counter import Generator
 from fnn.optim.draw import NoiseState, Scale, added, noise, start
+from fnn.optim.draw import check_key as check_key
 from fnn.optim.law import Law
 from fnn.optim.rule import UpdateRule, cast
 from fnn.origin import constructor

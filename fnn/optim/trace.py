@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import PyTree
@@ -18,14 +17,15 @@ class Path(NamedTuple):
     """Where descent went: `points` (steps + 1, ...) from the start on, `values` (steps + 1,)."""
 
     points: Any
-    values: np.ndarray
+    values: Any
 
 
 def trace(rule: UpdateRule, function: Callable[[Any], Any], start: Any, steps: int) -> Path:
     """Descend with any rule and return the path.
 
     ``p_{t+1} = p_t + u_t``, with `jax.grad` of the function as the gradient, in one compiled scan.
-    `start` is an array or a tree of them; the function maps it to a number. `fnn.optim.landscape`
+    `start` is an array, a list of numbers, or a tree of arrays; the function maps it to a number.
+    Map over many starts or keys with `jax.vmap`. `fnn.optim.landscape`
     has functions to play on, and `fnn.plot.descent` draws paths of one or two numbers.
 
     Raises `fnn.InputError` for steps below 1, and for a function whose value is not a number.
@@ -33,13 +33,14 @@ def trace(rule: UpdateRule, function: Callable[[Any], Any], start: Any, steps: i
     >>> import fnn, jax.numpy as jnp
     >>> path = trace(fnn.optim.sgd(0.5), lambda p: (p**2).sum() / 2, jnp.array([8.0]), 3)
     >>> path.points[:, 0], path.values
-    (array([8., 4., 2., 1.], dtype=float32), array([32. ,  8. ,  2. ,  0.5], dtype=float32))
+    (Array([8., 4., 2., 1.], dtype=float32), Array([32. ,  8. ,  2. ,  0.5], dtype=float32))
     """
     if not is_count(steps, 1):
         raise InputError(
             "optim.trace", "steps of 1 or more", describe(steps), "pass a number of steps, an int"
         )
-    start = jax.tree.map(_floating, start)
+    listed = isinstance(start, list | tuple) and all(isinstance(x, int | float) for x in start)
+    start = _floating(start) if listed else jax.tree.map(_floating, start)
     value = jax.eval_shape(function, start)
     if getattr(value, "shape", None) != ():
         raise InputError(
@@ -61,8 +62,7 @@ def trace(rule: UpdateRule, function: Callable[[Any], Any], start: Any, steps: i
         points = jax.tree.map(lambda a, last: jnp.concatenate([a, last[None]]), points, end)
         return points, jnp.append(values, function(end))
 
-    points, values = run(start)
-    return Path(jax.tree.map(np.asarray, points), np.asarray(values))
+    return Path(*run(start))
 
 
 def _floating(leaf: Any) -> Any:

@@ -15,7 +15,7 @@ from fnn.errors import InputError, describe, is_count
 from fnn.gradient.objective import Gradient, unpack
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
-from fnn.optim.draw import check_key
+from fnn.optim.noise import check_key
 from fnn.optim.rule import UpdateRule
 from fnn.train.data import check_batch_size, check_data, length
 from fnn.train.evaluate import Metrics, run_evaluation
