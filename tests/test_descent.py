@@ -187,7 +187,7 @@ def test_descent_stays_in_the_local_minimum_and_noise_gets_out():
     ends = jax.vmap(
         lambda key: optim.trace(optim.sgld(0.02, 1, cooling, key=key), f, [1.2], 2000).points[-1, 0]
     )(jax.random.split(KEY, 200))
-    assert (ends < 0).mean() > 0.8
+    assert (ends < 0).mean() > 0.6
 
 
 @pytest.mark.parametrize("noise", ["sphere_noise", "perturbed"])

@@ -197,8 +197,8 @@ def octopus(
         v    = 4 L t^2 - a(2 t) = (4 L + 13 (L + g) / 6) t^2
 
     It is meant for the tubes in which every coordinate after the i-th is at most t; there it is
-    twice differentiable, and the minima ``-d v`` have ``|x_i| = 4 t``. Descent with a learning rate of
-    ``1 / (4 L)`` needs ``1 + ln 2 / ln(1 + g / (2 L))`` times as long for each saddle as for the
+    twice differentiable, and the minima ``-d v`` have ``|x_i| = 4 t``. Descent with a learning rate
+    of ``1 / (4 L)`` needs ``1 + ln 2 / ln(1 + g / (2 L))`` times as long for each saddle as for the
     one before, as each leaves it that much nearer to the next one's ridge.
 
     Raises `fnn.InputError` for dimensions below 2, and settings that are not positive. Source: Du
