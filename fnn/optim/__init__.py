@@ -7,9 +7,11 @@ from fnn.optim import schedule as schedule
 from fnn.optim.adaptive import adam
 from fnn.optim.constraint import project
 from fnn.optim.descent import clip_by_global_norm, global_norm, sgd, weight_decay
+from fnn.optim.label import label_noise
 from fnn.optim.langevin import baoab, psgld, sghmc, sgld
 from fnn.optim.noise import anticorrelated_noise, gradient_noise, sphere_noise
 from fnn.optim.perturbed import perturbed
+from fnn.optim.private import dp_sgd, privacy_spent
 from fnn.optim.rule import UpdateRule, chain
 from fnn.optim.trace import trace
 
@@ -21,11 +23,14 @@ __all__ = [
     "chain",
     "clip_by_global_norm",
     "constraint",
+    "dp_sgd",
     "global_norm",
     "gradient_noise",
+    "label_noise",
     "landscape",
     "law",
     "perturbed",
+    "privacy_spent",
     "project",
     "psgld",
     "schedule",

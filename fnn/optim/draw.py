@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
-from fnn.layer import Array, Key, PyTree
+from fnn.layer import Array, PyTree
 from fnn.optim.counter import Generator, bits, check_generator, streams
 from fnn.optim.law import Law, law_of
 from fnn.optim.paths import by_leaf
@@ -124,10 +124,11 @@ def wide(leaf: Any) -> Any:
     return jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32
 
 
-def check_key(where: str, key: Key) -> None:
-    """Raise `InputError` unless `key` is a key of `jax.random`."""
+def check_key(where: str, key: Any) -> Array:
+    """Return a key, or raise `InputError` unless it is one of `jax.random`."""
     dtype: Any = getattr(key, "dtype", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
         raise InputError(
             where, "a key", describe(key), "make one from a seed with jax.random.key(0)"
         )
+    return key
