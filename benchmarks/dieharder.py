@@ -7,9 +7,10 @@ whatever neighbours have in common shows:
 - places: one stream after another, each from its first place to its last, as noise uses them;
 - keys, steps, leaves: 256 neighbouring keys, steps or leaves of a rule, word by word in turns.
 
-One order under the whole battery takes an hour or two; ``--tests 0 2 15`` picks tests by number
-(``dieharder -l`` lists them). P-values are uniform when nothing is wrong: dieharder calls one in
-100 WEAK and one in a million FAILED, and what is WEAK by chance is not so with another ``--seed``.
+One order under the whole battery takes an hour or two; ``--tests 0 2 200:3`` picks tests by number,
+with a width where they have one (``dieharder -l`` lists them). P-values are uniform when nothing is
+wrong: dieharder calls one in 100 WEAK and one in a million FAILED, and what is WEAK by chance is
+not so with another ``--seed``.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def battery(order: str, seed: int, tests: list[str]) -> list[dict[str, object]]:
     """Run tests on a stream and return a row for each assessment."""
     rows: list[dict[str, object]] = []
     for test in tests:
-        which = ["-a"] if test == "all" else ["-d", test]
+        number, _, width = test.partition(":")
+        which = ["-a"] if test == "all" else ["-d", number, *(["-n", width] if width else [])]
         with subprocess.Popen(
             ["dieharder", *which, "-g", "200"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             bufsize=0,
