@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn import optim
+from fnn import optim, plot
 from fnn.optim import landscape
+from fnn.optim.trace import Path
 from tests.test_errors import Bad, assert_complains, parametrize
 
 KEY = jax.random.key(11)
@@ -317,4 +318,56 @@ def test_each_saddle_takes_plain_descent_the_predicted_factor_longer(bowl, saddl
     ]
 )
 def test_landscapes_and_paths_refuse(bad):
+    assert_complains(bad, bad.call)
+
+
+def test_a_picture_has_a_panel_for_each_path_over_the_part_asked_for():
+    saddle, wells = landscape.saddle(), landscape.double_well()
+    two = optim.trace(optim.sgd(0.1), saddle, [1.0, 0.1], 20)
+    one = optim.trace(optim.sgd(0.02), wells, [1.2], 400)
+    figure = plot.descent(saddle, {"first": two, "second": two})
+    assert [axes.get_title() for axes in figure.axes] == ["first", "second"]
+    assert plot.descent(wells, {"one": one}).axes[0].get_xlim() == (-1.7, 1.7)
+    part = plot.descent(lambda p: (p**2).sum(-1), {"": two}, (-1, -2), (1, 3)).axes[0]
+    assert (part.get_xlim(), part.get_ylim()) == ((-1, 1), (-2, 3))
+
+
+def draw(function=landscape.saddle(), steps=((0.0, 0.0),), **corners):  # noqa: B008
+    paths = {str(i): Path(np.array([p]), np.zeros(1)) for i, p in enumerate(steps)}
+    return plot.descent(function, paths, **corners)
+
+
+@parametrize(
+    [
+        Bad(
+            "corners",
+            lambda: draw(lambda p: p.sum(-1)),
+            "plot.descent",
+            "corners low and high of one or two numbers",
+            "None and None",
+        ),
+        Bad(
+            "three",
+            lambda: draw(low=(0, 0, 0), high=(1, 1, 1)),
+            "plot.descent",
+            "corners low and high of one or two numbers",
+            r"\(0, 0, 0\) and \(1, 1, 1\)",
+        ),
+        Bad(
+            "paths",
+            lambda: draw(steps=[(0.0,)]),
+            "plot.descent",
+            r"paths of points \(steps \+ 1, 2\)",
+            r"\{'0': \(1, 1\)\}",
+        ),
+        Bad(
+            "none",
+            lambda: draw(steps=[]),
+            "plot.descent",
+            r"paths of points \(steps \+ 1, 2\)",
+            "{}",
+        ),
+    ]
+)
+def test_pictures_of_descent_refuse(bad):
     assert_complains(bad, bad.call)
