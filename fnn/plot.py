@@ -15,7 +15,7 @@ from fnn.errors import InputError, describe
 from fnn.extras import require
 from fnn.files import replacing
 from fnn.gradient.compare import Comparison
-from fnn.optim.trace import Path as DescentPath
+from fnn.optim.tracing import Path as DescentPath
 from fnn.train.fit import History
 
 # Okabe and Ito's colours, told apart by colour-blind eyes.

@@ -37,7 +37,7 @@ from IPython.display import display
 
 from fnn import optim, plot
 from fnn.optim import landscape
-from fnn.optim.trace import Path
+from fnn.optim.tracing import Path
 
 # Okabe and Ito's colours, told apart by colour-blind eyes.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"

@@ -11,7 +11,7 @@ import pytest
 
 from fnn import optim, plot
 from fnn.optim import landscape
-from fnn.optim.trace import Path
+from fnn.optim.tracing import Path
 from tests.test_errors import Bad, assert_complains, parametrize
 
 KEY = jax.random.key(11)

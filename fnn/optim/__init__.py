@@ -10,10 +10,10 @@ from fnn.optim.descent import clip_by_global_norm, global_norm, sgd, weight_deca
 from fnn.optim.label import label_noise
 from fnn.optim.langevin import baoab, psgld, sghmc, sgld
 from fnn.optim.noise import anticorrelated_noise, gradient_noise, sphere_noise
-from fnn.optim.perturbed import perturbed
 from fnn.optim.private import dp_sgd, privacy_spent
+from fnn.optim.push import perturbed
 from fnn.optim.rule import UpdateRule, chain
-from fnn.optim.trace import trace
+from fnn.optim.tracing import trace
 
 __all__ = [
     "UpdateRule",
