@@ -39,6 +39,9 @@ from fnn import optim, plot
 from fnn.optim import landscape
 from fnn.optim.tracing import Path
 
+# Shows figures that are made without pyplot, too.
+# %matplotlib inline
+
 # Okabe and Ito's colours, told apart by colour-blind eyes.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 KEY = jax.random.key(3)
