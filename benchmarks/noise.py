@@ -43,6 +43,7 @@ RULES: dict[str, Callable[[], Any]] = {
     "gradient_noise student": lambda: before(optim.gradient_noise(ETA, law="student", key=KEY)),
     "sphere_noise": lambda: before(optim.sphere_noise(key=KEY)),
     "anticorrelated_noise": lambda: after(optim.anticorrelated_noise(1e-3, key=KEY)),
+    "weight_noise": lambda: before(optim.weight_noise(1e-3, key=KEY)),
     "perturbed": lambda: optim.perturbed(optim.sgd(RATE), key=KEY),
     "sgld": lambda: optim.sgld(1e-6, 4000, key=KEY),
     "psgld": lambda: optim.psgld(1e-6, 4000, key=KEY),

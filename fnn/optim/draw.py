@@ -15,6 +15,7 @@ from fnn.optim.counter import Generator, bits, check_generator, streams
 from fnn.optim.law import Law, law_of
 from fnn.optim.paths import by_leaf
 from fnn.optim.rule import Hyper, at_step, cast, check_number
+from fnn.optim.running import wide
 
 Scale: TypeAlias = Hyper | Mapping[str, Hyper]
 """One for all leaves, or by patterns over their paths; a leaf that no pattern matches gets none."""
@@ -117,11 +118,6 @@ def added(tree: PyTree, noise: list[Array | None]) -> PyTree:
         for leaf, n in zip(leaves, noise, strict=True)
     ]
     return jax.tree.unflatten(structure, sums)
-
-
-def wide(leaf: Any) -> Any:
-    """Return the dtype that noise for a leaf is computed in: float64 for that, else float32."""
-    return jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32
 
 
 def check_key(where: str, key: Any) -> Array:

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from fnn.errors import InputError, describe
 from fnn.layer import Key, PyTree
 from fnn.optim.counter import Generator
-from fnn.optim.draw import Noise, NoiseState, Scale, added, noise, start, wide
+from fnn.optim.draw import Noise, NoiseState, Scale, added, noise, start
 from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, each
+from fnn.optim.running import zeros
 from fnn.origin import constructor
 
 
@@ -109,7 +110,7 @@ def psgld(
         raise InputError(where, "an epsilon above 0", describe(epsilon), "pass one such as 1e-5")
 
     def init(params: PyTree, /) -> LangevinState:
-        return LangevinState(start(key), _zeros(params))
+        return LangevinState(start(key), zeros(params))
 
     def update(
         grads: PyTree, state: LangevinState, params: PyTree, /
@@ -165,7 +166,7 @@ def sghmc(
     _check_friction(where, friction, 1.0)
 
     def init(params: PyTree, /) -> LangevinState:
-        return LangevinState(start(key), _zeros(params))
+        return LangevinState(start(key), zeros(params))
 
     def update(
         grads: PyTree, state: LangevinState, params: PyTree, /
@@ -222,7 +223,7 @@ def baoab(
     _check_friction(where, friction, math.inf)
 
     def init(params: PyTree, /) -> LangevinState:
-        return LangevinState(start(key), _zeros(params))
+        return LangevinState(start(key), zeros(params))
 
     def update(
         grads: PyTree, state: LangevinState, params: PyTree, /
@@ -259,10 +260,6 @@ def _check_friction(where: str, friction: Any, most: float) -> None:
     if isinstance(friction, int | float) and not 0 < friction <= most:
         expected = "a friction in (0, 1]" if most == 1 else "a friction above 0"
         raise InputError(where, expected, describe(friction), "pass one such as 0.1")
-
-
-def _zeros(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda p: jnp.zeros(p.shape, wide(p)), params)
 
 
 def _next(state: NoiseState) -> NoiseState:

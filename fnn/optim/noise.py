@@ -11,7 +11,7 @@ from fnn.optim.counter import Generator
 from fnn.optim.draw import NoiseState, Scale, added, noise, start
 from fnn.optim.draw import check_key as check_key
 from fnn.optim.law import Law
-from fnn.optim.rule import UpdateRule, cast
+from fnn.optim.rule import GradientAt, UpdateRule, cast, stepping
 from fnn.origin import constructor
 
 
@@ -128,6 +128,42 @@ def anticorrelated_noise(
         return added(updates, difference), after
 
     return UpdateRule(lambda params: start(key), update)
+
+
+@constructor
+def weight_noise(
+    scale: Scale,
+    *,
+    law: str | Law = "gaussian",
+    generator: Generator = "counter",
+    key: Key = None,
+) -> UpdateRule:
+    """Take the gradient at the parameters plus noise, and move the parameters without it.
+
+    ``grad L(p + n_t)``, every number of ``n_t`` drawn independently with deviation `scale`: on
+    average the gradient of L smoothed, ``E L(p + n)``, which is high in narrow minima. Stands
+    before the rule with the learning rate: ``chain(weight_noise(0.01, key=key), sgd(0.1))``. The
+    value reported is that at ``p + n``. Batches and the layers' own randomness are as without it.
+
+    Raises `fnn.InputError` as `gradient_noise` does. Source: Zhou et al. 2019, arXiv:1909.03172,
+    algorithm 1; Bisla, Wang and Choromanska 2022, arXiv:2201.08025, eq. 3.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> rule = fnn.optim.chain(weight_noise(0.1, key=jax.random.key(0)), fnn.optim.sgd(0.1))
+    >>> wells = fnn.optim.landscape.double_well()
+    >>> path = fnn.optim.trace(rule, wells, [1.5], steps=100)
+    >>> bool(0.7 < path.points[-1, 0] < 1.1)
+    True
+    """
+    source = noise("optim.weight_noise", "scale", scale, key, law, generator)
+
+    def step(
+        gradient_at: GradientAt, params: PyTree, state: NoiseState, /
+    ) -> tuple[tuple[Any, PyTree], PyTree, NoiseState]:
+        value_and_aux, grads = gradient_at(added(params, source.draw(state, params)))
+        return value_and_aux, grads, NoiseState(state.key, state.step + 1)
+
+    return stepping("optim.weight_noise", lambda params: start(key), step)
 
 
 def _minus(new: Any, old: Any) -> Any:

@@ -12,8 +12,8 @@ from fnn.extras import require
 from fnn.gradient.objective import Estimator, Gradient, ValueAndGrad, unpack, value_and_grad
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
+from fnn.optim.clip import global_norm
 from fnn.optim.counter import Generator
-from fnn.optim.descent import global_norm
 from fnn.optim.draw import NoiseState, added, check_key
 from fnn.optim.draw import noise as noise_of
 from fnn.origin import constructor

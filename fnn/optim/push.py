@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Key, PyTree
+from fnn.optim.clip import global_norm
 from fnn.optim.counter import Generator
-from fnn.optim.descent import global_norm
 from fnn.optim.draw import NoiseState, Scale, added, noise, start
-from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number
+from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, check_rule
 from fnn.origin import constructor
 
 
@@ -62,10 +62,7 @@ def perturbed(
     [True, False, False, True, False]
     """
     where = "optim.perturbed"
-    if not hasattr(rule, "init") or not hasattr(rule, "update"):
-        raise InputError(
-            where, "an update rule", describe(rule), "pass one, as in fnn.optim.sgd(0.1)"
-        )
+    check_rule(where, "an update rule", rule, plain=True)
     source = noise(where, "radius", radius, key, "ball", generator)
     check_number(where, "threshold", threshold)
     if not is_count(window, 0):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import PyTree
-from fnn.optim.rule import UpdateRule
+from fnn.optim.rule import UpdateRule, take_step
 
 
 class Path(NamedTuple):
@@ -21,7 +21,7 @@ class Path(NamedTuple):
 
 
 def trace(rule: UpdateRule, function: Callable[[Any], Any], start: Any, steps: int) -> Path:
-    """Descend with any rule and return the path.
+    """Descend with any rule and return the path: the points, and the heights there.
 
     ``p_{t+1} = p_t + u_t``, with `jax.grad` of the function as the gradient, in one compiled scan.
     `start` is an array, a list of numbers, or a tree of arrays; the function maps it to a number.
@@ -50,10 +50,13 @@ def trace(rule: UpdateRule, function: Callable[[Any], Any], start: Any, steps: i
             "return a scalar, as a sum or a mean is",
         )
 
+    def gradient_at(params: PyTree, /) -> tuple[tuple[Any, PyTree], PyTree]:
+        value, grads = jax.value_and_grad(function)(params)
+        return (value, ()), grads
+
     def step(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], Any]:
         params, state = carry
-        value, grads = jax.value_and_grad(function)(params)
-        updates, state = rule.update(grads, state, params)
+        (value, _), updates, state = take_step(rule, gradient_at, params, state)
         return (jax.tree.map(jnp.add, params, updates), state), (params, value)
 
     @jax.jit
