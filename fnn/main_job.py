@@ -18,7 +18,7 @@ from fnn.datasets import Dataset
 from fnn.errors import InputError, describe
 from fnn.files import output_folder, replacing
 from fnn.gradient.compare import Comparison, compare
-from fnn.gradient.objective import Gradient, value_and_grad
+from fnn.gradient.objective import GradientName, value_and_grad
 from fnn.layer import Array, Layer
 from fnn.layers.softmax import log_softmax
 from fnn.losses import Loss
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
     learning_rate: float = 0.1
     momentum: float = 0.9
     noise: float = 1e-5
-    gradient: Gradient = "manual"
+    gradient: GradientName = "manual"
     seed: int = 0
     output: Path = Path("fnn-run")
 

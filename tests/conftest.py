@@ -11,7 +11,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 WITHOUT_TORCH = importlib.util.find_spec("torch") is None
+WITHOUT_ACCOUNTANT = importlib.util.find_spec("dp_accounting") is None
 collect_ignore_glob = ["test_torch*.py", "twins/*"] if WITHOUT_TORCH else []
+collect_ignore = ["test_privacy.py"] if WITHOUT_ACCOUNTANT else []
 
 
 def pytest_configure(config):
@@ -19,9 +21,12 @@ def pytest_configure(config):
 
 
 def pytest_report_header():
+    left_out = []
     if WITHOUT_TORCH:
-        return "PyTorch twins are left out: pip install -e '.[interop]' brings them"
-    return None
+        left_out.append("PyTorch twins are left out: pip install -e '.[interop]' brings them")
+    if WITHOUT_ACCOUNTANT:
+        left_out.append("the privacy test is left out: pip install -e '.[private]' brings it")
+    return left_out
 
 
 @pytest.hookimpl(optionalhook=True)

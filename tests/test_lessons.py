@@ -101,6 +101,45 @@ def test_a_small_gpt_learns_the_same_by_both_gradients_and_writes(printed):
     assert len(printed[1].partition("|")[2]) >= 300
 
 
+@example("escape_saddle.py")
+def test_saddles_hold_plain_descent_as_long_as_predicted_and_perturbed_descent_briefly(printed):
+    assert imread(printed[0] / "fnn-run" / "escape_saddle.png").shape[0] > 400
+    factors = re.findall(r"predicted ([\d.]+) +measured ([\d.]+)", printed[1])
+    assert len(factors) == 4
+    for predicted, measured in factors:
+        assert abs(float(measured) / float(predicted) - 1) < 0.01
+    rows = re.findall(r"^ +\d+ +[\d.]+ +([>\d ]+?)  +([\d ]+)$", printed[1], re.MULTILINE)
+    assert len(rows) == 4
+    for plain, perturbed in rows:
+        fastest = min(int(count.lstrip(">")) for count in plain.split())
+        assert max(map(int, perturbed.split())) < fastest / 2
+
+
+@example("langevin.py")
+def test_langevin_dynamics_samples_the_exact_density(printed):
+    assert imread(printed[0] / "fnn-run" / "langevin.png").shape[0] > 400
+    moments = re.findall(r"(mean|deviation) ([+\d.-]+), exact ([+\d.-]+)", printed[1])
+    deviations = [(float(a), float(b)) for what, a, b in moments if what == "deviation"]
+    assert len(deviations) == 4
+    # The noise of batches widens it by a few percent.
+    assert all(0.97 < sampled / exact < 1.1 for sampled, exact in deviations)
+    means = [(float(a), float(b)) for what, a, b in moments if what == "mean"]
+    for (sampled, exact), (deviation, _) in zip(means, deviations, strict=True):
+        assert abs(sampled - exact) < 0.15 * deviation
+    assert all(float(share) > 90 for share in re.findall(r"density ([\d.]+)%", printed[1]))
+
+
+@example("noise_zoo.py")
+def test_noise_in_the_gradient_gets_a_deep_plain_network_off_its_plateau_sooner(printed):
+    assert imread(printed[0] / "fnn-run" / "noise_zoo.png").shape[0] > 400
+    right = {
+        name.strip(): float(share)
+        for name, share in re.findall(r"^(.+?)  +[\d.]+ +([\d.]+)%$", printed[1], re.MULTILINE)
+    }
+    assert len(right) == 8
+    assert right["gradient, annealed"] > right["none"] + 15
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_path):
     file = tmp_path / "lesson.ipynb"
@@ -114,7 +153,8 @@ def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_pat
     outputs = [output for cell in code for output in cell["outputs"]]
     # A warning of the lesson's own code goes to stderr.
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    pictures = sum("plt.show()" in "".join(cell["source"]) for cell in code)
+    sources = ["".join(cell["source"]) for cell in code]
+    pictures = sum("plt.show()" in source or "display(" in source for source in sources)
     shown = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(shown) == pictures
     assert all(len(output["data"]["image/png"]) > 10_000 for output in shown)

@@ -11,8 +11,9 @@ from fnn.errors import InputError, describe
 from fnn.gradient.numeric import numeric_gradient
 from fnn.layer import Array, Key, Layer, PyTree, floating, merged
 from fnn.losses import Loss, mean
+from fnn.origin import Made
 
-Gradient: TypeAlias = Literal["manual", "auto", "numeric"]
+GradientName: TypeAlias = Literal["manual", "auto", "numeric"]
 
 
 class ValueAndGrad(Protocol):
@@ -21,6 +22,16 @@ class ValueAndGrad(Protocol):
     def __call__(
         self, params: PyTree, state: PyTree, batch: Any, /, *, key: Key = None
     ) -> tuple[tuple[Array, PyTree], PyTree]: ...
+
+
+class Estimator(Made):
+    """A way to the gradient of one's own: a function ``(model, loss) -> ValueAndGrad``."""
+
+    def __init__(self, of: Callable[[Layer, Loss], ValueAndGrad]):
+        self.of = of
+
+
+Gradient: TypeAlias = GradientName | Estimator
 
 
 def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> ValueAndGrad:
@@ -35,6 +46,8 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
     - ``"numeric"``: central differences ``(f(p + h) - f(p - h)) / 2h`` with ``h = eps^(1/3)
       max(1, |p|)``, two evaluations for each parameter: for small models, and sharp in float64
       (some 10 digits), not in float32 (some 4).
+    - an `Estimator`, which changes the batch or the gradient: `fnn.optim.label_noise`,
+      `fnn.optim.dp_sgd`.
 
     The returned function maps ``(params, state, (x, target), *, key=None)`` to ``((value, state),
     grads)``, grads having the structure of params.
@@ -58,10 +71,12 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
         raise InputError(
             "value_and_grad", "a Loss", describe(loss), "pass one, as in fnn.losses.cross_entropy()"
         )
-    if gradient not in get_args(Gradient):
+    if isinstance(gradient, Estimator):
+        return gradient.of(model, loss)
+    if gradient not in get_args(GradientName):
         raise InputError(
             "value_and_grad",
-            f"a gradient of {', '.join(map(repr, get_args(Gradient)))}",
+            f"a gradient of {', '.join(map(repr, get_args(GradientName)))}",
             describe(gradient),
             "pass one of these names",
         )

@@ -1,4 +1,4 @@
-"""Update rules: descent in many ways, what goes before and around it, and noise."""
+"""Update rules: descent in many ways, what goes before and around it, noise, and constraints."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,9 @@ from fnn.optim.noise import gradient_noise
 from fnn.optim.rule import UpdateRule, averaged, chain, take_step
 
 if TYPE_CHECKING:
+    from fnn.optim import constraint as constraint
+    from fnn.optim import landscape as landscape
+    from fnn.optim import law as law
     from fnn.optim.adaptive import adadelta, adagrad, lion, rmsprop
     from fnn.optim.averaging import ema, lookahead
     from fnn.optim.clip import (
@@ -17,19 +20,33 @@ if TYPE_CHECKING:
         clip_by_value,
         global_norm,
     )
+    from fnn.optim.constraint import project
     from fnn.optim.groups import by_path, freeze, masked
+    from fnn.optim.label import label_noise
+    from fnn.optim.langevin import baoab, psgld, sghmc, sgld
     from fnn.optim.layerwise import lamb, lars
     from fnn.optim.matrix import adafactor, muon
     from fnn.optim.moments import adam, adamax, adamw, amsgrad, nadam, radam
+    from fnn.optim.noise import anticorrelated_noise, sphere_noise, weight_noise
+    from fnn.optim.private import dp_sgd, privacy_spent
+    from fnn.optim.push import perturbed
     from fnn.optim.schedule_free import schedule_free_adamw, schedule_free_sgd
     from fnn.optim.second_order import backtracking, lbfgs, sophia
     from fnn.optim.sharpness import sam
+    from fnn.optim.tracing import trace
     from fnn.optim.wrap import accumulate, nonfinite_leaf, reduce_on_plateau, skip_nonfinite
 
 # Loaded when asked for: a script starts without what it does not use.
 _ON_DEMAND = {
     name: f"fnn.optim.{module}"
     for module, names in {
+        "constraint": "project",
+        "label": "label_noise",
+        "langevin": "baoab psgld sghmc sgld",
+        "noise": "anticorrelated_noise sphere_noise weight_noise",
+        "private": "dp_sgd privacy_spent",
+        "push": "perturbed",
+        "tracing": "trace",
         "adaptive": "adadelta adagrad lion rmsprop",
         "averaging": "ema lookahead",
         "clip": ("clip_by_global_norm clip_by_norm clip_by_unit_norm clip_by_value global_norm"),
@@ -45,11 +62,15 @@ _ON_DEMAND = {
     for name in names.split()
 }
 
+_MODULES = ("constraint", "landscape", "law")
+
 
 def __getattr__(name: str) -> Any:
     """Load what is loaded on demand."""
     import importlib
 
+    if name in _MODULES:
+        return importlib.import_module(f"fnn.optim.{name}")
     if name in _ON_DEMAND:
         return getattr(importlib.import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module 'fnn.optim' has no attribute {name!r}")
@@ -65,20 +86,27 @@ __all__ = [
     "adamax",
     "adamw",
     "amsgrad",
+    "anticorrelated_noise",
     "averaged",
     "backtracking",
+    "baoab",
     "by_path",
     "chain",
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_unit_norm",
     "clip_by_value",
+    "constraint",
+    "dp_sgd",
     "ema",
     "freeze",
     "global_norm",
     "gradient_noise",
+    "label_noise",
     "lamb",
+    "landscape",
     "lars",
+    "law",
     "lbfgs",
     "lion",
     "lookahead",
@@ -88,6 +116,10 @@ __all__ = [
     "nadam",
     "nesterov",
     "nonfinite_leaf",
+    "perturbed",
+    "privacy_spent",
+    "project",
+    "psgld",
     "radam",
     "reduce_on_plateau",
     "rmsprop",
@@ -96,8 +128,13 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
+    "sghmc",
+    "sgld",
     "skip_nonfinite",
     "sophia",
+    "sphere_noise",
     "take_step",
+    "trace",
     "weight_decay",
+    "weight_noise",
 ]

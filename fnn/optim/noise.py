@@ -1,36 +1,46 @@
-"""Noise injection: chance added to the gradient."""
+"""Noise injection: chance added to the gradient, to the update, to the place of the gradient."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
-from fnn.layer import Array, Key, PyTree
-from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number
+from fnn.layer import Key, PyTree
+from fnn.optim.counter import Generator
+from fnn.optim.draw import NoiseState, Scale, added, noise, start
+from fnn.optim.draw import check_key as check_key
+from fnn.optim.law import Law
+from fnn.optim.rule import GradientAt, UpdateRule, cast, stepping
 from fnn.origin import constructor
 
 
-class NoiseState(NamedTuple):
-    """The key that all noise comes from, and the step count."""
-
-    key: Array
-    step: Array
-
-
 @constructor
-def gradient_noise(eta: Hyper, gamma: float = 0.55, *, key: Key = None) -> UpdateRule:
-    """Add Gaussian noise to the gradient, annealed from step to step.
+def gradient_noise(
+    eta: Scale,
+    gamma: float = 0.55,
+    *,
+    law: str | Law = "gaussian",
+    generator: Generator = "counter",
+    key: Key = None,
+) -> UpdateRule:
+    """Add noise to the gradient, annealed from step to step.
 
-    ``g_t + n_t`` with every number of ``n_t`` drawn from a normal of mean 0 and variance
+    ``g_t + n_t`` with every number of ``n_t`` drawn independently, of mean 0 and variance
     ``eta / (1 + t)^gamma``, t counted from 0. Stands before the learning rate, which scales the
     noise too, and after clipping: ``chain(clip_by_global_norm(1.0), gradient_noise(0.01, key=key),
-    sgd(0.1))``. Each step has a key of its own, and within it each leaf one.
+    sgd(0.1))``. With ``gamma=0`` and a schedule for eta the annealing is that of the schedule.
 
-    Raises `fnn.InputError` for a negative eta or a missing key. Source: Neelakantan et al. 2015,
-    arXiv:1511.06807, eq. 1; there eta is 0.01, 0.3 or 1 and gamma 0.55.
+    - `eta`: for all parameters, or by patterns over paths: ``{"*/weight": 0.01}``, the first match
+      counts, and what matches none stays without noise.
+    - `law`: a name or a value of `fnn.optim.law`, Gaussian unless told otherwise.
+    - `generator`: ``"counter"``, which XLA computes inside the update, see `fnn.optim.counter`; or
+      ``"threefry"``, the slower one of `jax.random`.
+    - `key`: each step has a key of its own, and within it each leaf one.
+
+    Raises `fnn.InputError` for a negative eta, a missing key, an unknown law or generator, and a
+    pattern that matches nothing. Source: Neelakantan et al. 2015, arXiv:1511.06807, eq. 1; there
+    eta is 0.01, 0.3 or 1 and gamma 0.55.
 
     >>> import jax, jax.numpy as jnp
     >>> rule = gradient_noise(0.01, key=jax.random.key(0))
@@ -39,33 +49,125 @@ def gradient_noise(eta: Hyper, gamma: float = 0.55, *, key: Key = None) -> Updat
     >>> bool(abs(noisy.std() - 0.1) < 0.005)
     True
     """
-    check_number("optim.gradient_noise", "eta", eta)
-    check_key("optim.gradient_noise", key)
-
-    def init(params: PyTree, /) -> NoiseState:
-        del params
-        # A copy: training gives its state's buffers away, and the key is the caller's.
-        return NoiseState(jnp.array(key), jnp.int32(0))
+    source = noise("optim.gradient_noise", "eta", eta, key, law, generator)
 
     def update(grads: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
         del params
         decay = (1.0 + state.step.astype(jnp.float32)) ** gamma
-        deviation = jnp.sqrt(cast(at_step(eta, state.step), decay) / decay)
-        leaves, structure = jax.tree.flatten(grads)
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(leaves))
-        noisy = [
-            g + cast(deviation, g) * jax.random.normal(k, g.shape, g.dtype)
-            for g, k in zip(leaves, keys, strict=True)
-        ]
-        return jax.tree.unflatten(structure, noisy), NoiseState(state.key, state.step + 1)
+        drawn = source.draw(state, grads, lambda value: jnp.sqrt(cast(value, decay) / decay))
+        return added(grads, drawn), NoiseState(state.key, state.step + 1)
 
-    return UpdateRule(init, update)
+    return UpdateRule(lambda params: start(key), update)
 
 
-def check_key(where: str, key: Any) -> None:
-    """Raise `InputError` unless `key` is a key of `jax.random`."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
-        raise InputError(
-            where, "a key", describe(key), "make one from a seed with jax.random.key(0)"
-        )
+@constructor
+def sphere_noise(
+    radius: Scale = 1.0, *, generator: Generator = "counter", key: Key = None
+) -> UpdateRule:
+    """Add to the gradient, at every step, a direction drawn at random: a point of a sphere.
+
+    ``g_t + radius n_t / |n_t|``, n Gaussian, the norm over all parameters together. Stands before
+    the learning rate: ``p <- p - learning_rate (g + n)`` leaves strict saddle points.
+
+    Raises `fnn.InputError` as `gradient_noise` does. Source: Ge et al. 2015, arXiv:1503.02101,
+    algorithm 1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> rule = sphere_noise(3.0, key=jax.random.key(0))
+    >>> params = jnp.zeros(5)
+    >>> noisy, _ = rule.update(params, rule.init(params), params)
+    >>> jnp.linalg.norm(noisy).round(4)
+    Array(3., dtype=float32)
+    """
+    source = noise("optim.sphere_noise", "radius", radius, key, "sphere", generator)
+
+    def update(grads: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
+        del params
+        return added(grads, source.draw(state, grads)), NoiseState(state.key, state.step + 1)
+
+    return UpdateRule(lambda params: start(key), update)
+
+
+@constructor
+def anticorrelated_noise(
+    scale: Scale,
+    *,
+    law: str | Law = "gaussian",
+    generator: Generator = "counter",
+    key: Key = None,
+) -> UpdateRule:
+    """Add to the update a noise that takes its last step back: ``xi_{t+1} - xi_t``.
+
+    ``u_t + xi_{t+1} - xi_t``, every number of ``xi_t`` drawn independently with the deviation
+    ``scale(t)``. Neighbouring steps have correlation -1/2, and their sum ``xi_{t+1} - xi_0`` stays
+    bounded, where that of independent noise is a random walk. Descent then lowers
+    ``L + scale^2 / 2 tr L''`` on average: it prefers flat minima. Stands after the learning rate,
+    ``chain(sgd(0.1), anticorrelated_noise(0.05, key=key))``; let the scale end at 0 to take the
+    last step back. Nothing is stored: ``xi_t`` is drawn again from its key.
+
+    Raises `fnn.InputError` as `gradient_noise` does. Source: Orvieto et al. 2022, arXiv:2202.02831,
+    eq. 2 and theorem 2.1 (for ``law="rademacher"``); scales of 0.05 and 0.1 there.
+
+    >>> import jax, jax.numpy as jnp
+    >>> rule = anticorrelated_noise(0.1, key=jax.random.key(0))
+    >>> params, total = jnp.zeros(1000), jnp.zeros(1000)
+    >>> state = rule.init(params)
+    >>> for _ in range(50):
+    ...     update, state = rule.update(params, state, params)
+    ...     total += update
+    >>> bool(total.std() < 0.2)
+    True
+    """
+    source = noise("optim.anticorrelated_noise", "scale", scale, key, law, generator)
+
+    def update(updates: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
+        del params
+        after = NoiseState(state.key, state.step + 1)
+        pairs = zip(source.draw(after, updates), source.draw(state, updates), strict=True)
+        difference = [_minus(new, old) for new, old in pairs]
+        return added(updates, difference), after
+
+    return UpdateRule(lambda params: start(key), update)
+
+
+@constructor
+def weight_noise(
+    scale: Scale,
+    *,
+    law: str | Law = "gaussian",
+    generator: Generator = "counter",
+    key: Key = None,
+) -> UpdateRule:
+    """Take the gradient at the parameters plus noise, and move the parameters without it.
+
+    ``grad L(p + n_t)``, every number of ``n_t`` drawn independently with deviation `scale`: on
+    average the gradient of L smoothed, ``E L(p + n)``, which is high in narrow minima. Stands
+    before the rule with the learning rate: ``chain(weight_noise(0.01, key=key), sgd(0.1))``. The
+    value reported is that at ``p + n``. Batches and the layers' own randomness are as without it.
+
+    Raises `fnn.InputError` as `gradient_noise` does. Source: Zhou et al. 2019, arXiv:1909.03172,
+    algorithm 1; Bisla, Wang and Choromanska 2022, arXiv:2201.08025, eq. 3.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> rule = fnn.optim.chain(weight_noise(0.1, key=jax.random.key(0)), fnn.optim.sgd(0.1))
+    >>> wells = fnn.optim.landscape.double_well()
+    >>> path = fnn.optim.trace(rule, wells, [1.5], steps=100)
+    >>> bool(0.7 < path.points[-1, 0] < 1.1)
+    True
+    """
+    source = noise("optim.weight_noise", "scale", scale, key, law, generator)
+
+    def step(
+        gradient_at: GradientAt, params: PyTree, state: NoiseState, /
+    ) -> tuple[tuple[Any, PyTree], PyTree, NoiseState]:
+        value_and_aux, grads = gradient_at(added(params, source.draw(state, params)))
+        return value_and_aux, grads, NoiseState(state.key, state.step + 1)
+
+    return stepping("optim.weight_noise", lambda params: start(key), step)
+
+
+def _minus(new: Any, old: Any) -> Any:
+    """Subtract two noises, each of which may be none."""
+    if new is None or old is None:
+        return new if old is None else -old
+    return new - old
