@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 from fnn.datasets import digits, fashion_mnist
 from fnn.errors import InputError
 from fnn.extras import require
-from fnn.main_job import LossName, Settings, run
+from fnn.main_job import DEFAULT_RULE, LossName, Settings, run
 from fnn.networks import HIDDEN, Activation, Model
+from fnn.recipes import NOISES, RULES
 
 typer: Any = require("typer", "main")
 Option: Any = typer.Option
@@ -70,15 +71,33 @@ def main(
     batch_size: Annotated[
         int, Option(help="Images a step; 1 is stochastic gradient descent.")
     ] = DEFAULT.batch_size,
+    rule: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            show_default=", ".join(f"{model}: {rule}" for model, rule in DEFAULT_RULE.items()),
+            help=f"How to step: {', '.join(RULES)}.",
+        ),
+    ] = None,
     learning_rate: Annotated[
-        float, Option(help="How far to step at first; falls to 0 along a cosine.")
-    ] = DEFAULT.learning_rate,
+        float | None,
+        Option(show_default="by rule", help="How far to step at first; for most falls to 0."),
+    ] = None,
     momentum: Annotated[
-        float, Option(help="Share of the last step kept in the next.")
-    ] = DEFAULT.momentum,
+        float | None,
+        Option(show_default="by rule", help="Share of the last step kept in the next."),
+    ] = None,
     noise: Annotated[
-        float, Option(help="Variance of the noise added to the gradient; it shrinks with time.")
+        str, Option(metavar="NAME", help=f"What chance does: {', '.join(NOISES)}.")
     ] = DEFAULT.noise,
+    noise_scale: Annotated[
+        float | None,
+        Option(
+            show_default="by noise",
+            help="How much: variance of gradient_noise, radius, deviation, share of labels,"
+            " temperature (sgld, psgld, sghmc, baoab), multiple of the limit (dp_sgd).",
+        ),
+    ] = None,
     gradient: Annotated[
         Literal["manual", "auto", "numeric"],
         Option(help="By hand, by jax.grad, or by differences (for tiny networks)."),
@@ -97,8 +116,8 @@ def main(
     """
     settings = Settings(
         model, None if hidden is None else widths(hidden), widths(channels), activation,
-        batch_norm, dropout, loss, epochs, batch_size, learning_rate,
-        momentum, noise, gradient, seed, output,
+        batch_norm, dropout, loss, epochs, batch_size, rule, learning_rate, momentum, noise,
+        noise_scale, gradient, seed, output,
     )  # fmt: skip
     try:
         run(fashion_mnist(data_folder) if data == "fashion_mnist" else digits(), settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -12,28 +11,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import losses, optim, plot
+from fnn import losses, plot
 from fnn.combine import serial
 from fnn.datasets import Dataset
 from fnn.errors import InputError, describe
 from fnn.files import output_folder, replacing
 from fnn.gradient.compare import Comparison, compare
-from fnn.gradient.objective import GradientName, value_and_grad
+from fnn.gradient.objective import GradientName
 from fnn.layer import Array, Layer
 from fnn.layers.softmax import log_softmax
 from fnn.losses import Loss
 from fnn.model import children
 from fnn.networks import Activation, Model, network
+from fnn.optim.rule import averaged
 from fnn.outline import summary
+from fnn.recipes import training
 from fnn.train.checkpoint import save_weights
 from fnn.train.evaluate import accuracy as accuracy_of_labels
 from fnn.train.evaluate import predict
 from fnn.train.fit import History, check_plan, fit
+from fnn.train.step import init_train_state, train_step
 
 LossName: TypeAlias = Literal[
     "cross_entropy", "nll", "squared_error", "absolute_error", "huber", "binary_cross_entropy",
     "logistic", "hinge",
 ]  # fmt: skip
+# Losses whose targets are the labels themselves.
+LABELLED = ("cross_entropy", "nll")
+DEFAULT_RULE: dict[str, str] = {"mlp": "momentum", "cnn": "momentum", "rnn": "adam", "lstm": "adam"}
 _COMPARED = 64
 
 
@@ -49,9 +54,11 @@ class Settings(NamedTuple):
     loss: LossName = "cross_entropy"
     epochs: int = 30
     batch_size: int = 100
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    noise: float = 1e-5
+    rule: str | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    noise: str = "gradient_noise"
+    noise_scale: float | None = None
     gradient: GradientName = "manual"
     seed: int = 0
     output: Path = Path("fnn-run")
@@ -88,7 +95,7 @@ def targets(loss: str, labels: np.ndarray, classes: int) -> np.ndarray:
     >>> targets("hinge", np.array([1]), 3)
     array([[-1.,  1., -1.]], dtype=float32)
     """
-    if loss in ("cross_entropy", "nll"):
+    if loss in LABELLED:
         return labels
     one_hot = np.eye(classes, dtype=np.float32)[labels]
     return 2 * one_hot - 1 if loss in ("logistic", "hinge") else one_hot
@@ -106,16 +113,31 @@ def run(data: Dataset, settings: Settings) -> History:
     (x, labels), (test_x, test_labels) = data
     classes = int(labels.max()) + 1
     model, loss = build(settings, x.shape[1:], classes)
-    rule = optim.chain(
-        optim.gradient_noise(settings.noise, key=jax.random.key(settings.seed + 1)),
-        optim.sgd(_rate(settings, len(x)), settings.momentum),
+    rule, gradient = training(
+        settings.rule,
+        settings.noise,
+        settings.gradient,
+        learning_rate=settings.learning_rate,
+        momentum=settings.momentum,
+        size=settings.noise_scale,
+        steps=settings.epochs * -(-len(x) // max(settings.batch_size, 1)),
+        examples=len(x),
+        labels=settings.loss in LABELLED,
+        seed=settings.seed,
+        usual=DEFAULT_RULE[settings.model],
     )
-    value_and_grad(model, loss, settings.gradient)  # for its checks
     check_plan(settings.epochs, settings.batch_size, len(x))
-    folder = output_folder("main", settings.output)
     x, test_x = (images.astype(np.float32) / 255 for images in (x, test_x))
     train = x, targets(settings.loss, labels, classes)
     test = test_x, targets(settings.loss, test_labels, classes)
+    # A step that is traced and not run, for all its checks.
+    step = train_step(model, loss, rule, gradient)
+    jax.eval_shape(
+        lambda key, batch: step(init_train_state(model, rule, batch[0], key=key), batch),
+        jax.random.key(0),
+        tuple(part[: settings.batch_size] for part in train),
+    )
+    folder = output_folder("main", settings.output)
 
     shape = jax.ShapeDtypeStruct((settings.batch_size, *x.shape[1:]), x.dtype)
     print(f"{len(x):,} images to learn from, {len(test_x):,} held out\n")
@@ -131,12 +153,13 @@ def run(data: Dataset, settings: Settings) -> History:
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         key=jax.random.key(settings.seed),
-        gradient=settings.gradient,
+        gradient=gradient,
         validation=test,
         metrics={"accuracy": accuracy},
         progress=True,
     )
-    outputs = predict(model, train_state.params, train_state.state, test_x)
+    params = averaged(train_state.params, train_state.rule_state)
+    outputs = predict(model, params, train_state.state, test_x)
     right = float((np.asarray(outputs).argmax(-1) == test_labels).mean())
     probabilities = jax.nn.softmax(outputs)
 
@@ -144,7 +167,7 @@ def run(data: Dataset, settings: Settings) -> History:
     plot.save(plot.gradients(comparison), folder / "gradients.png")
     plot.save(plot.predictions(test_x, test_labels, probabilities), folder / "predictions.png")
     _write_metrics(folder / "metrics.csv", history)
-    save_weights(folder / "model.safetensors", train_state.params, train_state.state)
+    save_weights(folder / "model.safetensors", params, train_state.state)
 
     steps = len(history.loss)
     print(f"\ntest accuracy {right:.4f} on {len(test_x):,} held-out images")
@@ -156,11 +179,6 @@ def run(data: Dataset, settings: Settings) -> History:
     print(f"written to {folder}/: curves.png, gradients.png, predictions.png, metrics.csv,")
     print("model.safetensors")
     return history
-
-
-def _rate(settings: Settings, examples: int) -> Callable[[Any], Any]:
-    steps = settings.epochs * -(-examples // max(settings.batch_size, 1))
-    return optim.schedule.cosine(settings.learning_rate, max(steps, 1))
 
 
 def _compare(model: Layer, loss: Loss, data: tuple[Any, Any], seed: int) -> Comparison:
