@@ -160,7 +160,7 @@ measured("batch norm", layer, (2048, 128))
 #
 # **Saved**: the slope in the bracket, $(B, K)$. Forward has $p$ in its hands, and backward is a
 # single product. Autodiff keeps as much. **Costs**: nothing more than $p$. The gain is a smaller
-# program, with less memory in between; in time autodiff is about as good.
+# program, with less memory in between; in time the two are close.
 #
 # A loss is no layer. We put a head in front and take both for one: the chain rule of two nodes.
 
@@ -238,9 +238,9 @@ assert np.abs(dweight - found).max() / np.abs(found).max() <= rounding("float32"
 
 # %%
 checked(fnn.conv(4, 3, stride=2), (2, 5, 5, 3))
+checked(fnn.depthwise_conv(3), (2, 5, 5, 3))
 measured("convolution", fnn.conv(32, 3), (16, 14, 14, 32))
 measured("convolutions in a loop", fnn.repeat(fnn.conv(32, 3), 2), (8, 14, 14, 32))
-checked(fnn.depthwise_conv(3), (2, 5, 5, 3))
 measured("depthwise convolution", fnn.depthwise_conv(3), (16, 14, 14, 64))
 
 # %% [markdown]
@@ -270,10 +270,10 @@ def plain_pool(x):
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
 
 
-checked(pool, (2, 5, 4, 3))
-measured("max pool", pool, (16, 28, 28, 32))
 against = fnn.Layer(pool.init, fnn.function(plain_pool).apply, pool.forward, pool.backward)
+checked(pool, (2, 5, 4, 3))
 checked(against, (2, 5, 4, 3))
+measured("max pool", pool, (16, 28, 28, 32))
 measured("max pool against reduce_window", against, (16, 28, 28, 32))
 
 # %% [markdown]
