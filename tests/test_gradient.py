@@ -234,3 +234,13 @@ def test_a_kink_is_told_from_a_bend():
         places = jnp.array([0.0, 1.0, 2.0])
         found = jumps(lambda p: jnp.abs(p[0]) + jnp.exp(3 * p[1]) + p[2], places, [0, 1, 2])
         np.testing.assert_allclose(found, [2, 0, 0], atol=difference("float64", 3))
+
+
+def test_what_a_model_keeps_counts_the_loss_in_both_ways():
+    x, labels = jnp.ones((8, 4)), jnp.zeros(8, jnp.int32)
+    dense, loss = fnn.dense(1000), fnn.losses.cross_entropy()
+    params, state = dense.init(jax.random.key(0), x)
+    whole = fnn.compare(dense, loss, params, state, (x, labels)).costs[-1]
+    # By hand the slope at the logits is kept, by autodiff as much or more.
+    assert whole.ways.manual.kept_bytes >= 8 * 1000 * 4
+    assert whole.ways.auto.kept_bytes >= 8 * 1000 * 4

@@ -11,10 +11,10 @@ import jax
 
 from fnn.gradient.measure import Measurement, measure
 from fnn.gradient.objective import auto_pull_back, objective_in, pull_back
-from fnn.layer import Key, Layer, floating
+from fnn.layer import Key, Layer, PyTree, floating
 from fnn.losses import Loss
 from fnn.model import layers_by_path
-from fnn.outline import layer_name, residual_bytes, unique_bytes
+from fnn.outline import layer_name, unique_bytes
 from fnn.table import in_bytes, table
 
 WIDTH = 80
@@ -47,14 +47,13 @@ def ways_of(
     model: Layer, loss: Loss, run: tuple[Any, ...]
 ) -> tuple[dict[str, Callable[..., Any]], tuple[Any, ...], dict[str, int]]:
     """Return what `both_ways` measures of the gradient of a whole model: in parameters and x."""
-    params, state, x, *_, key = run
 
     def saved(*run: Any) -> list[Any]:
         objective = objective_in(model, loss, run)
         return jax.tree.leaves(jax.vjp(objective, run[0], floating(run[2]), has_aux=True)[1])
 
     kept = {
-        "manual": sum(residual_bytes(model, params, state, x, key).values()),
+        "manual": kept_bytes(model, loss, run),
         "auto": sum(unique_bytes(saved, *run)),
     }
     functions: dict[str, Callable[..., Any]] = {
@@ -62,6 +61,19 @@ def ways_of(
         "auto": functools.partial(auto_pull_back, model, loss),
     }
     return functions, run, kept
+
+
+def kept_bytes(model: Layer, loss: Loss, run: tuple[Any, ...]) -> int:
+    """Return the bytes that model and loss keep for their backward passes by hand."""
+
+    def residuals(
+        params: PyTree, state: PyTree, x: Any, target: Any, weights: Any, key: Key
+    ) -> list[Any]:
+        del weights
+        prediction, _, kept = model.forward(params, state, x, key=key, train=True)
+        return jax.tree.leaves((kept, loss.forward(prediction, target)[1]))
+
+    return sum(unique_bytes(residuals, *run))
 
 
 def cost_tables(costs: Sequence[Cost]) -> str:

@@ -10,13 +10,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 
 from fnn.errors import InputError, describe
-from fnn.gradient.cost import WIDTH, Cost, layer_costs, ways_of
+from fnn.gradient.cost import WIDTH, Cost, kept_bytes, layer_costs, ways_of
 from fnn.gradient.measure import By, Way, both_ways, choose, machine
 from fnn.gradient.objective import pull_back, unpack, value_and_grad
 from fnn.layer import Key, Layer, use_autodiff
 from fnn.losses import Loss
 from fnn.model import map_layers
-from fnn.outline import layer_shapes, residual_bytes
+from fnn.outline import layer_shapes
 from fnn.table import in_bytes, table
 
 
@@ -97,7 +97,7 @@ def tune(
     )
     functions, run, kept = ways_of(ruled, loss, (params, state, x, target, weights, key))
     functions["tuned"] = functools.partial(pull_back, tuned, loss)
-    kept["tuned"] = sum(residual_bytes(tuned, params, state, x, key).values())
+    kept["tuned"] = kept_bytes(tuned, loss, run)
     whole = both_ways(functions, run, kept)
     return tuned, Tuning(costs, tuple(used.values()), whole, by, machine())
 
