@@ -179,6 +179,6 @@ def _layer(where: str, cell: Cell, settings: Settings) -> Layer:
         turned = params["recurrent_weight"].T
         dbefore, slopes = pulled(cell, turned, before, saved, dcarry)
         dparams, dx = gradients(params, x, before[0], slopes)
-        return dparams, (written(dbefore, x)[0], dx)
+        return jax.tree.map(narrowed, dparams, params), (written(dbefore, x)[0], dx)
 
     return Layer(init, apply, forward, backward)

@@ -232,9 +232,9 @@ def pulled(cell: Cell, turned: Array, before: Any, saved: Any, dcarry: Any) -> t
 
 
 def gradients(params: PyTree, x: Any, h: Any, slopes: Any) -> tuple[PyTree, Any]:
-    """Return dparams and dx from the slopes of one step (B, ...), or of many (T, B, ...).
+    """Return dparams, still wide, and dx from the slopes of one step (B, ...), or of many.
 
-    x are the inputs, h the hidden states that came in.
+    x are the inputs, h the hidden states that came in; of many steps (T, B, ...).
     """
     first, last = slopes[0], slopes[-1]
     leading = tuple(range(x.ndim - 1))
@@ -250,7 +250,7 @@ def gradients(params: PyTree, x: Any, h: Any, slopes: Any) -> tuple[PyTree, Any]
     if "recurrent_bias" in params:
         width = params["recurrent_bias"].shape[0]
         found["recurrent_bias"] = widened(last[..., -width:]).sum(leading)
-    dparams = {name: found[name].astype(params[name].dtype) for name in params}
+    dparams = {name: found[name] for name in params}
     return dparams, narrowed(product(first, params["input_weight"].T), x)
 
 
