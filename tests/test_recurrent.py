@@ -144,6 +144,19 @@ def test_two_halves_from_carry_to_carry_are_the_whole(kind):
 
 
 @kinds
+def test_a_long_sequence_goes_piece_by_piece_to_the_same_end(kind, monkeypatch):
+    layer = MAKERS[kind](H, bidirectional=True, truncate=4)
+    x, params = drawn(layer, B, 6, INPUTS)
+    start = normal_like(jax.random.key(9), dict.fromkeys(("forward", "backward"), zeros(kind)))
+    padded = fnn.Sequence(x, np.array([6, 3, 5], "int32"), start)
+    run = there_and_back.__wrapped__
+    whole = run(layer, params, padded)
+    # Pieces of two steps.
+    monkeypatch.setattr(fnn.layers.unrolled, "_ROWS", 2 * B)
+    assert_close(run(layer, params, padded), whole, "float64", x.size)
+
+
+@kinds
 def test_chunks_longer_than_the_sequence_truncate_nothing(kind):
     layer, cut = MAKERS[kind](H), MAKERS[kind](H, truncate=T)
     x, params = drawn(layer)

@@ -26,6 +26,7 @@ from fnn.layers.recurrence import (
     Cell,
     Settings,
     carry_like,
+    factored,
     gradients,
     init_cell,
     joined,
@@ -36,7 +37,6 @@ from fnn.layers.recurrence import (
     wide,
 )
 from fnn.sequence import Sequence
-
 
 # The rows (k B, ...) of a piece of k steps: enough for a matrix product to be at its best.
 _ROWS = 512
@@ -163,9 +163,9 @@ def one_way(
         turned = params["recurrent_weight"].T
 
         def body(dcarry: Any, over: Any) -> tuple[Any, Any]:
-            before, saved, dh, there, cut = over
+            factors, dh, there, cut = over
             total = dcarry[0] + widened(dh), *dcarry[1:]
-            dbefore, slopes = pulled(cell, turned, before, saved, total)
+            dbefore, slopes = pulled(cell, turned, factors, total)
             if there is not None:
                 dbefore = _where(there, dbefore, dcarry)
                 slopes = tuple(jnp.where(there, slope, 0) for slope in slopes)
@@ -175,9 +175,10 @@ def one_way(
 
         def piece(carry: Any, over: Any) -> tuple[Any, Any]:
             dcarry, total = carry
-            x, *over = over
+            x, before, saved, *rest = over
+            over = factored(cell, before, saved), *rest
             dcarry, slopes = lax.scan(body, dcarry, over, reverse=not reverse, unroll=unroll)
-            dparams, dx = gradients(params, x, over[0][0], slopes)
+            dparams, dx = gradients(params, x, before[0], slopes)
             return (dcarry, jax.tree.map(jnp.add, total, dparams)), dx
 
         batch, length, _ = x.shape
