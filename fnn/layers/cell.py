@@ -18,6 +18,7 @@ from fnn.layers.recurrence import (
     carry_like,
     check_carry,
     check_width,
+    factored,
     gradients,
     init_cell,
     joined,
@@ -177,8 +178,8 @@ def _layer(where: str, cell: Cell, settings: Settings) -> Layer:
         first, *rest = parted(cell, dcarry)
         dcarry = tuple(map(widened, (first + dh, *rest)))
         turned = params["recurrent_weight"].T
-        dbefore, slopes = pulled(cell, turned, before, saved, dcarry)
+        dbefore, slopes = pulled(cell, turned, factored(cell, before, saved), dcarry)
         dparams, dx = gradients(params, x, before[0], slopes)
-        return dparams, (written(dbefore, x)[0], dx)
+        return jax.tree.map(narrowed, dparams, params), (written(dbefore, x)[0], dx)
 
     return Layer(init, apply, forward, backward)

@@ -27,9 +27,11 @@ class Cell(NamedTuple):
     """The formulas of one kind of step; a carry is a tuple of `parts` arrays (B, H), h the first.
 
     `step` is ``(p, product, params, carry) -> carry``, the plain formula. `forward` returns
-    ``carry, saved`` and `backward` is ``(before, saved, dcarry) -> dbefore, slopes``, where
-    `before` is the carry that came in. The first of the slopes is dp, the last the cotangent of
-    ``product``; dbefore leaves out what reaches h through the product.
+    ``carry, saved``. Backward, `factors` of ``before, saved``, `before` being the carry that came
+    in, are all that does not depend on dcarry, worked out for many steps at once; and `pull` is
+    ``(factors, dcarry) -> dbefore, slopes``, short, since every step waits for the one after it.
+    The first slope is the cotangent of ``product``, and that of p, whose last gate is the second
+    where there is one; dbefore leaves out what reaches h through the product.
     """
 
     name: str
@@ -37,7 +39,8 @@ class Cell(NamedTuple):
     gates: int
     step: Callable[[Any, Any, PyTree, Any], Any]
     forward: Callable[[Any, Any, PyTree, Any], tuple[Any, Any]]
-    backward: Callable[[Any, Any, Any], tuple[Any, Any]]
+    factors: Callable[[Any, Any], Any]
+    pull: Callable[[Any, Any], tuple[Any, Any]]
     recurrent_bias: bool = False
 
 
@@ -65,12 +68,16 @@ def rnn_formulas(where: str, activation: str) -> Cell:
         (h,) = step(p, product, params, carry)
         return (h,), h
 
-    def backward(before: Any, h: Any, dcarry: Any) -> tuple[Any, Any]:
-        (dh,) = dcarry
-        da = dh * (1 - h * h) if activation == "tanh" else jnp.where(h > 0, dh, 0)
-        return tuple(map(jnp.zeros_like, before)), (da,)
+    def factors(before: Any, h: Any) -> Any:
+        del before
+        return 1 - h * h if activation == "tanh" else h > 0
 
-    return Cell("rnn", 1, 1, step, forward, backward)
+    def pull(factor: Any, dcarry: Any) -> tuple[Any, Any]:
+        (dh,) = dcarry
+        da = dh * factor if activation == "tanh" else jnp.where(factor, dh, 0)
+        return (jnp.zeros_like(dh),), (da,)
+
+    return Cell("rnn", 1, 1, step, forward, factors, pull)
 
 
 def _lstm_step(p: Any, product: Any, params: PyTree, carry: Any) -> Any:
@@ -92,14 +99,17 @@ def _lstm_forward(p: Any, product: Any, params: PyTree, carry: Any) -> tuple[Any
     return (o * jnp.tanh(c), c), gates
 
 
-def _lstm_backward(before: Any, gates: Any, dcarry: Any) -> tuple[Any, Any]:
-    dh, dc = dcarry
-    i, f, g, o = jnp.split(gates, 4, -1)
-    t = jnp.tanh(f * before[1] + i * g)
-    dc = dc + dh * o * (1 - t * t)
-    # tanh' = 1 - g g and s' = i - i i, for all gates at once.
-    slope = jnp.where(_is_candidate(gates), 1, gates) - gates * gates
-    da = jnp.concatenate([dc * g, dc * before[1], dc * i, dh * t], -1) * slope
+def _lstm_factors(before: Any, gates: Any) -> Any:
+    (_, c), (i, f, g, o) = before, jnp.split(gates, 4, -1)
+    t = jnp.tanh(f * c + i * g)
+    own = [g * (i - i * i), c * (f - f * f), i * (1 - g * g), t * (o - o * o)]
+    return jnp.concatenate(own, -1), o * (1 - t * t), f
+
+
+def _lstm_pull(factors: Any, dcarry: Any) -> tuple[Any, Any]:
+    (own, through, f), (dh, dc) = factors, dcarry
+    dc = dc + dh * through
+    da = jnp.concatenate([dc, dc, dc, dh], -1) * own
     return (jnp.zeros_like(dh), dc * f), (da,)
 
 
@@ -129,21 +139,24 @@ def _gru_forward(p: Any, product: Any, params: PyTree, carry: Any) -> tuple[Any,
     return (n + z * (carry[0] - n),), (both, n, q)
 
 
-def _gru_backward(before: Any, saved: Any, dcarry: Any) -> tuple[Any, Any]:
-    (h,), (both, n, q), (dh,) = before, saved, dcarry
+def _gru_factors(before: Any, saved: Any) -> Any:
+    (h,), (both, n, q) = before, saved
     r, z = jnp.split(both, 2, -1)
-    dn = dh * (1 - z) * (1 - n * n)
-    dboth = jnp.concatenate([dn * q, dh * (h - n)], -1) * (both - both * both)
-    slopes = jnp.concatenate([dboth, dn], -1), jnp.concatenate([dboth, dn * r], -1)
-    return (dh * z,), slopes
+    own = (1 - z) * (1 - n * n)
+    return jnp.concatenate([own * q * (r - r * r), (h - n) * (z - z * z), own * r], -1), own, z
+
+
+def _gru_pull(factors: Any, dcarry: Any) -> tuple[Any, Any]:
+    (across, own, z), (dh,) = factors, dcarry
+    return (dh * z,), (jnp.concatenate([dh, dh, dh], -1) * across, dh * own)
 
 
 def _biased(hn: Any, params: PyTree) -> Any:
     return hn + _row(params["recurrent_bias"], hn) if "recurrent_bias" in params else hn
 
 
-LSTM = Cell("lstm", 2, 4, _lstm_step, _lstm_forward, _lstm_backward)
-GRU = Cell("gru", 1, 3, _gru_step, _gru_forward, _gru_backward, recurrent_bias=True)
+LSTM = Cell("lstm", 2, 4, _lstm_step, _lstm_forward, _lstm_factors, _lstm_pull)
+GRU = Cell("gru", 1, 3, _gru_step, _gru_forward, _gru_factors, _gru_pull, recurrent_bias=True)
 
 
 def parted(cell: Cell, carry: Any) -> tuple[Any, ...]:
@@ -223,20 +236,27 @@ def wide(dtype: Any) -> Any:
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
-def pulled(cell: Cell, turned: Array, before: Any, saved: Any, dcarry: Any) -> tuple[Any, Any]:
+def factored(cell: Cell, before: Any, saved: Any) -> Any:
+    """Return the factors of one step, or of many, from what was stored."""
+    return cell.factors(*jax.tree.map(widened, (before, saved)))
+
+
+def pulled(cell: Cell, turned: Array, factors: Any, dcarry: Any) -> tuple[Any, Any]:
     """Return ``dbefore, slopes`` of one step, `turned` being the recurrent weight transposed."""
-    before, saved = jax.tree.map(widened, (before, saved))
-    (dh, *rest), slopes = cell.backward(before, saved, dcarry)
+    (dh, *rest), slopes = cell.pull(factors, dcarry)
     slopes = tuple(slope.astype(turned.dtype) for slope in slopes)
-    return (dh + product(slopes[-1], turned), *rest), slopes
+    return (dh + product(slopes[0], turned), *rest), slopes
 
 
 def gradients(params: PyTree, x: Any, h: Any, slopes: Any) -> tuple[PyTree, Any]:
-    """Return dparams and dx from the slopes of one step (B, ...), or of many (T, B, ...).
+    """Return dparams, still wide, and dx from the slopes of one step (B, ...), or of many.
 
-    x are the inputs, h the hidden states that came in.
+    x are the inputs, h the hidden states that came in; of many steps (T, B, ...).
     """
-    first, last = slopes[0], slopes[-1]
+    across, *last = slopes
+    own = across
+    if last:
+        own = jnp.concatenate([across[..., : -last[0].shape[-1]], *last], -1)
     leading = tuple(range(x.ndim - 1))
 
     def summed(a: Any, slope: Any) -> Any:
@@ -244,14 +264,14 @@ def gradients(params: PyTree, x: Any, h: Any, slopes: Any) -> tuple[PyTree, Any]
             a, slope, ((leading, leading), ((), ())), preferred_element_type=wide(a.dtype)
         )
 
-    found = {"input_weight": summed(x, first), "recurrent_weight": summed(h, last)}
+    found = {"input_weight": summed(x, own), "recurrent_weight": summed(h, across)}
     if "bias" in params:
-        found["bias"] = widened(first).sum(leading)
+        found["bias"] = widened(own).sum(leading)
     if "recurrent_bias" in params:
         width = params["recurrent_bias"].shape[0]
-        found["recurrent_bias"] = widened(last[..., -width:]).sum(leading)
-    dparams = {name: found[name].astype(params[name].dtype) for name in params}
-    return dparams, narrowed(product(first, params["input_weight"].T), x)
+        found["recurrent_bias"] = widened(across[..., -width:]).sum(leading)
+    dparams = {name: found[name] for name in params}
+    return dparams, narrowed(product(own, params["input_weight"].T), x)
 
 
 def _row(bias: Array, x: Any) -> Any:

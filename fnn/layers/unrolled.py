@@ -5,8 +5,10 @@ Its carry is h (B, H) or a pair (h, c); of two directions a dict of two carries,
 tuple of those of its layers. The parameters nest in the same way.
 
 Forward saves x, what the steps carried in, and what the cell saves. Backward, a second scan from
-the last step to the first carries dcarry alone; the gradients of all weights are matrix products
-over all steps at once, outside of it.
+the last step to the first carries dcarry alone; the gradients of the weights are matrix products
+outside of it. Both scans go piece by piece: what the projection makes for a piece of steps, and
+the slopes that its gradients are made of, are used while they are in the cache, and never stored
+for the whole sequence.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from fnn.layers.recurrence import (
     Cell,
     Settings,
     carry_like,
+    factored,
     gradients,
     init_cell,
     joined,
@@ -34,6 +37,9 @@ from fnn.layers.recurrence import (
     wide,
 )
 from fnn.sequence import Sequence
+
+# The rows (k B, ...) of a piece of k steps: enough for a matrix product to be at its best.
+_ROWS = 512
 
 
 class Run(NamedTuple):
@@ -138,9 +144,14 @@ def one_way(
             before, after, saved = step(carry, *over)
             return after, jax.tree.map(lambda a: narrowed(a, x.values), (before, saved))
 
-        length = x.values.shape[1]
-        over = project(params, _time_first(x)), *steps(x.lengths, length)
-        carry, (before, saved) = lax.scan(body, start(x), over, reverse=reverse, unroll=unroll)
+        def piece(carry: Any, over: Any) -> tuple[Any, Any]:
+            x, *rest = over
+            over = project(params, x), *rest
+            return lax.scan(body, carry, over, reverse=reverse, unroll=unroll)
+
+        batch, length, _ = x.values.shape
+        over = _time_first(x), *steps(x.lengths, length)
+        carry, (before, saved) = _in_pieces(piece, start(x), over, length, batch, reverse)
         # What came out of a step is what went into the next.
         last = narrowed(carry[0], x.values)[None]
         pieces = (last, before[0][:-1]) if reverse else (before[0][1:], last)
@@ -152,9 +163,9 @@ def one_way(
         turned = params["recurrent_weight"].T
 
         def body(dcarry: Any, over: Any) -> tuple[Any, Any]:
-            before, saved, dh, there, cut = over
+            factors, dh, there, cut = over
             total = dcarry[0] + widened(dh), *dcarry[1:]
-            dbefore, slopes = pulled(cell, turned, before, saved, total)
+            dbefore, slopes = pulled(cell, turned, factors, total)
             if there is not None:
                 dbefore = _where(there, dbefore, dcarry)
                 slopes = tuple(jnp.where(there, slope, 0) for slope in slopes)
@@ -162,10 +173,21 @@ def one_way(
                 dbefore = tuple(jnp.where(cut, 0, part) for part in dbefore)
             return dbefore, slopes
 
-        dcarry = start(Sequence(x, mask, dy.carry))
-        over = before, saved, jnp.swapaxes(dy.values, 0, 1), *steps(mask, x.shape[1])
-        dcarry, slopes = lax.scan(body, dcarry, over, reverse=not reverse, unroll=unroll)
-        dparams, dx = gradients(params, _time_first(Sequence(x, mask)), before[0], slopes)
+        def piece(carry: Any, over: Any) -> tuple[Any, Any]:
+            dcarry, total = carry
+            x, before, saved, *rest = over
+            over = factored(cell, before, saved), *rest
+            dcarry, slopes = lax.scan(body, dcarry, over, reverse=not reverse, unroll=unroll)
+            dparams, dx = gradients(params, x, before[0], slopes)
+            return (dcarry, jax.tree.map(jnp.add, total, dparams)), dx
+
+        batch, length, _ = x.shape
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, wide(a.dtype)), params)
+        first = start(Sequence(x, mask, dy.carry)), zeros
+        dh = jnp.swapaxes(dy.values, 0, 1)
+        over = _time_first(Sequence(x, mask)), before, saved, dh, *steps(mask, length)
+        (dcarry, total), dx = _in_pieces(piece, first, over, length, batch, not reverse)
+        dparams = jax.tree.map(narrowed, total, params)
         if dy.carry is not None:
             dcarry = joined(cell, [narrowed(part, x) for part in dcarry])
         return dparams, Sequence(jnp.swapaxes(dx, 0, 1), None, dcarry)
@@ -265,6 +287,19 @@ def stacked(layer: Run, layers: int) -> Run:
 
 def _where(condition: Any, one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(jnp.where(condition, a, b) for a, b in zip(one, other, strict=True))
+
+
+def _in_pieces(
+    piece: Any, carry: Any, over: Any, length: int, batch: int, reverse: bool
+) -> tuple[Any, Any]:
+    """Scan over equal pieces of the steps; `piece` gets and gives arrays (k, B, ...) of k steps."""
+    enough = (k for k in range(1, length) if length % k == 0 and k * batch >= _ROWS)
+    steps = next(enough, length)
+    if steps == length:
+        return piece(carry, over)
+    over = jax.tree.map(lambda a: a.reshape(-1, steps, *a.shape[1:]), over)
+    carry, out = lax.scan(piece, carry, over, reverse=reverse)
+    return carry, jax.tree.map(lambda a: a.reshape(length, *a.shape[2:]), out)
 
 
 def _time_first(x: Sequence) -> Any:

@@ -140,7 +140,7 @@ def last_of_mask(p, state, x):
 TWO_WAYS = {"forward": 0, "backward": 0}
 # A factor of 100 would saturate every gate.
 LAYERS = [
-    LayerCase("rnn", lambda: fnn.rnn(H), formula(rnn_step(np.tanh)), SHAPES, large=3),
+    LayerCase("rnn", lambda: fnn.rnn(H), formula(rnn_step(np.tanh)), PLAIN, large=3),
     LayerCase(
         "rnn-relu-lengths",
         lambda: fnn.rnn(H, activation="relu", unroll=3, recurrent_initializer=NORMAL),
@@ -160,8 +160,8 @@ LAYERS = [
         large=3,
     ),
     LayerCase(
-        "lstm-bidirectional-mask",
-        lambda: fnn.lstm(H, bidirectional=True),
+        "lstm-mask",
+        lambda: fnn.lstm(H),
         formula(lstm_step),
         PLAIN,
         draw=sequence(MASK),
@@ -175,7 +175,7 @@ LAYERS = [
         draw=sequence(LENGTHS, (TWO_WAYS, TWO_WAYS)),
         large=3,
     ),
-    LayerCase("gru", lambda: fnn.gru(H), formula(gru_step), SHAPES, large=3),
+    LayerCase("gru", lambda: fnn.gru(H), formula(gru_step), PLAIN, large=3),
     LayerCase(
         "gru-carry-lengths-no-bias",
         lambda: fnn.gru(H, bias=False, unroll=2),
