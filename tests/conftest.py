@@ -10,6 +10,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The suite compiles much and runs little: a program compiled in haste computes the same.
 jax.config.update("jax_disable_most_optimizations", True)
 
+CASES_REMEMBERED = 40
+
 WITHOUT_TORCH = importlib.util.find_spec("torch") is None
 WITHOUT_ACCOUNTANT = importlib.util.find_spec("dp_accounting") is None
 collect_ignore_glob = ["test_torch*.py", "twins/*"] if WITHOUT_TORCH else []
@@ -35,3 +37,20 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadGroupScheduling
 
     return LoadGroupScheduling(config, log)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forget compiled programs now and then: thousands of them would fill the memory.
+
+    Between cases only, whose laws share programs.
+    """
+    session = item.session
+    if nextitem is not None and _case_of(item) != _case_of(nextitem):
+        session.cases_seen = getattr(session, "cases_seen", 0) + 1
+        if session.cases_seen % CASES_REMEMBERED == 0:
+            jax.clear_caches()
+
+
+def _case_of(item):
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args if marker else item.nodeid
