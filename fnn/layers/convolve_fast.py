@@ -12,7 +12,7 @@ run is, it takes a hundred times as long. So on CPU:
   row of the kernel is a matrix product, which both cores of the machine measured share where XLA's
   convolution kept to one (28x28, 32 to 64 channels, batch 128: 16 ms, where the plain one took 48
   and one in the order of axes that it likes 28, and a seventh of the memory). With strides, few
-  channels or large examples it is that convolution; of a kernel of one place one product.
+  channels, few bytes or large examples it is that convolution; of a kernel of one place one product.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from fnn.layers.window import Geometry, Sizes, count, pad, side_by_side, taps
 
 # Bytes of the examples that a weight gradient takes at a time: they stay in a core's cache.
 _BYTES = 2 * 2**20
-# In how many parts a batch is taken at least, lest one takes more memory than a plain convolution.
-_PARTS = 8
 # More than this many terms written out one by one make a program long to compile.
 _TERMS = 64
 # Channels up to which groups are put together.
@@ -152,11 +150,12 @@ def _weight_gradient(x: Any, dy: Any, geometry: Geometry) -> Any:
         )
     batch = x.shape[0]
     example = (x.size * x.itemsize + dy.size * dy.itemsize) // max(1, batch)
-    products = example <= _BYTES and _products_pay(x.shape[-1], geometry)
-    one = _in_products if products else _in_order
-    most = max(1, min(_BYTES // max(1, example), batch // _PARTS if products else batch))
+    most = max(1, min(batch, _BYTES // max(1, example)))
     # Of a batch in equal parts every part is read in place; what is left over takes a copy.
     few = next((n for n in range(most, most // 2, -1) if batch % n == 0), most)
+    # Of fewer bytes products gain nothing, and the columns of a part take more than a plain copy.
+    many = batch * example > 2 * _BYTES >= 2 * example and batch % few == 0
+    one = _in_products if many and _products_pay(x.shape[-1], geometry) else _in_order
     whole = batch // few if few < batch else 0
 
     # The examples of a part side by side: an axis of one example would cost a copy of x.
@@ -179,12 +178,12 @@ def _products_pay(channels: int, geometry: Geometry) -> bool:
 
 
 def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
-    """Return dweight as a matrix product for each row of the kernel."""
+    """Return dweight as a matrix product for each row of the kernel, with strides of 1."""
     *rows, last = geometry.size
     ones = (1,) * len(rows)
-    (*strides, stride), (*dilations, dilation) = geometry.stride, geometry.dilation
-    along = Geometry((*ones, last), (*ones, stride), (), (*ones, dilation), ())
-    across = Geometry((*rows, 1), (*strides, 1), (), (*dilations, 1), ())
+    *dilations, dilation = geometry.dilation
+    along = Geometry((*ones, last), (*ones, 1), (), (*ones, dilation), ())
+    across = Geometry((*rows, 1), (*ones, 1), (), (*dilations, 1), ())
     places, padded = dy.shape[1:-1], pad(x, geometry)
     beside = jnp.concatenate(list(taps(padded, along, (*padded.shape[1:-2], places[-1]))), -1)
     # Held back, lest the compiler makes the transpose part of the product, and that a slow one.
