@@ -12,7 +12,8 @@ run is, it takes a hundred times as long. So on CPU:
   row of the kernel is a matrix product, which both cores of the machine measured share where XLA's
   convolution kept to one (28x28, 32 to 64 channels, batch 128: 16 ms, where the plain one took 48
   and one in the order of axes that it likes 28, and a seventh of the memory). With strides, few
-  channels, few bytes or large examples it is that convolution; of a kernel of one place one product.
+  channels, few bytes or large examples it is that convolution; of a kernel of one place, one
+  product.
 """
 
 from __future__ import annotations
