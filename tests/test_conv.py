@@ -165,6 +165,35 @@ def test_every_platform_computes_the_same_sums(way):
             assert_close(one, other, "float64", x.size)
 
 
+@pytest.mark.parametrize("space", [(9,), (5, 6), (3, 4, 5)], ids=["1", "2", "3"])
+def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, monkeypatch):
+    """And so are the derivatives of it, for examples in parts of 2."""
+    used = []
+    products = fast._in_products
+    monkeypatch.setattr(
+        fast, "_in_products", lambda x, *rest: used.append(len(x)) or products(x, *rest)
+    )
+    with jax.enable_x64(True):
+        x = normal(3, 6, *space, 16)
+        options = {"stride": 1, "dilation": 2, "padding": ((1, 2),) * len(space)}
+        geometry = geometry_of(x, (3,) * len(space), **options)
+        dy = normal(4, 6, *geometry.places(space), 2)
+        monkeypatch.setattr(fast, "_BYTES", (x.nbytes + dy.nbytes) // 3)
+        v = normal(5, *geometry.size, 16, 2)
+
+        def both(module):
+            def sums(x, dy):
+                return module.weight_gradient(x, dy, geometry, 1)
+
+            value, pull_back = jax.vjp(sums, x, dy)
+            many = jax.vmap(sums)(jnp.stack([x, -x]), jnp.stack([dy, dy]))
+            return value, pull_back(v), many
+
+        one, other = jax.jit(lambda: (both(fast), both(plain)))()
+        assert set(used) == {2}
+        assert_close(one, other, "float64", x.size)
+
+
 def test_a_layer_saves_its_input_alone():
     x = jnp.ones((2, 5, 4, 3))
     for layer in (fnn.conv(2, 3), fnn.depthwise_conv(3), fnn.conv_transpose(2, 3)):
