@@ -2,7 +2,8 @@
 
 The network 784-256-128-10 on batches of 128, many steps of `fnn.train_step` in one dispatch. Every
 row is one update rule over another in the same loop, `time_ratio` the quotient. Rows named
-``/ plain`` divide by plain descent, ``/ optax noisy_sgd`` by optax.
+``/ plain`` divide by plain descent, ``/ optax noisy_sgd`` by optax. Below them stand the rows of
+update_rules.py: the step of every update rule over that of optax.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import update_rules
 from measure import Row, arguments, compared, interleaved, machine, picked, report, write
 
 import fnn
@@ -97,7 +99,7 @@ def rows(options: argparse.Namespace) -> list[Row]:
 def main() -> None:
     options = arguments(__doc__, rounds=15)
     print(f"{machine()}\n")
-    measured = rows(options)
+    measured = rows(options) + update_rules.rows(options)
     report(measured, COLUMNS)
     write(measured, options.json)
 

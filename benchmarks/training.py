@@ -33,7 +33,7 @@ from plain import init, run_epoch
 
 import fnn
 
-COLUMNS = ("name", "size", "time_ratio", "ours_ms", "other_ms", "call_ms")
+COLUMNS = ("name", "size", "time_ratio", "memory_ratio", "ours_ms", "other_ms", "call_ms")
 EPOCHS, BATCH_SIZE = 4, 128
 SMALL, SMALL_RATE, SMALL_BATCH, SMALL_EXAMPLES = (64, 32, 10), 0.1, 32, 2048
 SMALL_EPOCHS, LOOP_EPOCHS = 20, 4
@@ -202,6 +202,13 @@ def our_cnn(gradient: Any, x: np.ndarray, label: np.ndarray) -> Callable[[], flo
     return run
 
 
+def temporary_bytes(gradient: Any, x: np.ndarray, label: np.ndarray) -> int:
+    model, rule = cnn(), fnn.optim.sgd(CNN_RATE)
+    step = jax.jit(fnn.train_step(model, fnn.losses.cross_entropy(), rule, gradient))
+    start = fnn.init_train_state(model, rule, x, key=jax.random.key(0))
+    return step.lower(start, (x, label)).compile().memory_analysis().temp_size_in_bytes
+
+
 def cnn_rows(options: argparse.Namespace) -> list[Row]:
     names = [name for name in ("auto", *CNN_MAKERS) if picked(f"cnn manual / {name}", options)]
     if not names:
@@ -228,11 +235,18 @@ def cnn_rows(options: argparse.Namespace) -> list[Row]:
         if not value < first[name]:
             raise SystemExit(f"cnn {name} has learnt nothing: {first[name]} -> {value}")
     size = f"28x28x1, batch {BATCH_SIZE}"
-    return [
+    rows = [
         compared(f"cnn manual / {name}", size, seconds["manual"], seconds[name])
         for name in steps
         if name != "manual"
     ]
+    for row in rows:
+        name = row["name"].removeprefix("cnn manual / ")
+        row |= {"family": "cnn", "manual_ms": row["ours_ms"], f"{name}_ms": row["other_ms"]}
+        if name == "auto":
+            manual, auto = (temporary_bytes(gradient, x, label) for gradient in ("manual", "auto"))
+            row |= {"memory_ratio": manual / auto, "manual_bytes": manual, "auto_bytes": auto}
+    return rows
 
 
 def main() -> None:
