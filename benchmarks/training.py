@@ -3,9 +3,7 @@
 - ``fit manual / plain jax``, ``fit auto / plain jax``: the network of the main job (784-256-128-10,
   batch_norm, relu, dropout 0.2, gradient noise, SGD with momentum, batches of 128 and a last one of
   32) on the digits that come with fnn, against plain.py, which is as compiled as fnn.
-- ``cnn manual / ...``: the convolutional network of cnn_peers.py on Fashion-MNIST (or, where it is
-  not installed, on images of the same shape drawn at random), batches of 128: our step by hand
-  against our own step by autodiff, plain JAX and the peers, each in a Python loop.
+- ``cnn manual / ...``, ``cnn fit / ...``: a convolutional network, see cnn_step.py.
 - ``fit / ...``: a small perceptron (64-32-10, batches of 32), where the step costs little and
   the loop around it most, against the Python loops of peers.py.
 
@@ -18,7 +16,6 @@ included, as in plain.py; the Python loops get their batches ready-made.
 from __future__ import annotations
 
 import argparse
-import functools
 import time
 from collections.abc import Callable
 from statistics import median
@@ -26,7 +23,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from cnn_peers import MAKERS as CNN_MAKERS
+from cnn_step import rows as cnn_rows
 from measure import Row, arguments, compared, interleaved, machine, picked, report, write
 from peers import MAKERS
 from plain import init, run_epoch
@@ -37,7 +34,6 @@ COLUMNS = ("name", "size", "time_ratio", "memory_ratio", "ours_ms", "other_ms", 
 EPOCHS, BATCH_SIZE = 4, 128
 SMALL, SMALL_RATE, SMALL_BATCH, SMALL_EXAMPLES = (64, 32, 10), 0.1, 32, 2048
 SMALL_EPOCHS, LOOP_EPOCHS = 20, 4
-CNN_RATE, CNN_ROUNDS = 0.01, 25
 
 
 def main_network() -> fnn.Layer:
@@ -160,93 +156,6 @@ def small_rows(options: argparse.Namespace) -> list[Row]:
         compared(f"fit / {name}", size, seconds["fit"], seconds[name], steps, call_ms=call_ms)
         for name in loops
     ]
-
-
-def cnn() -> fnn.Layer:
-    he = jax.nn.initializers.he_normal()
-    return fnn.serial(
-        fnn.conv(32, 3, initializer=he),
-        fnn.relu(),
-        fnn.conv(64, 3, initializer=he),
-        fnn.relu(),
-        fnn.max_pool(2),
-        fnn.flatten(),
-        fnn.dense(128, initializer=he),
-        fnn.relu(),
-        fnn.dense(10),
-    )
-
-
-def images_of_clothes(count: int) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        x, label = fnn.datasets.fashion_mnist().train
-    except fnn.InputError as error:
-        print(f"images at random: {error}\n")
-        random = np.random.default_rng(0)
-        x, label = random.integers(0, 256, (count, 28, 28)), random.integers(0, 10, count)
-    return x[:count, ..., None].astype(np.float32) / 255, label[:count].astype(np.int32)
-
-
-def our_cnn(gradient: Any, x: np.ndarray, label: np.ndarray) -> Callable[[], float]:
-    model, loss, rule = cnn(), fnn.losses.cross_entropy(), fnn.optim.sgd(CNN_RATE)
-    step = jax.jit(fnn.train_step(model, loss, rule, gradient), donate_argnums=0)
-    train_state = fnn.init_train_state(model, rule, x, key=jax.random.key(0))
-    batch = jax.device_put((x, label))
-
-    def run() -> float:
-        nonlocal train_state
-        train_state, metrics = step(train_state, batch)
-        jax.block_until_ready(train_state)
-        return float(metrics["loss"])
-
-    return run
-
-
-def temporary_bytes(gradient: Any, x: np.ndarray, label: np.ndarray) -> int:
-    model, rule = cnn(), fnn.optim.sgd(CNN_RATE)
-    step = jax.jit(fnn.train_step(model, fnn.losses.cross_entropy(), rule, gradient))
-    start = fnn.init_train_state(model, rule, x, key=jax.random.key(0))
-    return step.lower(start, (x, label)).compile().memory_analysis().temp_size_in_bytes
-
-
-def cnn_rows(options: argparse.Namespace) -> list[Row]:
-    names = [name for name in ("auto", *CNN_MAKERS) if picked(f"cnn manual / {name}", options)]
-    if not names:
-        return []
-    x, label = images_of_clothes(BATCH_SIZE)
-    makers = CNN_MAKERS | {"auto": lambda rate, x, label: our_cnn("auto", x, label)}
-    steps = {"manual": our_cnn("manual", x, label)}
-    for name in names:
-        try:
-            steps[name] = makers[name](CNN_RATE, x, label)
-        except ImportError as error:
-            print(f'{name}: no {error.name} installed; pip install "fnn[bench]"')
-    first = {name: step() for name, step in steps.items()}
-    last: dict[str, float] = {}
-
-    def timed(name: str) -> float:
-        began = time.perf_counter()
-        last[name] = steps[name]()
-        return time.perf_counter() - began
-
-    functions = {name: functools.partial(timed, name) for name in steps}
-    seconds = interleaved(functions, max(options.rounds, CNN_ROUNDS))
-    for name, value in last.items():
-        if not value < first[name]:
-            raise SystemExit(f"cnn {name} has learnt nothing: {first[name]} -> {value}")
-    size = f"28x28x1, batch {BATCH_SIZE}"
-    rows = [
-        compared(f"cnn manual / {name}", size, seconds["manual"], seconds[name])
-        for name in steps
-        if name != "manual"
-    ]
-    for row in rows:
-        name = row["name"].removeprefix("cnn manual / ")
-        row |= {"family": "cnn", "manual_ms": row["ours_ms"], f"{name}_ms": row["other_ms"]}
-        if name == "auto":
-            manual, auto = (temporary_bytes(gradient, x, label) for gradient in ("manual", "auto"))
-            row |= {"memory_ratio": manual / auto, "manual_bytes": manual, "auto_bytes": auto}
-    return rows
 
 
 def main() -> None:
