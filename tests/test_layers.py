@@ -184,6 +184,7 @@ def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, train):
     check(case, x, train, not case.surrogate)
 
 
+@once
 @pytest.mark.parametrize("variant", ["zeros", "large"])
 @in_modes
 def test_backward_is_the_derivative_where_inputs_are_zero_or_large(case, train, variant):
@@ -193,6 +194,7 @@ def test_backward_is_the_derivative_where_inputs_are_zero_or_large(case, train, 
     check(case, x, train, not (sharp or case.surrogate))
 
 
+@once
 @pytest.mark.parametrize(
     ("case", "train", "variant"),
     [
@@ -430,6 +432,7 @@ def unnoticed(found):
     return len(planted), missed
 
 
+@once
 @each()
 def test_every_planted_mistake_is_caught(case):
     planted, missed = unnoticed(exact(case, True))

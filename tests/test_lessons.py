@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(ROOT.glob("examples/[!_]*.py"))
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
@@ -42,11 +43,20 @@ def printed(request, tmp_path_factory):
     return folder, run(folder, "-W", "error", request.param)
 
 
+def printing(*examples):
+    """Run a test on examples: all tests of one example in one process, which runs it once."""
+    params = [
+        pytest.param(path, id=path.name, marks=pytest.mark.xdist_group(path.name))
+        for path in examples
+    ]
+    return pytest.mark.parametrize("printed", params, indirect=True)
+
+
 def example(name):
-    return pytest.mark.parametrize("printed", [ROOT / "examples" / name], indirect=True, ids=[name])
+    return printing(ROOT / "examples" / name)
 
 
-@pytest.mark.parametrize("printed", EXAMPLES, indirect=True, ids=lambda path: path.name)
+@printing(*EXAMPLES)
 def test_an_example_runs_without_warnings_and_says_something(printed):
     assert printed[1].strip()
 
@@ -89,15 +99,16 @@ def test_a_layer_of_ones_own_is_right_learns_and_a_mistake_in_it_is_found(printe
     assert wrong == ["dx", "dx"], "the planted mistake is in dx alone"
 
 
-@example("gpt.py")
-def test_a_small_gpt_learns_the_same_by_both_gradients_and_writes(printed):
+@printing(ROOT / "examples/gpt.py", ROOT / "examples/char_lstm.py")
+def test_a_text_is_learnt_along_the_same_curve_by_both_gradients(printed):
     losses = re.findall(r"loss ([\d.]+) in the first epoch, ([\d.]+) in the last", printed[1])
-    assert len(losses) == 2
-    for first, last in losses:
-        assert float(last) < float(first) - 1
-    # Rounding grows over a thousand steps.
-    apart = re.search(r"the two loss curves differ by (\S+) at most", printed[1])
-    assert float(apart[1]) < 0.02
+    (first, last), (same_first, same_last) = [map(float, pair) for pair in losses]
+    assert last < first - 1
+    # To the rounding of a hundred steps; over a thousand it grows, and stays within a percent.
+    apart = re.search(r"the two loss curves differ by (\S+) at most in the first 100", printed[1])
+    assert float(apart[1]) < 1e-4
+    assert abs(first / same_first - 1) < 0.01
+    assert abs(last / same_last - 1) < 0.01
     assert len(printed[1].partition("|")[2]) >= 300
 
 

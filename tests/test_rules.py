@@ -17,6 +17,7 @@ from fnn import optim
 from fnn.optim import schedule
 from tests.cases import makers, public
 from tests.cases.rules import RULES
+from tests.test_noise_rules import CASES as NOISES
 from tests.tolerance import rounding
 
 STEPS = 10
@@ -191,9 +192,10 @@ def changed(origin):
 
 
 def test_public_rules_all_stand_in_the_table():
-    # Noise has laws of its own, in tests/test_optim.py.
     made = set().union(*(makers(case.make(case.value)) for case in RULES))
-    assert public(optim, optim.UpdateRule) - made == {"gradient_noise"}
+    # Noise has a table and laws of its own, and so have constraints.
+    noises = {case.name for case in NOISES} | {"perturbed", "weight_noise", "project"}
+    assert public(optim, optim.UpdateRule) - made == noises
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
