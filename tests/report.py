@@ -42,8 +42,10 @@ def of_layer(case: cases.LayerCase) -> Finding:
 
 def of_loss(case: cases.LossCase) -> Finding:
     layer = as_layer(case.make(), case.target)
-    planted, missed = unnoticed(gradients(layer, prediction()))
-    return Finding(compare_layer(layer, prediction()), planted, len(missed), twin_of(case.name))
+    y = prediction(case)
+    planted, missed = unnoticed(gradients(layer, y))
+    found = compare_layer(layer, y)
+    return Finding(found, planted, len(missed), twin_of(case.name))
 
 
 def twin_of(name: str) -> str:
