@@ -45,7 +45,7 @@ from fnn.train.step import TrainState, init_train_state, train_step
 from fnn.wrap import remat, repeat, residual
 
 if TYPE_CHECKING:
-    from fnn import datasets
+    from fnn import datasets, plot
     from fnn.gradient.agreement import GradientError
     from fnn.gradient.check import check_layer
     from fnn.gradient.compare import Comparison, compare
@@ -113,8 +113,8 @@ def __getattr__(name: str) -> Any:
     """Load what is loaded on demand."""
     import importlib
 
-    if name == "datasets":
-        return importlib.import_module("fnn.datasets")
+    if name in ("datasets", "plot"):
+        return importlib.import_module(f"fnn.{name}")
     if name in _ON_DEMAND:
         return getattr(importlib.import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module 'fnn' has no attribute {name!r}")
@@ -189,6 +189,7 @@ __all__ = [
     "on_values",
     "optim",
     "parallel",
+    "plot",
     "positional",
     "predict",
     "prelu",
