@@ -12,13 +12,15 @@ from fnn.layer import Array, Layer, PyTree, stateless
 from fnn.layers.precision import narrowed, widened
 from fnn.origin import constructor
 
+standard_normal = jax.nn.initializers.normal(1.0)
+
 
 @constructor
 def embedding(
     count: int,
     width: int,
     *,
-    initializer: jax.nn.initializers.Initializer = jax.nn.initializers.normal(1.0),  # noqa: B008
+    initializer: jax.nn.initializers.Initializer = standard_normal,
 ) -> Layer:
     """Look up the row of each index: a dense layer of one-hot rows without the product.
 

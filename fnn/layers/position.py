@@ -13,6 +13,7 @@ from fnn.layers.precision import narrowed, widened
 from fnn.origin import constructor
 
 BASE = 10_000.0
+small_normal = jax.nn.initializers.normal(0.02)
 
 
 @constructor
@@ -20,7 +21,7 @@ def positional(
     kind: Literal["sinusoidal", "learned"] = "sinusoidal",
     length: int | None = None,
     *,
-    initializer: jax.nn.initializers.Initializer = jax.nn.initializers.normal(0.02),  # noqa: B008
+    initializer: jax.nn.initializers.Initializer = small_normal,
 ) -> Layer:
     """Add to every step a row of numbers that depends on its place.
 

@@ -139,7 +139,10 @@ def averaged(params: PyTree, state: PyTree) -> PyTree:
     >>> params, averaged(params, state)
     (Array([-2.], dtype=float32), Array([-1.5], dtype=float32))
     """
-    keeps = lambda node: hasattr(node, "averaged")  # noqa: E731
+
+    def keeps(node: Any) -> bool:
+        return hasattr(node, "averaged")
+
     for node in jax.tree.leaves(state, is_leaf=keeps):
         if keeps(node):
             params = node.averaged(params)
