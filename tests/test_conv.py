@@ -194,6 +194,43 @@ def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, monkeypatch
         assert_close(one, other, "float64", x.size)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 1, "padding": "SAME"},
+        {"stride": (1, 2), "padding": ((2, 0), (0, 3)), "dilation": (1, 2)},
+        {"stride": (2, 3), "padding": "VALID"},
+    ],
+    ids=["same", "dilated", "valid"],
+)
+def test_examples_side_by_side_do_not_see_each_other(options, monkeypatch):
+    monkeypatch.setattr(fast, "_BY_ROWS", True)
+    monkeypatch.setattr(fast, "_SUMMED", range(1, 100))
+    monkeypatch.setattr(fast, "_LONG", 12)
+    with jax.enable_x64(True):
+        x, weight = normal(3, 6, 5, 7, 2), normal(4, 3, 3, 2, 3)
+        geometry = geometry_of(x, 3, **options)
+        assert fast._examples_in_a_row(x, weight, geometry) == 2
+
+        def both(module):
+            y, pull_back = jax.vjp(lambda x, w: module.convolve(x, w, geometry), x, weight)
+            return y, pull_back(jnp.cos(y))
+
+        one, other = jax.jit(lambda: (both(fast), both(plain)))()
+        assert_close(one, other, "float64", x.size)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_row_of_padding_changes_nothing(stride, monkeypatch):
+    monkeypatch.setattr(fast, "_BY_ROWS", True)
+    with jax.enable_x64(True):
+        x, weight = normal(3, 2, 8, 7, 9), normal(4, 3, 3, 9, 2)
+        geometry = geometry_of(x, 3, stride=stride, padding="VALID")
+        assert fast._pays_padded(weight, geometry)
+        y = fast.convolve(x, weight, geometry)
+        assert_close(y, plain.convolve(x, weight, geometry), "float64", x.size)
+
+
 def test_a_layer_saves_its_input_alone():
     x = jnp.ones((2, 5, 4, 3))
     for layer in (fnn.conv(2, 3), fnn.depthwise_conv(3), fnn.conv_transpose(2, 3)):
