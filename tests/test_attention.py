@@ -341,6 +341,13 @@ def bad(name, call, expected, got):
             "'batch_norm'",
         ),
         Bad(
+            "norm_first",
+            lambda: fnn.transformer_block(2, norm_first="no"),
+            "transformer_block",
+            "norm_first of True or False",
+            "'no'",
+        ),
+        Bad(
             "dropout",
             lambda: fnn.transformer_block(2, dropout=1.0),
             "dropout",
