@@ -112,6 +112,7 @@ def transformer_block(
     norm_first: bool = True,
     bias: bool = True,
     dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     block: int = 128,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
@@ -123,8 +124,9 @@ def transformer_block(
     of. x, y (B, T, C): an array, or a `fnn.Sequence` whose steps that are not there are not seen. A
     block does not change the shape: stack them by `fnn.repeat`.
 
-    The options are those of `fnn.attention` and `fnn.mlp`. ``norm="rms_norm"``, ``rotary=True``,
-    ``activation="swiglu"`` and ``bias=False`` make a block of a Llama.
+    The options are those of `fnn.attention`, whose own dropout is `attention_dropout`, and of
+    `fnn.mlp`. ``norm="rms_norm"``, ``rotary=True``, ``activation="swiglu"`` and ``bias=False``
+    make a block of a Llama.
 
     Raises `fnn.InputError` for an unknown norm, a `norm_first` that is no bool, and as the layers
     do that it is made of. Source: Xiong et al. 2020, arXiv:2002.04745, table 1, which has both.
@@ -160,6 +162,7 @@ def transformer_block(
             rotary=rotary,
             score_bias=score_bias,
             bias=bias,
+            dropout=attention_dropout,
             block=block,
             initializer=initializer,
         ),
