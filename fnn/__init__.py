@@ -15,15 +15,12 @@ from fnn.gradient.objective import value_and_grad
 from fnn.layer import Layer, autodiff, stateless, use_autodiff, use_rules
 from fnn.layers.activation import (
     elu,
-    gelu,
     identity,
     leaky_relu,
-    mish,
     relu,
     selu,
     sigmoid,
     sign,
-    silu,
     softplus,
     straight_through_sign,
     tanh,
@@ -69,6 +66,7 @@ if TYPE_CHECKING:
     from fnn.layers.position import positional, rotary
     from fnn.layers.recurrent import gru, last_step, lstm, rnn
     from fnn.layers.resize import upsample
+    from fnn.layers.self_gated import gelu, mish, silu
     from fnn.layers.softmax import log_softmax, softmax
     from fnn.layers.transformer import mlp, transformer_block
     from fnn.outline import summary
@@ -102,6 +100,7 @@ else:
             "layers.position": "positional rotary",
             "layers.recurrent": "gru last_step lstm rnn",
             "layers.resize": "upsample",
+            "layers.self_gated": "gelu mish silu",
             "layers.softmax": "log_softmax softmax",
             "layers.transformer": "mlp transformer_block",
             "outline": "summary",

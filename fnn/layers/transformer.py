@@ -10,12 +10,13 @@ import jax
 from fnn.combine import serial
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating
-from fnn.layers.activation import gelu, relu, silu
+from fnn.layers.activation import relu
 from fnn.layers.attention import attention
 from fnn.layers.dense import dense, lecun_normal
 from fnn.layers.dropout import dropout as dropout_layer
 from fnn.layers.gated import geglu, swiglu
 from fnn.layers.norm import layer_norm, rms_norm
+from fnn.layers.self_gated import gelu, silu
 from fnn.origin import constructor
 from fnn.sequence import on_values
 from fnn.wrap import residual
