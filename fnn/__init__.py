@@ -6,7 +6,7 @@ the derivative of the objective in y. Parameters are named weight, bias, scale a
 mean and var. A `rate` is the fraction dropped.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fnn import losses, optim
 from fnn.combine import add, concatenate, parallel, serial
@@ -15,30 +15,24 @@ from fnn.gradient.objective import value_and_grad
 from fnn.layer import Layer, autodiff, stateless, use_autodiff, use_rules
 from fnn.layers.activation import (
     elu,
-    gelu,
     identity,
     leaky_relu,
-    mish,
     relu,
     selu,
     sigmoid,
     sign,
-    silu,
     softplus,
     straight_through_sign,
     tanh,
 )
-from fnn.layers.batch_norm import batch_norm
 from fnn.layers.dense import dense
 from fnn.layers.dropout import dropout, gaussian_noise, spatial_dropout
-from fnn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
 from fnn.layers.shape import flatten, reshape
-from fnn.layers.softmax import log_softmax, softmax
 from fnn.model import children, map_layers
+from fnn.on_demand import on_demand
 from fnn.origin import constructor
 from fnn.reversible import reversible
 from fnn.sequence import Sequence, on_values
-from fnn.train.checkpoint import load_weights, save_weights
 from fnn.train.evaluate import accuracy, evaluate, predict
 from fnn.train.fit import History, fit
 from fnn.train.step import TrainState, init_train_state, train_step
@@ -58,6 +52,7 @@ if TYPE_CHECKING:
         global_max_pool,
     )
     from fnn.layers.attention import attention
+    from fnn.layers.batch_norm import batch_norm
     from fnn.layers.cell import gru_cell, lstm_cell, rnn_cell
     from fnn.layers.conv import conv, depthwise_conv
     from fnn.layers.conv_transpose import conv_transpose
@@ -66,59 +61,55 @@ if TYPE_CHECKING:
     from fnn.layers.gated import geglu, glu, prelu, swiglu
     from fnn.layers.hard import hard_sigmoid, hard_silu, hard_tanh, relu6
     from fnn.layers.head import LinearHead, linear_head
+    from fnn.layers.norm import group_norm, instance_norm, layer_norm, rms_norm
     from fnn.layers.pool import average_pool, max_pool
     from fnn.layers.position import positional, rotary
     from fnn.layers.recurrent import gru, last_step, lstm, rnn
     from fnn.layers.resize import upsample
+    from fnn.layers.self_gated import gelu, mish, silu
+    from fnn.layers.softmax import log_softmax, softmax
     from fnn.layers.transformer import mlp, transformer_block
     from fnn.outline import summary
     from fnn.torch_weights import from_torch
+    from fnn.train.checkpoint import load_weights, save_weights
     from fnn.train.generate import generate
-
-# Loaded when asked for: a script starts without what it does not use.
-_ON_DEMAND = {
-    name: module
-    for module, names in {
-        "fnn.layers.adaptive_pool": (
-            "adaptive_average_pool adaptive_max_pool global_average_pool global_max_pool"
-        ),
-        "fnn.gradient.agreement": "GradientError",
-        "fnn.gradient.check": "check_layer",
-        "fnn.gradient.compare": "Comparison compare",
-        "fnn.gradient.tune": "Tuning tune",
-        "fnn.gradient.values": "Trace trace_values",
-        "fnn.layers.attention": "attention",
-        "fnn.layers.cell": "gru_cell lstm_cell rnn_cell",
-        "fnn.layers.conv": "conv depthwise_conv",
-        "fnn.layers.conv_transpose": "conv_transpose",
-        "fnn.layers.embedding": "embedding",
-        "fnn.layers.function": "function",
-        "fnn.layers.gated": "geglu glu prelu swiglu",
-        "fnn.layers.hard": "hard_sigmoid hard_silu hard_tanh relu6",
-        "fnn.layers.head": "LinearHead linear_head",
-        "fnn.layers.pool": "average_pool max_pool",
-        "fnn.layers.position": "positional rotary",
-        "fnn.layers.recurrent": "gru last_step lstm rnn",
-        "fnn.layers.resize": "upsample",
-        "fnn.layers.transformer": "mlp transformer_block",
-        "fnn.outline": "summary",
-        "fnn.torch_weights": "from_torch",
-        "fnn.train.generate": "generate",
-    }.items()
-    for name in names.split()
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load what is loaded on demand."""
-    import importlib
-
-    if name in ("datasets", "plot"):
-        return importlib.import_module(f"fnn.{name}")
-    if name in _ON_DEMAND:
-        return getattr(importlib.import_module(_ON_DEMAND[name]), name)
-    raise AttributeError(f"module 'fnn' has no attribute {name!r}")
-
+else:
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        {
+            "gradient.agreement": "GradientError",
+            "gradient.check": "check_layer",
+            "gradient.compare": "Comparison compare",
+            "gradient.tune": "Tuning tune",
+            "gradient.values": "Trace trace_values",
+            "layers.adaptive_pool": (
+                "adaptive_average_pool adaptive_max_pool global_average_pool global_max_pool"
+            ),
+            "layers.attention": "attention",
+            "layers.batch_norm": "batch_norm",
+            "layers.cell": "gru_cell lstm_cell rnn_cell",
+            "layers.conv": "conv depthwise_conv",
+            "layers.conv_transpose": "conv_transpose",
+            "layers.embedding": "embedding",
+            "layers.function": "function",
+            "layers.gated": "geglu glu prelu swiglu",
+            "layers.hard": "hard_sigmoid hard_silu hard_tanh relu6",
+            "layers.head": "LinearHead linear_head",
+            "layers.norm": "group_norm instance_norm layer_norm rms_norm",
+            "layers.pool": "average_pool max_pool",
+            "layers.position": "positional rotary",
+            "layers.recurrent": "gru last_step lstm rnn",
+            "layers.resize": "upsample",
+            "layers.self_gated": "gelu mish silu",
+            "layers.softmax": "log_softmax softmax",
+            "layers.transformer": "mlp transformer_block",
+            "outline": "summary",
+            "torch_weights": "from_torch",
+            "train.checkpoint": "load_weights save_weights",
+            "train.generate": "generate",
+        },
+        submodules="datasets plot",
+    )
 
 __all__ = [
     "Comparison",

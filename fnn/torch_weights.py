@@ -13,10 +13,13 @@ import jax.numpy as jnp
 from fnn.combine import parallel, serial
 from fnn.errors import InputError, at, describe
 from fnn.layer import Array, Layer, PyTree, output_shape
+from fnn.layers.attention import attention
 from fnn.layers.dense import dense
 from fnn.layers.gated import prelu
+from fnn.layers.norm import layer_norm
 from fnn.layers.recurrent import gru, lstm, rnn
 from fnn.layers.shape import flatten
+from fnn.layers.transformer import mlp, mlp_parts
 from fnn.model import children
 from fnn.reversible import reversible
 from fnn.sequence import on_values
@@ -28,6 +31,13 @@ from fnn.wrap import repeat
 _STACKED = re.compile(r"(?P<kind>(?:weight|bias)_(?:ih|hh))_l(?P<layer>\d+)(?P<way>(?:_reverse)?)$")
 _INSIDE = ("out_proj", "gate_proj", "up_proj")
 _RECURRENT = (rnn, lstm, gru)
+# A transformer layer of PyTorch has its modules by kind, not in the order in which they run: that
+# depends on where its norms are.
+_TRANSFORMER: dict[Any, tuple[str, ...]] = {
+    attention: ("self_attn", "multihead_attn"),
+    dense: ("linear1", "linear2"),
+    layer_norm: ("norm1", "norm2", "norm3"),
+}
 # A count that no result depends on.
 _COUNTER = "num_batches_tracked"
 
@@ -45,6 +55,10 @@ def from_torch(
     copy: ``{"1/norm": "layers.{}.norm1"}``. x is an example of the input, or its shape. PyTorch
     keeps channels second: the rows of a `fnn.dense` behind a `fnn.flatten` of images are put in the
     order of channels that come last.
+
+    The modules of a ``TransformerEncoderLayer`` go to a `fnn.transformer_block`, or to layers like
+    its own in any order. Weights do not tell whether norms come first, nor which activation it is:
+    what PyTorch makes by default is ``norm_first=False, activation="relu"``.
 
     Values are arrays or PyTorch tensors, and keep their dtype. A state that PyTorch does not keep
     is as `init` makes it.
@@ -73,10 +87,11 @@ class _Modules:
         self.names = names
         self.named: set[str] = set()
         self.left = grouped(weights)
+        self.all = set(self.left)
 
-    def take(self, path: str, copy: tuple[int, ...]) -> tuple[str, Mapping[str, Array]]:
+    def take(self, path: str, copy: tuple[int, ...], make: Any) -> tuple[str, Mapping[str, Array]]:
         if self.names is None:
-            name = next(iter(self.left), None)
+            name = self.next_for(make)
         elif path in self.names:
             name = self.names[path].format(*copy)
             self.named.add(path)
@@ -96,6 +111,17 @@ class _Modules:
                 "build the same model, or pair layers and modules by names=",
             )
         return name, self.left.pop(name)
+
+    def next_for(self, make: Any) -> str | None:
+        """Return the next module, or in a transformer layer the next one for layers of `make`."""
+        first = next(iter(self.left), None)
+        if first is None:
+            return None
+        outer = first[: first.rfind(".") + 1]
+        if not {f"{outer}self_attn", f"{outer}linear1"} <= self.all:
+            return first
+        own = (f"{outer}{last}" for last in _TRANSFORMER.get(make, ()))
+        return next((name for name in own if name in self.left), first)
 
     def take_stack(self, name: str, layers: int) -> dict[str, Array]:
         """Take the modules of the layers above one, and return all under their own numbers."""
@@ -168,6 +194,8 @@ class _Reader:
     def read(
         self, layer: Layer, x: Any, path: tuple[str, ...], copy: tuple[int, ...]
     ) -> tuple[PyTree, PyTree]:
+        if layer.origin is not None and layer.origin.make is mlp:
+            layer = mlp_parts(x.shape[-1], *layer.origin.args, **layer.origin.kwargs)
         inside = children(layer)
         origin = layer.origin
         if not inside or origin is None:
@@ -209,7 +237,7 @@ class _Reader:
             raise InputError(
                 "from_torch", "layers that PyTorch has", describe(layer), "set its weights by hand"
             )
-        name, weights = self.modules.take("/".join(path), copy)
+        name, weights = self.modules.take("/".join(path), copy, make)
         if layer.origin is not None and make in _RECURRENT:
             above = self.modules.take_stack(name, layer.origin.kwargs.get("layers", 1))
             weights = {**weights, **above}

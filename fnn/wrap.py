@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import (
@@ -19,6 +18,7 @@ from fnn.layer import (
     output_shape,
 )
 from fnn.origin import constructor
+from fnn.sequence import Sequence
 
 
 @constructor
@@ -27,8 +27,8 @@ def residual(layer: Layer, /) -> Layer:
 
     Forward ``y = x + f(x)``; backward ``dx = dy + J^T dy``: the gradient has a way around the
     layer, which is what keeps it from vanishing in deep stacks (He et al. 2015, arXiv:1512.03385,
-    eq. 1). Of a tree, such as a `fnn.Sequence`, every array of floating numbers is added, and the
-    others are those of f(x).
+    eq. 1). Of a tree every array of floating numbers is added, and the others are those of f(x); of
+    a `fnn.Sequence` the values are added, and lengths and carry are those of f(x).
 
     Raises `fnn.InputError` when the layer changes the shape.
 
@@ -41,23 +41,34 @@ def residual(layer: Layer, /) -> Layer:
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
         y, state, residuals = layer.forward(params, state, x, key=key, train=train)
-        return plus(x, y), state, residuals
+        return joined(x, y), state, residuals
 
     def apply(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree]:
         y, state = layer.apply(params, state, x, key=key, train=train)
-        return plus(x, y), state
+        return joined(x, y), state
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         dparams, dx = layer.backward(params, residuals, dy)
-        return dparams, jax.tree.map(jnp.add, dy, dx)
+        return dparams, _added(dy, dx)
 
-    def plus(x: Any, y: Any) -> Any:
+    def joined(x: Any, y: Any) -> Any:
         check_same_shape("residual", x, y)
-        return merged(jax.tree.map(jnp.add, floating(x), floating(y)), y)
+        return merged(_added(floating(x), floating(y)), y)
 
     return Layer(layer.init, apply, forward, backward)
+
+
+def _added(x: Any, y: Any) -> Any:
+    """Add tree to tree; of a `fnn.Sequence` the values alone, the rest being that of `y`."""
+
+    def plus(a: Any, b: Any) -> Any:
+        if isinstance(a, Sequence):
+            return b._replace(values=_added(a.values, b.values))
+        return a + b
+
+    return jax.tree.map(plus, x, y, is_leaf=lambda node: isinstance(node, Sequence))
 
 
 @constructor

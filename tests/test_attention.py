@@ -136,6 +136,38 @@ def test_rotary_attention_turns_as_the_layer_does():
     assert_close(layer.apply(params, state, x)[0], y, "float32", x.size)
 
 
+@BLOCKS
+def test_dropout_drops_probabilities_in_training_and_keeps_their_mean(block):
+    rate, steps = 0.25, 8
+    dropping, plain = fnn.attention(1, dropout=rate, block=block), fnn.attention(1, block=block)
+    x = normal(64, steps, steps)
+    params, _ = plain.init(KEY, x)
+    # Every step has a channel of its own as its value, and y is p itself.
+    p_itself = {name: {"weight": jnp.eye(steps), "bias": jnp.zeros(steps)} for name in params}
+    memory = jnp.broadcast_to(jnp.eye(steps), x.shape)
+    p = plain.apply(p_itself, (), (x, memory))[0]
+    run = jax.jit(dropping.apply, static_argnames="train")
+    y, again, other = (
+        run(p_itself, (), (x, memory), key=jax.random.key(seed), train=True)[0]
+        for seed in (1, 1, 2)
+    )
+    kept = y != 0
+    assert_close(y, jnp.where(kept, p / (1 - rate), 0), "float32", y.size)
+    assert abs(kept.mean() - (1 - rate)) < 4 * (rate * (1 - rate) / y.size) ** 0.5
+    np.testing.assert_array_equal(again, y)
+    assert (other != y).any()
+    np.testing.assert_array_equal(dropping.apply(p_itself, (), (x, memory))[0], p)
+    # No two examples and no two pairs of blocks are dropped alike.
+    assert len(np.unique(kept.reshape(64, -1), axis=0)) == 64
+    pairs = kept.reshape(64, 4, 2, 4, 2).transpose(1, 3, 0, 2, 4).reshape(16, -1)
+    assert len(np.unique(pairs, axis=0)) == 16
+    by_hand, _, residuals = dropping.forward(
+        p_itself, (), (x, memory), key=jax.random.key(1), train=True
+    )
+    assert_close(by_hand, y, "float32", y.size)
+    assert not any(leaf.dtype == bool for leaf in jax.tree.leaves(residuals))
+
+
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     steps=st.integers(1, 9),
@@ -331,6 +363,7 @@ def bad(name, call, expected, got):
             "a score_bias that is a function of places",
             r"float32 of shape \(\)",
         ),
+        bad("rate", lambda: fnn.attention(2, dropout=1.0), r"a rate in \[0, 1\)", r"1\.0"),
         Bad("mlp", lambda: fnn.mlp(0), "mlp", "a hidden of 1 or more", "0"),
         Bad("activation", lambda: fnn.mlp(activation="sin"), "mlp", "one of gelu, .*", "'sin'"),
         Bad(
@@ -339,6 +372,20 @@ def bad(name, call, expected, got):
             "transformer_block",
             "one of layer_norm, rms_norm",
             "'batch_norm'",
+        ),
+        Bad(
+            "norm_first",
+            lambda: fnn.transformer_block(2, norm_first="no"),
+            "transformer_block",
+            "norm_first of True or False",
+            "'no'",
+        ),
+        Bad(
+            "attention_dropout",
+            lambda: fnn.transformer_block(2, attention_dropout=-0.1),
+            "attention",
+            r"a rate in \[0, 1\)",
+            r"-0\.1",
         ),
         Bad(
             "dropout",
@@ -474,6 +521,14 @@ CROSS = (ones(2, 3, 4), ones(2, 5, 6))
 def test_arrays_are_refused(x, bad):
     assert_complains(bad, bad.call, x)
     assert_complains(bad, jax.jit(bad.call), x)
+
+
+def test_dropout_in_training_without_a_key_is_refused():
+    layer, x = fnn.attention(2, dropout=0.5), ones(2, 3, 4)
+    params, state = layer.init(KEY, x)
+    for call in (layer.apply, layer.forward):
+        wrong = bad("no-key", call, "a key in training", "None")
+        assert_complains(wrong, functools.partial(call, train=True), params, state, x)
 
 
 def test_lengths_beyond_the_steps_are_refused_where_they_are_known():

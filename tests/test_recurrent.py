@@ -95,6 +95,20 @@ def test_a_padded_batch_is_each_sequence_alone(kind, truncate):
 
 
 @telling
+def test_a_way_around_a_layer_goes_around_its_values_and_not_its_carry(kind):
+    layer = MAKERS[kind](INPUTS)
+    x, params = drawn(layer)
+    carry = jax.tree.map(lambda _: jax.random.normal(jax.random.key(9), (B, INPUTS)), zeros(kind))
+    padded = fnn.Sequence(x, LENGTHS, carry)
+    y, (dparams, dx) = there_and_back(layer, params, padded)
+    dy = normal_like(jax.random.key(7), floating(y))
+    around = there_and_back(fnn.residual(layer), params, padded, dy)
+    assert_close(around[0], y._replace(values=x + y.values), "float64", x.size)
+    moved = dx._replace(values=dx.values + dy.values)
+    assert_close(around[1], (dparams, moved), "float64", x.size)
+
+
+@telling
 def test_a_bidirectional_layer_is_two_layers(kind):
     both, one = MAKERS[kind](H, bidirectional=True), MAKERS[kind](H)
     x, params = drawn(both)

@@ -78,3 +78,61 @@ def test_a_kernel_of_another_size_is_refused_by_name(network):
     model = fnn.serial(fnn.conv(4, 5), *fnn.children(same_network()).values())
     with pytest.raises(fnn.InputError, match=r"module '0' to fill .*\(5, 5, 1, 4\)"):
         fnn.from_torch(model, network.state_dict(), jnp.ones((1, 9, 8, 1)))
+
+
+STEPS, CHANNELS, HIDDEN = 5, 8, 12
+
+
+def encoder(norm_first, activation):
+    """A transformer, all of whose weights have moved from where they start."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(
+        CHANNELS, 2, HIDDEN, activation=activation, norm_first=norm_first, batch_first=True
+    )
+    norm = torch.nn.LayerNorm(CHANNELS) if norm_first else None
+    model = torch.nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.2)
+    return model.eval()
+
+
+def same_encoder(norm_first, activation):
+    block = fnn.transformer_block(
+        2, hidden=HIDDEN, activation=activation, norm_first=norm_first, causal=True, dropout=0.1
+    )
+    last = (fnn.on_values(fnn.layer_norm()),) if norm_first else ()
+    return fnn.serial(fnn.repeat(block, 2), *last)
+
+
+@pytest.mark.parametrize(("norm_first", "activation"), [(False, "relu"), (True, "gelu")])
+def test_a_transformer_of_pytorch_gives_the_same_outputs_here(norm_first, activation):
+    model, lengths = encoder(norm_first, activation), np.array([STEPS, 3])
+    x = np.random.default_rng(1).normal(size=(2, STEPS, CHANNELS)).astype("float32")
+    there = np.arange(STEPS) < lengths[:, None]
+    future = torch.nn.Transformer.generate_square_subsequent_mask(STEPS)
+    expected = model(torch.from_numpy(x), future < 0, torch.from_numpy(~there)).detach().numpy()
+    same, here = same_encoder(norm_first, activation), fnn.Sequence(jnp.asarray(x), lengths)
+    params, state = fnn.from_torch(same, model.state_dict(), here)
+    y, _ = jax.jit(same.apply)(params, state, here)
+    assert_close(y.values[there], expected[there], "float32", STEPS * CHANNELS * HIDDEN)
+
+
+def test_a_network_of_two_layers_takes_modules_in_order_or_by_name():
+    shapes = {"0": (HIDDEN, CHANNELS), "2": (CHANNELS, HIDDEN)}
+    weights = {f"{name}.weight": np.ones(shape, "float32") for name, shape in shapes.items()}
+    weights["0.weight"] *= 2
+    model, x = fnn.mlp(HIDDEN, bias=False), jnp.ones((1, CHANNELS))
+    in_order, _ = fnn.from_torch(model, weights, x)
+    by_name, _ = fnn.from_torch(model, weights, x, names={"down": "2", "up": "0"})
+    for params in (in_order, by_name):
+        assert (params["up"]["weight"] == 2).all()
+        assert (params["down"]["weight"] == 1).all()
+
+
+def test_a_transformer_of_other_layers_is_refused_by_name():
+    block = fnn.transformer_block(2, hidden=HIDDEN, norm_first=False, bias=False)
+    with pytest.raises(fnn.InputError, match=r"module 'self_attn' to fill"):
+        fnn.from_torch(
+            block, encoder(False, "relu").layers[0].state_dict(), jnp.ones((1, STEPS, CHANNELS))
+        )

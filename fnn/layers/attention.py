@@ -10,8 +10,10 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Key, Layer, PyTree, check_floating, floating
+from fnn.layers.blocks import Dropping
 from fnn.layers.blockwise import Rows, Scoring, Whole, attend, attend_backward, plain
 from fnn.layers.dense import dense, lecun_normal
+from fnn.layers.dropout import check_rate, given_key
 from fnn.layers.position import BASE, check_base, rotated
 from fnn.layers.precision import narrowed, widened
 from fnn.origin import constructor
@@ -28,6 +30,7 @@ def attention(
     rotary: bool | float = False,
     score_bias: Callable[[Any, Any], Any] | None = None,
     bias: bool = True,
+    dropout: float = 0.0,
     block: int = 128,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
@@ -50,6 +53,9 @@ def attention(
     passed on. Of a step that sees nothing o is 0. Parameters are those of four dense layers, query
     (C, N D), key and value (M, N D), output (N D, C), D being `head_width` or else C / N.
 
+    In training p has, in o, dv and dp, a factor ``m / (1 - dropout)``, m = 0 with this probability
+    and else 1, as in `fnn.dropout`. It is drawn from `key`, and again in backward: none is saved.
+
     `key_value_heads` are fewer heads of keys and values, each for as many heads of queries next to
     each other. `causal` lets step t see the steps s <= t. `rotary` turns queries and keys by their
     places as `fnn.rotary` does; a number is its base. `score_bias` is added to z: a function from
@@ -58,9 +64,10 @@ def attention(
 
     Raises `fnn.InputError` for options out of range, heads that do not divide C, key_value_heads
     that do not divide heads, an odd D with `rotary`, an x or memory of another shape, of integers
-    or without steps, a memory of another batch, and for lengths as `fnn.Sequence` has none. Source:
-    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; blocks: Dao et al. 2022, arXiv:2205.14135; fewer
-    keys: Ainslie et al. 2023, arXiv:2305.13245; biases: Press et al. 2021, arXiv:2108.12409.
+    or without steps, a memory of another batch, for lengths as `fnn.Sequence` has none, and for a
+    missing key in training with dropout. Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1;
+    blocks: Dao et al. 2022, arXiv:2205.14135; fewer keys: Ainslie et al. 2023, arXiv:2305.13245;
+    biases: Press et al. 2021, arXiv:2108.12409.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> layer = attention(2, causal=True)
@@ -77,6 +84,7 @@ def attention(
     base = None if rotary is False else BASE if rotary is True else rotary
     if base is not None:
         check_base("attention", base)
+    check_rate("attention", dropout)
     scoring = Scoring(causal, score_bias)
 
     def projections(inputs: int, width: int) -> dict[str, Layer]:
@@ -130,34 +138,39 @@ def attention(
         k, v = (heads_of(name, values.memory).swapaxes(1, 2) for name in ("key", "value"))
         return values, q, k, v
 
+    def needed(key: Key, train: bool) -> Key:
+        return given_key("attention", key) if train and dropout > 0 else None
+
+    def dropping(key: Key) -> Dropping | None:
+        return None if key is None else Dropping(key, dropout)
+
     def apply(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree]:
-        del key, train
         values, q, k, v = project(params, x)
-        o, _ = plain(q, k, v, values.present, scoring)
+        o, _ = plain(q, k, v, values.present, scoring, block, dropping(needed(key, train)))
         y, _ = _DENSE[bias].apply(params["output"], (), _joined(o))
         return _with_values(x, y), state
 
     def forward(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
-        del key, train
         values, q, k, v = project(params, x)
-        o, saved = attend(q, k, v, values.present, scoring, block)
+        key = needed(key, train)
+        o, saved = attend(q, k, v, values.present, scoring, block, dropping(key))
         joined = _joined(o)
         y, _ = _DENSE[bias].apply(params["output"], (), joined)
         memory = floating(x[1]) if _is_pair(x) else None
-        residuals = _Residuals(values.query, memory, values.present, q, k, v, joined, saved)
+        residuals = _Residuals(values.query, memory, values.present, q, k, v, joined, saved, key)
         return _with_values(x, y), state, residuals
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
-        query, memory, present, q, k, v, joined, saved = residuals
+        query, memory, present, q, k, v, joined, saved, key = residuals
         dparams = {}
         values = dy.values if isinstance(dy, Sequence) else dy
         dparams["output"], do = _DENSE[bias].backward(params["output"], joined, values)
         o, do = (_parted(a, q.shape) for a in (joined, do))
-        dq, dk, dv = attend_backward(q, k, v, present, o, saved, do, scoring, block)
+        dq, dk, dv = attend_backward(q, k, v, present, o, saved, do, scoring, block, dropping(key))
         dq = narrowed(widened(_joined(dq)) * q.shape[-1] ** -0.5, dq)
         dz = {"query": dq, "key": _joined(dk[:, :, None]), "value": _joined(dv[:, :, None])}
         dx = {}
@@ -177,7 +190,7 @@ def attention(
 
 
 class _Residuals(NamedTuple):
-    """What backward needs: `memory` None if x attends to itself, o as (B, T, N D)."""
+    """What backward needs: memory None for x itself, key None without dropout, o (B, T, N D)."""
 
     query: Array
     memory: Any
@@ -187,6 +200,7 @@ class _Residuals(NamedTuple):
     v: Array
     o: Array
     saved: Whole | Rows
+    key: Key
 
 
 class _Values(NamedTuple):

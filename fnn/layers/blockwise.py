@@ -9,6 +9,7 @@ since ``sum_s p[t, s] dp[t, s] = sum_d do[t, d] o[t, d]``. Forward goes through 
 of queries and a block of keys, and rescales what it has of a row when a block brings a larger
 score; backward works p out again from z and l. No (T, S) array is ever whole, and pairs of which
 causality leaves nothing are skipped. Where one block holds everything, p is small, and kept.
+Dropout acts on the p of ``p v`` and of dv, and alike on dp; backward draws it again.
 
 Shapes: q, o (B, M, G, T, D), G heads of queries to each of the M heads of k, v (B, M, S, D); q is
 scaled already. Source: Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4.
@@ -21,10 +22,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fnn.errors import InputError
 from fnn.layer import Array
+from fnn.layers.blocks import Blocks, Dropping, places
 from fnn.layers.precision import wide_dtype, wide_einsum, widened
 
 _TO_SCORES, _TO_QUERIES = "bmgtd,bmsd->bmgts", "bmgts,bmsd->bmgtd"
@@ -54,35 +55,51 @@ class Rows(NamedTuple):
     log_sum: Array
 
 
-def plain(q: Any, k: Any, v: Any, present: Any, scoring: Scoring) -> tuple[Any, Any]:
+def plain(
+    q: Any,
+    k: Any,
+    v: Any,
+    present: Any,
+    scoring: Scoring,
+    block: int,
+    dropping: Dropping | None = None,
+) -> tuple[Any, Any]:
     """Return o and p by the formula, all scores at once; p is zero in a row that sees nothing."""
-    z, seen = _scores(q, k, present, scoring, _places(q.shape[3]), _places(k.shape[2]))
+    z, seen = _scores(q, k, present, scoring, places(q.shape[3]), places(k.shape[2]))
     p = _masked(seen, jax.nn.softmax(z, -1)).astype(v.dtype)
-    return wide_einsum(_TO_QUERIES, p, v).astype(q.dtype), p
+    weights = p if dropping is None else dropping.of_all(q, k, block)(p)
+    return wide_einsum(_TO_QUERIES, weights, v).astype(q.dtype), p
 
 
 def attend(
-    q: Any, k: Any, v: Any, present: Any, scoring: Scoring, block: int
+    q: Any,
+    k: Any,
+    v: Any,
+    present: Any,
+    scoring: Scoring,
+    block: int,
+    dropping: Dropping | None = None,
 ) -> tuple[Any, Whole | Rows]:
     """Return o, and what is saved; `present` are (B, S) booleans, None for all."""
-    # Two blocks at once take less time than four pairs, and still little memory.
-    if max(q.shape[3], k.shape[2]) <= 2 * block:
-        o, p = plain(q, k, v, present, scoring)
+    blocks = Blocks.of(q, k, block)
+    if blocks.counts(q, k) == (1, 1):
+        o, p = plain(q, k, v, present, scoring, block, dropping)
         return o, Whole(p)
     steps, wide = q.shape[3], wide_dtype(q.dtype)
-    blocks = _Blocks.of(q, k, block)
     pairs = blocks.pairs(q, k, scoring.causal)
     present = blocks.present(present, k)
     q, k, v = blocks.padded(q), blocks.padded(k), blocks.padded(v)
 
     def step(rows: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
-        i, j = pair
-        z, seen = blocks.scores(q, k, present, scoring, i, j)
+        i, j, number = pair
+        z, seen = _block_scores(blocks, q, k, present, scoring, i, j)
         sums, total, top = (blocks.queries(a, i) for a in rows)
         new_top = jnp.maximum(top, z.max(-1))
         e, shrink = _masked(seen, jnp.exp(z - new_top[..., None])), jnp.exp(top - new_top)
         total = total * shrink + e.sum(-1)
         sums = sums * shrink[..., None]
+        if dropping is not None:
+            e = dropping.of(e.shape, number)(e)
         sums = sums + wide_einsum(_TO_QUERIES, e.astype(v.dtype), blocks.keys(v, j))
         return (
             blocks.with_queries(rows[0], sums, i),
@@ -109,13 +126,15 @@ def attend_backward(
     do: Any,
     scoring: Scoring,
     block: int,
+    dropping: Dropping | None = None,
 ) -> tuple[Any, Any, Any]:
     """Return dq, dk and dv."""
     products = (widened(do) * widened(o)).sum(-1)
     if isinstance(saved, Whole):
-        dq, dk, dv = _backward(q, k, v, saved.p, do, products[..., None])
+        drop = _unchanged if dropping is None else dropping.of_all(q, k, block)
+        dq, dk, dv = _backward(q, k, v, saved.p, do, products[..., None], drop)
         return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
-    blocks = _Blocks.of(q, k, block)
+    blocks = Blocks.of(q, k, block)
     pairs = blocks.pairs(q, k, scoring.causal)
     present = blocks.present(present, k)
     wide = tuple(blocks.padded(a) for a in (q, k, v))
@@ -124,8 +143,8 @@ def attend_backward(
     log_sums = blocks.padded(saved.log_sum[..., None], jnp.inf)
 
     def step(gradients: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
-        (i, j), (q, k, v), (dq, dk, dv) = pair, wide, gradients
-        z, seen = blocks.scores(q, k, present, scoring, i, j)
+        (i, j, number), (q, k, v), (dq, dk, dv) = pair, wide, gradients
+        z, seen = _block_scores(blocks, q, k, present, scoring, i, j)
         more = _backward(
             blocks.queries(q, i),
             blocks.keys(k, j),
@@ -133,6 +152,7 @@ def attend_backward(
             _masked(seen, jnp.exp(z - blocks.queries(log_sums, i))),
             blocks.queries(do, i),
             blocks.queries(products, i),
+            _unchanged if dropping is None else dropping.of(z.shape, number),
         )
         return (
             blocks.with_queries(dq, blocks.queries(dq, i) + more[0], i),
@@ -148,10 +168,12 @@ def attend_backward(
     return dq, dk, dv
 
 
-def _backward(q: Any, k: Any, v: Any, p: Any, do: Any, products: Any) -> tuple[Any, Any, Any]:
-    dp = wide_einsum(_TO_SCORES, do, v)
+def _backward(
+    q: Any, k: Any, v: Any, p: Any, do: Any, products: Any, dropped: Callable[[Any], Any]
+) -> tuple[Any, Any, Any]:
+    dp = dropped(wide_einsum(_TO_SCORES, do, v))
     dz = (p.astype(dp.dtype) * (dp - products)).astype(q.dtype)
-    dv = wide_einsum(_TO_KEYS, p.astype(do.dtype), do)
+    dv = wide_einsum(_TO_KEYS, dropped(p).astype(do.dtype), do)
     return wide_einsum(_TO_QUERIES, dz, k), wide_einsum(_TO_KEYS, dz, q), dv
 
 
@@ -179,24 +201,33 @@ def _scores(
     return z, None if present is None and scoring.bias is None else seen
 
 
+def _block_scores(
+    blocks: Blocks, q: Any, k: Any, present: Any, scoring: Scoring, i: Any, j: Any
+) -> tuple[Any, Any]:
+    """Return what `_scores` does for a block of queries and one of keys."""
+    own = None if present is None else blocks.of_present(present, j)
+    at = i * blocks.rows + places(blocks.rows), j * blocks.columns + places(blocks.columns)
+    return _scores(blocks.queries(q, i), blocks.keys(k, j), own, scoring, *at)
+
+
 def _bias(bias: Any, z: Any) -> Any:
     """Give the numbers of a function of places the shape and dtype of scores, B left out."""
-    _, m, g, *places = z.shape
+    _, m, g, *steps = z.shape
     bias = jnp.asarray(bias, z.dtype)
     try:
-        bias = jnp.broadcast_to(bias, (m * g, *places))
+        bias = jnp.broadcast_to(bias, (m * g, *steps))
     except ValueError as error:
         raise InputError(
             "attention",
-            f"a score_bias of shape {tuple(places)} or {(m * g, *places)}",
+            f"a score_bias of shape {tuple(steps)} or {(m * g, *steps)}",
             str(tuple(bias.shape)),
             "map places of queries (T, 1) and of keys (1, S) to numbers (T, S) or (N, T, S)",
         ) from error
-    return bias.reshape(1, m, g, *places)
+    return bias.reshape(1, m, g, *steps)
 
 
-def _places(steps: int) -> Any:
-    return jnp.arange(steps, dtype=jnp.int32)
+def _unchanged(x: Any) -> Any:
+    return x
 
 
 def _masked(seen: Any, x: Any) -> Any:
@@ -206,77 +237,3 @@ def _masked(seen: Any, x: Any) -> Any:
 def _lowest(dtype: Any) -> Any:
     # Half of the lowest number, from which another can be subtracted.
     return jnp.finfo(dtype).min / 2
-
-
-class _Blocks(NamedTuple):
-    """Sizes of blocks, and how they are cut: queries along axis 3, keys along axis 2."""
-
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, q: Any, k: Any, block: int) -> _Blocks:
-        return cls(_even(q.shape[3], block), _even(k.shape[2], block))
-
-    def pairs(self, q: Any, k: Any, causal: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of blocks of queries and of keys that meet."""
-        rows, columns = -(-q.shape[3] // self.rows), -(-k.shape[2] // self.columns)
-        meet = np.ones((rows, columns), bool)
-        if causal:
-            last = (np.arange(rows) + 1) * self.rows - 1
-            meet = last[:, None] >= np.arange(columns) * self.columns
-        i, j = np.nonzero(meet)
-        return i.astype(np.int32), j.astype(np.int32)
-
-    def padded(self, a: Any, filling: float = 0) -> Any:
-        """Fill up the last block, of queries (B, M, G, T, D) or of keys (B, M, S, D)."""
-        lack = -a.shape[-2] % (self.rows if a.ndim == 5 else self.columns)
-        widths = [(0, lack if axis == a.ndim - 2 else 0) for axis in range(a.ndim)]
-        return jnp.pad(a, widths, constant_values=filling)
-
-    def present(self, present: Any, k: Any) -> Any:
-        """Mark what fills up the last block of keys as not present."""
-        steps = k.shape[2]
-        lack = -steps % self.columns
-        if present is None and lack:
-            present = jnp.ones((k.shape[0], steps), bool)
-        return jnp.pad(present, ((0, 0), (0, lack))) if lack else present
-
-    def scores(
-        self, q: Any, k: Any, present: Any, scoring: Scoring, i: Any, j: Any
-    ) -> tuple[Any, Any]:
-        """Return what `_scores` does for a block of queries and one of keys."""
-        if present is not None:
-            present = _cut(present, j, self.columns, 1)
-        places = (
-            i * self.rows + _places(self.rows),
-            j * self.columns + _places(self.columns),
-        )
-        return _scores(self.queries(q, i), self.keys(k, j), present, scoring, *places)
-
-    def queries(self, a: Any, i: Any) -> Any:
-        return _cut(a, i, self.rows, 3)
-
-    def keys(self, a: Any, j: Any) -> Any:
-        return _cut(a, j, self.columns, 2)
-
-    def with_queries(self, a: Any, part: Any, i: Any) -> Any:
-        return jax.lax.dynamic_update_slice_in_dim(a, part, i * self.rows, 3)
-
-    def with_keys(self, a: Any, part: Any, j: Any) -> Any:
-        return jax.lax.dynamic_update_slice_in_dim(a, part, j * self.columns, 2)
-
-
-def _cut(a: Any, i: Any, size: int, axis: int) -> Any:
-    return jax.lax.dynamic_slice_in_dim(a, i * size, size, axis)
-
-
-def _even(steps: int, block: int) -> int:
-    """Return the size of blocks that are as few as may be, and of one size but for the last.
-
-    >>> _even(129, 128), _even(1024, 128), _even(5, 2)
-    (72, 128, 2)
-    """
-    size = -(-steps // -(-steps // block))
-    # A multiple of what a vector holds, if that is no more.
-    return min(block, -(-size // 8) * 8)

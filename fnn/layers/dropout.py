@@ -36,7 +36,7 @@ def dropout(rate: float) -> Layer:
     >>> layer.apply((), (), jnp.ones(4))[0]
     Array([1., 1., 1., 1.], dtype=float32)
     """
-    _check_rate("dropout", rate)
+    check_rate("dropout", rate)
     return _dropout("dropout", rate, lambda x: x.shape)
 
 
@@ -61,7 +61,7 @@ def spatial_dropout(rate: float) -> Layer:
             [2., 0.],
             [2., 0.]]], dtype=float32)
     """
-    _check_rate("spatial_dropout", rate)
+    check_rate("spatial_dropout", rate)
 
     def mask_shape(x: Any) -> tuple[int, ...]:
         if x.ndim < 2:
@@ -109,20 +109,22 @@ def gaussian_noise(deviation: float) -> Layer:
         check_floating("gaussian_noise", x)
         if not train or deviation == 0:
             return x, state, ()
-        noise = jax.random.normal(_given("gaussian_noise", key), x.shape, jnp.float32)
+        noise = jax.random.normal(given_key("gaussian_noise", key), x.shape, jnp.float32)
         return x + (deviation * noise).astype(x.dtype), state, ()
 
     return from_forward(lambda key, x: ((), ()), forward, lambda params, residuals, dy: ((), dy))
 
 
-def _check_rate(where: str, rate: float) -> None:
+def check_rate(where: str, rate: float) -> None:
+    """Raise `InputError` unless `rate` is a fraction that leaves something."""
     if not 0 <= rate < 1:
         raise InputError(
             where, "a rate in [0, 1)", describe(rate), "pass the fraction to drop, such as 0.2"
         )
 
 
-def _given(where: str, key: Key) -> Array:
+def given_key(where: str, key: Key) -> Array:
+    """Return the key that a layer needs in training, or raise `InputError` if there is none."""
     if key is None:
         raise InputError(
             where,
@@ -135,7 +137,6 @@ def _given(where: str, key: Key) -> Array:
 
 def _dropout(where: str, rate: float, mask_shape: Callable[[Any], tuple[int, ...]]) -> Layer:
     """Drop by a mask of the given shape, which is that of x or broadcasts to it."""
-    threshold = max(round((1 - rate) * _STEPS), 1)
 
     def forward(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
@@ -145,22 +146,28 @@ def _dropout(where: str, rate: float, mask_shape: Callable[[Any], tuple[int, ...
         shape = mask_shape(x)
         if not train or rate == 0:
             return x, state, ()
-        kept = _draw(_given(where, key), threshold, shape)
-        return scale(kept, x), state, (kept,)
+        kept = drawn(given_key(where, key), rate, shape)
+        return scaled(kept, rate, x), state, (kept,)
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         del params
-        return (), scale(residuals[0], dy) if residuals else dy
-
-    def scale(kept: Array, x: Any) -> Any:
-        return jnp.where(kept, x / (threshold / _STEPS), 0)
+        return (), scaled(residuals[0], rate, dy) if residuals else dy
 
     return from_forward(lambda key, x: ((), ()), forward, backward)
 
 
-def _draw(key: Array, threshold: int, shape: tuple[int, ...]) -> Array:
-    """Return booleans, True with probability ``threshold / 2^16``, of half a random word each."""
+def drawn(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
+    """Return what is kept: booleans, True with probability ``1 - rate``, of half a word each."""
     count = math.prod(shape)
     words = jax.random.bits(key, (-(-count // 2),), jnp.uint32)
     halves = jnp.concatenate([words >> 16, words % _STEPS])[:count]
-    return (halves < threshold).reshape(shape)
+    return (halves < _threshold(rate)).reshape(shape)
+
+
+def scaled(kept: Array, rate: float, x: Any) -> Any:
+    """Drop what is not kept, and scale what is, so that the mean stays."""
+    return jnp.where(kept, x / (_threshold(rate) / _STEPS), 0)
+
+
+def _threshold(rate: float) -> int:
+    return max(round((1 - rate) * _STEPS), 1)

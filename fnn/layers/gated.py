@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating, stateless
-from fnn.layers.activation import check_approximate, gelu_slope, sigmoids, silu_slope
 from fnn.layers.precision import widened
+from fnn.layers.self_gated import check_approximate, gelu_slope, sigmoids, silu_slope
 from fnn.origin import constructor
 
 lecun_normal = jax.nn.initializers.lecun_normal()

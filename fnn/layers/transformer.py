@@ -10,12 +10,13 @@ import jax
 from fnn.combine import serial
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating
-from fnn.layers.activation import gelu, relu, silu
+from fnn.layers.activation import relu
 from fnn.layers.attention import attention
 from fnn.layers.dense import dense, lecun_normal
 from fnn.layers.dropout import dropout as dropout_layer
 from fnn.layers.gated import geglu, swiglu
 from fnn.layers.norm import layer_norm, rms_norm
+from fnn.layers.self_gated import gelu, silu
 from fnn.origin import constructor
 from fnn.sequence import on_values
 from fnn.wrap import residual
@@ -63,30 +64,39 @@ def mlp(
             "name an activation, or compose fnn.serial of dense layers and your own",
         )
 
-    def parts(channels: int, width: int) -> Layer:
-        if activation in _GATED:
-            return serial(
-                up=_GATED[activation](width, initializer=initializer),
-                down=dense(channels, bias=False, initializer=initializer),
-            )
-        return serial(
-            up=dense(width, bias=bias, initializer=initializer),
-            activation=_PLAIN[activation](),
-            down=dense(channels, bias=bias, initializer=initializer),
-        )
-
+    options: dict[str, Any] = {"activation": activation, "bias": bias, "initializer": initializer}
     # How wide its layers are, the weights tell; only init asks them.
-    inside = parts(1, 1)
+    inside = mlp_parts(1, 1, **options)
 
     def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
         check_floating("mlp", x)
         if not x.shape:
             raise InputError("mlp", "x of shape (..., C)", describe(x), "give x a last axis")
-        channels = x.shape[-1]
-        usual = -(-8 * channels // 3) if activation in _GATED else 4 * channels
-        return parts(channels, usual if hidden is None else hidden).init(key, x)
+        return mlp_parts(x.shape[-1], hidden, **options).init(key, x)
 
     return Layer(init, inside.apply, inside.forward, inside.backward)
+
+
+def mlp_parts(
+    channels: int,
+    hidden: int | None = None,
+    *,
+    activation: Activation = "gelu",
+    bias: bool = True,
+    initializer: jax.nn.initializers.Initializer = lecun_normal,
+) -> Layer:
+    """Return what `mlp` is made of for so many channels, its options being those of `mlp`."""
+    if activation in _GATED:
+        width = -(-8 * channels // 3) if hidden is None else hidden
+        return serial(
+            up=_GATED[activation](width, initializer=initializer),
+            down=dense(channels, bias=False, initializer=initializer),
+        )
+    return serial(
+        up=dense(4 * channels if hidden is None else hidden, bias=bias, initializer=initializer),
+        activation=_PLAIN[activation](),
+        down=dense(channels, bias=bias, initializer=initializer),
+    )
 
 
 def transformer_block(
@@ -100,23 +110,27 @@ def transformer_block(
     hidden: int | None = None,
     activation: Activation = "gelu",
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm",
+    norm_first: bool = True,
     bias: bool = True,
     dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     block: int = 128,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Compose a pre-norm transformer block of `attention` and `mlp`.
+    """Compose a transformer block of `attention` and `mlp`.
 
-    Forward ``z = x + attention(norm(x))``, ``y = z + mlp(norm(z))``, each term behind a dropout if
-    its rate is not 0; backward is that of the `fnn.residual` layers it is made of. x, y (B, T, C):
-    an array, or a `fnn.Sequence` whose steps that are not there are not seen. A block does not
-    change the shape: stack them by `fnn.repeat`.
+    Forward ``z = x + attention(norm(x))``, ``y = z + mlp(norm(z))``; without `norm_first`, as the
+    first transformers were, ``z = norm(x + attention(x))``, ``y = norm(z + mlp(z))``. Each term is
+    behind a dropout if its rate is not 0; backward is that of the `fnn.residual` layers it is made
+    of. x, y (B, T, C): an array, or a `fnn.Sequence` whose steps that are not there are not seen. A
+    block does not change the shape: stack them by `fnn.repeat`.
 
-    The options are those of `fnn.attention` and `fnn.mlp`. ``norm="rms_norm"``, ``rotary=True``,
-    ``activation="swiglu"`` and ``bias=False`` make a block of a Llama.
+    The options are those of `fnn.attention`, whose own dropout is `attention_dropout`, and of
+    `fnn.mlp`. ``norm="rms_norm"``, ``rotary=True``, ``activation="swiglu"`` and ``bias=False``
+    make a block of a Llama.
 
-    Raises `fnn.InputError` for an unknown norm, and as the layers do that it is made of. Source:
-    Xiong et al. 2020, arXiv:2002.04745, table 1, right.
+    Raises `fnn.InputError` for an unknown norm, a `norm_first` that is no bool, and as the layers
+    do that it is made of. Source: Xiong et al. 2020, arXiv:2002.04745, table 1, which has both.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> stack = fnn.repeat(transformer_block(2, causal=True), 6)
@@ -133,6 +147,13 @@ def transformer_block(
             describe(norm),
             "name a norm of the channels",
         )
+    if not isinstance(norm_first, bool):
+        raise InputError(
+            "transformer_block",
+            "norm_first of True or False",
+            describe(norm_first),
+            "pass True for norms in front of attention and mlp, False for norms behind the sums",
+        )
     layers = {
         "attention": attention(
             heads,
@@ -142,15 +163,18 @@ def transformer_block(
             rotary=rotary,
             score_bias=score_bias,
             bias=bias,
+            dropout=attention_dropout,
             block=block,
             initializer=initializer,
         ),
         "mlp": on_values(mlp(hidden, activation=activation, bias=bias, initializer=initializer)),
     }
     drop = {} if dropout == 0 else {"dropout": on_values(dropout_layer(dropout))}
-    return serial(
-        **{
-            name: residual(serial(norm=on_values(_NORMS[norm]()), layer=layer, **drop))
-            for name, layer in layers.items()
-        }
-    )
+
+    def half(layer: Layer) -> Layer:
+        normed = on_values(_NORMS[norm]())
+        if norm_first:
+            return residual(serial(norm=normed, layer=layer, **drop))
+        return serial(residual=residual(serial(layer=layer, **drop)), norm=normed)
+
+    return serial(**{name: half(layer) for name, layer in layers.items()})

@@ -20,21 +20,39 @@ alone. Under jit a label outside 0..K-1 makes its value NaN. `fnn.fit` and `fnn.
 whole data beforehand.
 """
 
-from fnn.losses.chunked import linear_cross_entropy
+from typing import TYPE_CHECKING
+
 from fnn.losses.classes import cross_entropy, focal, kl_divergence, nll, zero_one
-from fnn.losses.ctc import ctc
 from fnn.losses.loss import Loss, mean
-from fnn.losses.margin import multiclass_hinge
-from fnn.losses.numbers import (
-    absolute_error,
-    binary_cross_entropy,
-    cosine_distance,
-    hinge,
-    huber,
-    logistic,
-    poisson,
-    squared_error,
-)
+from fnn.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from fnn.losses.alignment import ctc
+    from fnn.losses.chunked import linear_cross_entropy
+    from fnn.losses.margin import multiclass_hinge
+    from fnn.losses.numbers import (
+        absolute_error,
+        binary_cross_entropy,
+        cosine_distance,
+        hinge,
+        huber,
+        logistic,
+        poisson,
+        squared_error,
+    )
+else:
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        {
+            "alignment": "ctc",
+            "chunked": "linear_cross_entropy",
+            "margin": "multiclass_hinge",
+            "numbers": (
+                "absolute_error binary_cross_entropy cosine_distance hinge huber logistic poisson "
+                "squared_error"
+            ),
+        },
+    )
 
 __all__ = [
     "Loss",

@@ -1,16 +1,16 @@
 """Update rules: descent in many ways, what goes before and around it, noise, and constraints."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fnn.optim import schedule as schedule
+from fnn.on_demand import on_demand
 from fnn.optim.descent import momentum, nesterov, sgd, weight_decay
-from fnn.optim.noise import gradient_noise
 from fnn.optim.rule import UpdateRule, averaged, chain, take_step
 
 if TYPE_CHECKING:
     from fnn.optim import constraint as constraint
     from fnn.optim import landscape as landscape
     from fnn.optim import law as law
+    from fnn.optim import schedule as schedule
     from fnn.optim.adaptive import adadelta, adagrad, lion, rmsprop
     from fnn.optim.averaging import ema, lookahead
     from fnn.optim.clip import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fnn.optim.layerwise import lamb, lars
     from fnn.optim.matrix import adafactor, muon
     from fnn.optim.moments import adam, adamax, adamw, amsgrad, nadam, radam
-    from fnn.optim.noise import anticorrelated_noise, sphere_noise, weight_noise
+    from fnn.optim.noise import anticorrelated_noise, gradient_noise, sphere_noise, weight_noise
     from fnn.optim.private import dp_sgd, privacy_spent
     from fnn.optim.push import perturbed
     from fnn.optim.schedule_free import schedule_free_adamw, schedule_free_sgd
@@ -35,46 +35,31 @@ if TYPE_CHECKING:
     from fnn.optim.sharpness import sam
     from fnn.optim.tracing import trace
     from fnn.optim.wrap import accumulate, nonfinite_leaf, reduce_on_plateau, skip_nonfinite
-
-# Loaded when asked for: a script starts without what it does not use.
-_ON_DEMAND = {
-    name: f"fnn.optim.{module}"
-    for module, names in {
-        "constraint": "project",
-        "label": "label_noise",
-        "langevin": "baoab psgld sghmc sgld",
-        "noise": "anticorrelated_noise sphere_noise weight_noise",
-        "private": "dp_sgd privacy_spent",
-        "push": "perturbed",
-        "tracing": "trace",
-        "adaptive": "adadelta adagrad lion rmsprop",
-        "averaging": "ema lookahead",
-        "clip": ("clip_by_global_norm clip_by_norm clip_by_unit_norm clip_by_value global_norm"),
-        "groups": "by_path freeze masked",
-        "layerwise": "lamb lars",
-        "matrix": "adafactor muon",
-        "moments": "adam adamax adamw amsgrad nadam radam",
-        "schedule_free": "schedule_free_adamw schedule_free_sgd",
-        "second_order": "backtracking lbfgs sophia",
-        "sharpness": "sam",
-        "wrap": "accumulate nonfinite_leaf reduce_on_plateau skip_nonfinite",
-    }.items()
-    for name in names.split()
-}
-
-_MODULES = ("constraint", "landscape", "law")
-
-
-def __getattr__(name: str) -> Any:
-    """Load what is loaded on demand."""
-    import importlib
-
-    if name in _MODULES:
-        return importlib.import_module(f"fnn.optim.{name}")
-    if name in _ON_DEMAND:
-        return getattr(importlib.import_module(_ON_DEMAND[name]), name)
-    raise AttributeError(f"module 'fnn.optim' has no attribute {name!r}")
-
+else:
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        {
+            "adaptive": "adadelta adagrad lion rmsprop",
+            "averaging": "ema lookahead",
+            "clip": "clip_by_global_norm clip_by_norm clip_by_unit_norm clip_by_value global_norm",
+            "constraint": "project",
+            "groups": "by_path freeze masked",
+            "label": "label_noise",
+            "langevin": "baoab psgld sghmc sgld",
+            "layerwise": "lamb lars",
+            "matrix": "adafactor muon",
+            "moments": "adam adamax adamw amsgrad nadam radam",
+            "noise": "anticorrelated_noise gradient_noise sphere_noise weight_noise",
+            "private": "dp_sgd privacy_spent",
+            "push": "perturbed",
+            "schedule_free": "schedule_free_adamw schedule_free_sgd",
+            "second_order": "backtracking lbfgs sophia",
+            "sharpness": "sam",
+            "tracing": "trace",
+            "wrap": "accumulate nonfinite_leaf reduce_on_plateau skip_nonfinite",
+        },
+        submodules="constraint landscape law schedule",
+    )
 
 __all__ = [
     "UpdateRule",

@@ -15,7 +15,6 @@ from fnn.errors import InputError, describe, is_count
 from fnn.gradient.objective import Gradient, unpack
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
-from fnn.optim.noise import check_key
 from fnn.optim.rule import UpdateRule, averaged
 from fnn.train.data import check_batch_size, check_data, length
 from fnn.train.evaluate import Metrics, run_evaluation
@@ -165,6 +164,9 @@ def _start(
             "pass key=jax.random.key(0), or start=train_state",
         )
     if start is None:
+        # Here, since what draws noise is loaded with those who use it.
+        from fnn.optim.draw import check_key
+
         check_key("fit", key)
         spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), x)
         start = init_train_state(model, rule, spec, key=jnp.asarray(key))

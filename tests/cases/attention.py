@@ -11,6 +11,7 @@ import numpy as np
 import fnn
 from tests.cases.case import LayerCase
 from tests.cases.embedding import BASE, turned
+from tests.cases.noise import RATE
 
 NORMAL = jax.nn.initializers.normal(0.2)
 WINDOW = 3
@@ -107,16 +108,18 @@ LAYERS = [
         large=3,
     ),
     LayerCase(
-        "attention-cross",
-        lambda: fnn.attention(2),
+        "attention-cross-dropout",
+        lambda: fnn.attention(2, dropout=RATE),
         attention(2),
         {"plain": (2, 4, 6)},
         draw=with_memory,
         large=3,
     ),
     LayerCase(
-        "attention-blocks",
-        lambda: fnn.attention(4, key_value_heads=2, causal=True, rotary=BASE, block=2),
+        "attention-blocks-dropout",
+        lambda: fnn.attention(
+            4, key_value_heads=2, causal=True, rotary=BASE, block=2, dropout=RATE
+        ),
         attention(4, 2, causal=True, rotary=BASE),
         {"plain": (2, 5, 8)},
         draw=padded(5, 0),

@@ -11,6 +11,7 @@ import fnn
 from tests.cases.case import WIDTH, LayerCase
 from tests.cases.noise import RATE
 from tests.cases.norm import EPSILON, MOMENTUM
+from tests.cases.recurrent import LENGTHS, H, T, formula, lstm_step, sequence
 
 
 def scaled() -> fnn.Layer:
@@ -47,6 +48,11 @@ def block() -> fnn.Layer:
     )
 
 
+def around_lstm(p, s, x):
+    y = formula(lstm_step)(p, s, x)
+    return y._replace(values=y.values + x.values)
+
+
 LAYERS = [
     LayerCase("serial", lambda: fnn.serial(fnn.dense(4), block(), fnn.tanh(), fnn.dense(2))),
     LayerCase(
@@ -63,6 +69,14 @@ LAYERS = [
         lambda: fnn.serial(fnn.parallel(b=fnn.dense(WIDTH), a=block()), fnn.add()),
     ),
     LayerCase("residual", lambda: fnn.serial(fnn.dense(WIDTH), fnn.residual(block()))),
+    LayerCase(
+        "residual-carry-lengths",
+        lambda: fnn.residual(fnn.lstm(H)),
+        around_lstm,
+        {"plain": (len(LENGTHS), T, H)},
+        draw=sequence(LENGTHS, (0, 0)),
+        large=3,
+    ),
     LayerCase("repeat", lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(block(), 3))),
     LayerCase(
         "repeat-remat-residual",

@@ -53,6 +53,13 @@ LAYERS = [
         "transformer_block", plain, shapes={"plain": (2, 3, 4)}, draw=padded(3, 1), bent=True
     ),
     LayerCase(
+        "transformer_block-norm-behind",
+        lambda: fnn.transformer_block(2, norm_first=False, activation="relu"),
+        shapes={"plain": (2, 3, 4)},
+        bent=True,
+        kink=True,
+    ),
+    LayerCase(
         "repeat-transformer_block",
         lambda: fnn.repeat(fnn.remat(modern()), 2),
         shapes={"plain": (2, 3, 8)},
