@@ -21,7 +21,7 @@ from measure import Row, compared, interleaved, picked
 
 import fnn
 
-RATE, BATCH_SIZE, ROUNDS, FIT_STEPS = 0.01, 128, 25, 4
+RATE, BATCH_SIZE, ROUNDS, FIT_STEPS = 0.01, 128, 25, 16
 
 
 def network() -> fnn.Layer:

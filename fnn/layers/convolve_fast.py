@@ -24,6 +24,7 @@ run is, it takes a hundred times as long. So on CPU:
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,7 @@ _WIDE = 32
 _BY_ROWS = jax.__version_info__ >= (0, 10, 2)
 _LONG = 448
 _SUMMED = range(256, 1025)
+_FEW = 8
 
 
 def convolve(x: Any, weight: Any, geometry: Geometry) -> Any:
@@ -68,9 +70,8 @@ def _way_on_cpu(x: Any, weight: Any, geometry: Geometry) -> Callable[[Any, Any],
         return lambda x, weight: _in_groups(x, weight, geometry)
     if geometry == side_by_side((1,) * len(geometry.size)):
         return lambda x, weight: x @ weight.reshape(weight.shape[-2:])
-    few = _examples_in_a_row(x, weight, geometry)
-    if few > 1:
-        return lambda x, weight: _in_rows(x, weight, geometry, few)
+    if _rows_pay(x, weight, geometry):
+        return lambda x, weight: _in_rows(x, weight, geometry)
     if _pays_padded(weight, geometry):
         return lambda x, weight: _padded(x, weight, geometry)
     return None
@@ -133,35 +134,30 @@ def _gap(width: int, geometry: Geometry) -> int:
     return gap + -(width + gap) % geometry.stride[-1]
 
 
-def _examples_in_a_row(x: Any, weight: Any, geometry: Geometry) -> int:
-    """Return how many examples side by side pay, 1 where none do."""
-    batch, width = x.shape[0], x.shape[-2]
-    terms = count(geometry.size) * weight.shape[-2]
-    pays = _BY_ROWS and len(geometry.size) == 2 and terms in _SUMMED
-    if not pays or width >= _LONG or max(geometry.spread) > 1:
-        return 1
-    few = -(-_LONG // (width + _gap(width, geometry)))
-    return next((n for n in range(few, min(batch, 2 * few) + 1) if batch % n == 0), 1)
+def _rows_pay(x: Any, weight: Any, geometry: Geometry) -> bool:
+    """Return whether a convolution is shared among threads as one image of long rows only."""
+    terms, width = count(geometry.size) * weight.shape[-2], x.shape[-2]
+    short = width < _LONG <= x.shape[0] * width
+    many = terms in _SUMMED and weight.shape[-1] >= _FEW
+    return _BY_ROWS and len(geometry.size) == 2 and short and many and max(geometry.spread) == 1
 
 
-def _in_rows(x: Any, weight: Any, geometry: Geometry, few: int) -> Any:
-    """Convolve a few examples at a time, side by side in one image."""
+def _in_rows(x: Any, weight: Any, geometry: Geometry) -> Any:
+    """Convolve all examples side by side in one image.
+
+    Its copies of x and y become part of the layers before and after.
+    """
     batch, height, width, channels = x.shape
     places = geometry.places((height, width))
     gap, stride = _gap(width, geometry), geometry.stride[-1]
-    each = (width + gap) // stride
     low = geometry.padding[-1][0]
     # So much after the last example that each has as many places in the row, some of the gap.
     along = (low, geometry.span[-1] - stride - low)
     row = geometry._replace(padding=(*geometry.padding[:-1], along))
-
-    def one(x: Any) -> Any:
-        apart = jnp.pad(x, ((0, 0), (0, 0), (0, gap), (0, 0))).swapaxes(0, 1)
-        y = plain.convolve(apart.reshape(1, height, -1, channels), weight, row)
-        return y.reshape(places[0], few, each, -1)[:, :, : places[1]].swapaxes(0, 1)
-
-    parts = jax.lax.map(one, x.reshape(-1, few, *x.shape[1:]))
-    return parts.reshape(batch, *places, -1)
+    apart = jnp.pad(x, ((0, 0), (0, 0), (0, gap), (0, 0))).swapaxes(0, 1)
+    y = plain.convolve(apart.reshape(1, height, -1, channels), weight, row)
+    every = y.reshape(places[0], batch, (width + gap) // stride, -1)
+    return every[:, :, : places[1]].swapaxes(0, 1)
 
 
 def _bundles(groups: int, widest: int) -> int:
@@ -256,19 +252,33 @@ def _products_pay(channels: int, geometry: Geometry) -> bool:
 
 
 def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
-    """Return dweight as a matrix product for each row of the kernel, with strides of 1."""
+    """Return dweight as one matrix product, with strides of 1.
+
+    x is moved to the columns of the kernel, and dy, the other way, to its rows.
+    """
     *rows, last = geometry.size
-    ones = (1,) * len(rows)
-    *dilations, dilation = geometry.dilation
-    along = Geometry((*ones, last), (*ones, 1), (), (*ones, dilation), ())
-    across = Geometry((*rows, 1), (*ones, 1), (), (*dilations, 1), ())
-    places, padded = dy.shape[1:-1], pad(x, geometry)
-    beside = jnp.concatenate(list(taps(padded, along, (*padded.shape[1:-2], places[-1]))), -1)
-    # Held back, lest the compiler makes the transpose part of the product, and that a slow one.
-    turned = jax.lax.optimization_barrier(dy.reshape(-1, dy.shape[-1]).T)
-    seen = (tap.reshape(-1, tap.shape[-1]) for tap in taps(beside, across, places))
-    dweight = jnp.stack([turned @ one for one in seen])
-    return dweight.swapaxes(-1, -2).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
+    height = x.shape[1:-2]
+    lows = [low for low, _ in geometry.padding]
+    by = geometry.dilation
+    columns = [_moved(x, {x.ndim - 2: (lows[-1] - k * by[-1], dy.shape[-2])}) for k in range(last)]
+    lines = [
+        _moved(dy, {i + 1: (k * by[i] - lows[i], height[i]) for i, k in enumerate(offset)})
+        for offset in itertools.product(*map(range, rows))
+    ]
+    seen, met = (jnp.concatenate(each, -1) for each in (columns, lines))
+    product = jax.lax.dot_general(
+        seen.reshape(-1, seen.shape[-1]), met.reshape(-1, met.shape[-1]), (((0,), (0,)), ((), ()))
+    )
+    split = product.reshape(last, x.shape[-1], -1, dy.shape[-1]).transpose(2, 0, 1, 3)
+    return split.reshape(*geometry.size, x.shape[-1], dy.shape[-1])
+
+
+def _moved(x: Any, moves: dict[int, tuple[int, int]]) -> Any:
+    """Return x moved along some axes by so many places, into so many; zeros come, ends are lost."""
+    pads = [(0, 0, 0)] * x.ndim
+    for axis, (by, size) in moves.items():
+        pads[axis] = (by, size - x.shape[axis] - by, 0)
+    return jax.lax.pad(x, x.dtype.type(0), pads)
 
 
 def _in_order(x: Any, dy: Any, geometry: Geometry) -> Any:
