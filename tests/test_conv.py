@@ -13,6 +13,7 @@ import fnn
 from fnn.gradient.check import moved_place
 from fnn.layers import convolve as plain
 from fnn.layers import convolve_fast as fast
+from fnn.layers import convolve_weight as fast_weight
 from fnn.layers.window import Window
 from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
 from tests.test_layers import assert_close
@@ -131,6 +132,7 @@ WAYS = {
     "many-bytes": (1, 3, 4, (3, 3), 7, (64, 64)),
     "one-place": (1, 3, 4, (1, 1), 4, (4, 5)),
     "many-terms": (1, 1, 2, (70,), 2, (80,)),
+    "spread": (1, 32, 33, (3, 2), 3, (6, 5)),
     "three-axes": (1, 2, 3, (2, 2, 2), 2, (3, 3, 3)),
 }
 
@@ -149,7 +151,7 @@ def test_every_platform_computes_the_same_sums(way):
             y = fast.convolve(x, weight, geometry), plain.convolve(x, weight, geometry)
             dy = jnp.cos(y[1])
             dweight = (
-                fast.weight_gradient(x, dy, geometry, groups),
+                fast_weight.weight_gradient(x, dy, geometry, groups),
                 plain.weight_gradient(x, dy, geometry, groups),
             )
             turned = plain.turned(weight, geometry, space, dy.shape[1:-1], groups)
@@ -169,16 +171,16 @@ def test_every_platform_computes_the_same_sums(way):
 def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, monkeypatch):
     """And so are the derivatives of it, for examples in parts of 2."""
     used = []
-    products = fast._in_products
+    products = fast_weight._in_products
     monkeypatch.setattr(
-        fast, "_in_products", lambda x, *rest: used.append(len(x)) or products(x, *rest)
+        fast_weight, "_in_products", lambda x, *rest: used.append(len(x)) or products(x, *rest)
     )
     with jax.enable_x64(True):
         x = normal(3, 6, *space, 16)
         options = {"stride": 1, "dilation": 2, "padding": ((1, 2),) * len(space)}
         geometry = geometry_of(x, (3,) * len(space), **options)
         dy = normal(4, 6, *geometry.places(space), 2)
-        monkeypatch.setattr(fast, "_BYTES", (x.nbytes + dy.nbytes) // 3)
+        monkeypatch.setattr(fast_weight, "_BYTES", (x.nbytes + dy.nbytes) // 3)
         v = normal(5, *geometry.size, 16, 2)
 
         def both(module):
@@ -189,7 +191,7 @@ def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, monkeypatch
             many = jax.vmap(sums)(jnp.stack([x, -x]), jnp.stack([dy, dy]))
             return value, pull_back(v), many
 
-        one, other = jax.jit(lambda: (both(fast), both(plain)))()
+        one, other = jax.jit(lambda: (both(fast_weight), both(plain)))()
         assert set(used) == {2}
         assert_close(one, other, "float64", x.size)
 
@@ -219,6 +221,30 @@ def test_examples_side_by_side_do_not_see_each_other(options, monkeypatch):
 
         one, other = jax.jit(lambda: (both(fast), both(plain)))()
         assert_close(one, other, "float64", x.size)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [
+        ((3,), (2,), "SAME"),
+        ((2, 5), (3, 2), ((1, 0), (3, 1))),
+        ((1, 3), (2, 1), "VALID"),
+        ((3, 2, 2), (1, 2, 3), ((0, 2), (1, 1), (2, 0))),
+    ],
+    ids=["one-axis", "kernel-below-stride", "valid", "three-axes"],
+)
+def test_the_phases_of_a_spread_array_make_its_convolution(kernel, stride, padding, monkeypatch):
+    monkeypatch.setattr(fast, "WIDE", 1)
+    space = (7, 8, 5)[: len(kernel)]
+    with jax.enable_x64(True):
+        x, weight = normal(3, 2, *space, 2), normal(4, *kernel, 2, 3)
+        geometry = geometry_of(x, kernel, stride=stride, padding=padding)
+        places = geometry.places(space)
+        dy = normal(5, 2, *places, 3)
+        turned, back = plain.turned(weight, geometry, space, places, 1)
+        assert fast._way_on_cpu(dy, turned, back) is fast._by_phase
+        dx = jax.jit(lambda: fast.input_gradient(dy, weight, geometry, space, 1))()
+        assert_close(dx, plain.convolve(dy, turned, back), "float64", x.size)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

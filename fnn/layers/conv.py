@@ -27,6 +27,7 @@ from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, stateless
 from fnn.layers import convolve as plain
 from fnn.layers import convolve_fast as fast
+from fnn.layers.convolve_weight import weight_gradient
 from fnn.layers.dense import lecun_normal
 from fnn.layers.window import Geometry, Padding, Sizes, Window, on_axes, with_plain
 from fnn.origin import constructor
@@ -96,7 +97,7 @@ def conv(
 
     def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
         geometry, weight = window.over(x, MOST_AXES), params["weight"]
-        dparams = {"weight": fast.weight_gradient(x, dy, geometry, groups)}
+        dparams = {"weight": weight_gradient(x, dy, geometry, groups)}
         dx = fast.input_gradient(dy, weight, geometry, x.shape[1:-1], groups)
         return dparams | bias_gradient(params, dy), dx
 

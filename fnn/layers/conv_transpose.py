@@ -19,6 +19,7 @@ from fnn.layers.conv import (
     check_options,
     with_bias,
 )
+from fnn.layers.convolve_weight import weight_gradient
 from fnn.layers.dense import lecun_normal
 from fnn.layers.window import Geometry, Padding, Sizes, Window, check_space, on_axes, with_plain
 from fnn.origin import constructor
@@ -90,7 +91,7 @@ def conv_transpose(
 
     def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
         geometry, _ = _transposed(window, output_padding, x)
-        dparams = {"weight": fast.weight_gradient(dy, x, geometry, groups)}
+        dparams = {"weight": weight_gradient(dy, x, geometry, groups)}
         dx = fast.convolve(dy, params["weight"], geometry)
         return dparams | bias_gradient(params, dy), dx
 
