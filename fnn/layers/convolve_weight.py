@@ -27,6 +27,7 @@ from fnn.layers.convolve_fast import (
     padded,
     unbundled,
 )  # fmt: skip
+from fnn.layers.dense import outer_sum
 from fnn.layers.window import Geometry, count, pad, side_by_side, taps
 
 # Bytes of the examples that are taken at a time: they stay in a core's cache.
@@ -64,7 +65,7 @@ def _weight_gradient_in_groups(x: Any, dy: Any, geometry: Geometry, groups: int)
 def _weight_gradient(x: Any, dy: Any, geometry: Geometry) -> Any:
     """Return dweight in one group."""
     if geometry == side_by_side((1,) * len(geometry.size)):
-        return _product(x, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
+        return outer_sum(x, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
     batch = x.shape[0]
     example = (x.size * x.itemsize + dy.size * dy.itemsize) // max(1, batch)
     most = max(1, min(batch, _BYTES // max(1, example)))
@@ -104,7 +105,7 @@ def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
     """
     if max(geometry.stride) > 1:
         seen = jnp.concatenate(list(taps(pad(x, geometry), geometry, dy.shape[1:-1])), -1)
-        return _product(seen, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
+        return outer_sum(seen, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
     *rows, last = geometry.size
     height = x.shape[1:-2]
     lows = [low for low, _ in geometry.padding]
@@ -114,15 +115,9 @@ def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
         _moved(dy, {i + 1: (k * by[i] - lows[i], height[i]) for i, k in enumerate(offset)})
         for offset in itertools.product(*map(range, rows))
     ]
-    product = _product(jnp.concatenate(columns, -1), jnp.concatenate(lines, -1))
+    product = outer_sum(jnp.concatenate(columns, -1), jnp.concatenate(lines, -1))
     split = product.reshape(last, x.shape[-1], -1, dy.shape[-1]).transpose(2, 0, 1, 3)
     return split.reshape(*geometry.size, x.shape[-1], dy.shape[-1])
-
-
-def _product(x: Any, y: Any) -> Any:
-    """Sum the products of their channels over examples and places: (I, O)."""
-    leading = tuple(range(x.ndim - 1))
-    return jnp.tensordot(x, y, (leading, leading))
 
 
 def _moved(x: Any, moves: dict[int, tuple[int, int]]) -> Any:

@@ -64,10 +64,18 @@ def dense(
         return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,)) if bias else y, x
 
     def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
-        leading = tuple(range(x.ndim - 1))
-        dparams = {"weight": jnp.tensordot(x, dy, (leading, leading))}
+        dparams = {"weight": outer_sum(x, dy)}
         if bias:
-            dparams["bias"] = dy.sum(leading)
+            dparams["bias"] = dy.sum(tuple(range(dy.ndim - 1)))
         return dparams, dy @ params["weight"].T
 
     return stateless(init, forward, backward)
+
+
+def outer_sum(x: Any, dy: Any) -> Any:
+    """Return ``sum_... x[..., i] dy[..., o]``, the gradient of a weight (I, O).
+
+    With the leading axes made one, since for several of them XLA transposes x, and computes what it
+    comes from again in that order, number by number.
+    """
+    return jnp.tensordot(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), (0, 0))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, Layer, PyTree, check_floating, stateless
+from fnn.layers.dense import outer_sum
 from fnn.layers.precision import widened
 from fnn.layers.self_gated import check_approximate, gelu_slope, sigmoids, silu_slope
 from fnn.origin import constructor
@@ -172,9 +173,7 @@ def _gated_dense(
         x, both = residuals
         g, u = jnp.split(both, 2, -1)
         dboth = jnp.concatenate([dy * u * gate.slope(g), dy * gate.function(g)], -1)
-        leading = tuple(range(x.ndim - 1))
-        dweight = jnp.tensordot(x, dboth, (leading, leading))
-        return {"weight": dweight}, dboth @ params["weight"].T
+        return {"weight": outer_sum(x, dboth)}, dboth @ params["weight"].T
 
     return stateless(init, forward, backward)
 
