@@ -2,11 +2,14 @@
 
 GPU and TPU get `fnn.layers.convolve.weight_gradient`. XLA for CPU puts that into its own order of
 axes outside of loops only: inside one, as a training run is, it takes a hundred times as long. So
-on CPU a few examples after the other, so that no copy of x or dy is ever whole, each a matrix
-product, which both cores of the machine measured share where XLA's convolution kept to one (28x28,
-32 to 64 channels, batch 128: 16 ms, where the plain one took 48 and one in the order of axes that
-it likes 28, and a seventh of the memory). With few channels, few bytes or large examples it is that
-convolution; of a kernel of one place, one product.
+on CPU a few examples after the other, that no copy of x or dy is ever whole:
+
+- as one matrix product, which both cores of the machine measured share where XLA's convolution kept
+  to one (28x28, 32 to 64 channels, batch 128: 16 ms, where the plain one took 48 and one in the
+  order of axes that it likes 28, and a seventh of the memory);
+- over one axis of space, with few channels, few bytes or large examples: as a convolution in the
+  order of axes that XLA likes;
+- of a kernel of one place: as one product.
 """
 
 from __future__ import annotations
@@ -90,11 +93,14 @@ def _weight_gradient(x: Any, dy: Any, geometry: Geometry) -> Any:
 
 
 def _products_pay(channels: int, geometry: Geometry) -> bool:
-    """Return whether what is multiplied is wide enough, in few enough terms."""
-    *rows, last = geometry.size
-    if max(geometry.stride) > 1:
-        return channels * count(geometry.size) >= 8 * WIDE and count(geometry.size) <= TERMS
-    return channels * last >= WIDE and count(tuple(rows)) <= TERMS
+    """Return whether what is multiplied is wide enough, in few enough terms.
+
+    Over one axis the convolution is as fast, and needs no copies.
+    """
+    strided, places = max(geometry.stride) > 1, count(geometry.size)
+    terms = places if strided else places // geometry.size[-1]
+    wide = channels * places >= 8 * WIDE if strided else channels * geometry.size[-1] >= WIDE
+    return len(geometry.size) > 1 and wide and terms <= TERMS
 
 
 def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
