@@ -261,31 +261,54 @@ def cast(value: Any, leaf: Any) -> Any:
     return value.astype(leaf.dtype) if hasattr(value, "astype") else value
 
 
+def first_step(*hypers: Hyper) -> PyTree:
+    """Return where to count from: 0, or ``()`` where no hyper-parameter asks for the step.
+
+    An array of the state costs time in every step, however small it is.
+
+    >>> first_step(0.1, lambda step: 0.5), first_step(0.1)
+    (Array(0, dtype=int32), ())
+    """
+    return jnp.int32(0) if any(callable(hyper) for hyper in hypers) else ()
+
+
+def next_step(step: PyTree) -> PyTree:
+    """Count one step more, where steps are counted.
+
+    >>> next_step(first_step(lambda step: 0.5)), next_step(first_step(0.1))
+    (Array(1, dtype=int32), ())
+    """
+    return step if isinstance(step, tuple) else step + 1
+
+
 class StepState(NamedTuple):
-    """The step count."""
+    """The step count, ``()`` without a schedule."""
 
-    step: Array
+    step: PyTree
 
 
-def counting(change: Callable[[Array, PyTree, PyTree], PyTree]) -> UpdateRule:
-    """Make a rule of ``(step, grads, params) -> updates``, which remembers no more than the step.
+def memoryless(change: Callable[..., PyTree], *hypers: Hyper) -> UpdateRule:
+    """Make a rule of ``(grads, params, *values) -> updates``, which remembers no gradient.
+
+    `values` are those of the hyper-parameters at the step.
 
     >>> import jax.numpy as jnp
-    >>> rule = counting(lambda t, grads, params: each(lambda g: jnp.where(t > 0, g, 0), grads))
+    >>> rule = memoryless(lambda grads, params, share: share * grads, lambda step: 0.5**step)
     >>> state = rule.init(())
     >>> for _ in range(2):
     ...     updates, state = rule.update(jnp.array([6.0]), state, ())
     ...     print(updates)
-    [0.]
     [6.]
+    [3.]
     """
 
     def init(params: PyTree, /) -> StepState:
         del params
-        return StepState(jnp.int32(0))
+        return StepState(first_step(*hypers))
 
     def update(grads: PyTree, state: StepState, params: PyTree, /) -> tuple[PyTree, StepState]:
-        return change(state.step, grads, params), StepState(state.step + 1)
+        values = (at_step(hyper, state.step) for hyper in hypers)
+        return change(grads, params, *values), StepState(next_step(state.step))
 
     return UpdateRule(init, update)
 

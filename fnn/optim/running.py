@@ -46,6 +46,19 @@ def running_square(share: Any, old: Array, new: Array) -> Array:
     return running(share, old, jnp.square(new.astype(old.dtype)))
 
 
+def quotient(one: Any, other: Any, defined: Any) -> Any:
+    """Return ``one / other`` where that is defined, and 1 elsewhere, with a derivative everywhere.
+
+    >>> import jax.numpy as jnp
+    >>> below = jnp.array([4.0, 0.0])
+    >>> quotient(3.0, below, below > 0)
+    Array([0.75, 1.  ], dtype=float32)
+    """
+    # With the division last all of it is one kernel for one number: XLA repeats what comes after a
+    # division for every number that it scales, and makes two kernels of it.
+    return jnp.where(defined, one, 1) / jnp.where(defined, other, 1)
+
+
 def decayed(way: Array, rate: Any, params: Array) -> Array:
     """Return ``way + rate params`` in the dtype of the way; for a plain 0 the way as it is.
 
