@@ -81,15 +81,14 @@ def dp_sgd(
             target = jnp.asarray(target)
             examples = target.shape[0]
 
-            def of_one(x: Any, target: Array, key: Array) -> tuple[Array, PyTree]:
+            def of_one(x: Any, target: Array, key: Array) -> tuple[Array, Array, PyTree]:
                 one = jax.tree.map(lambda a: a[None], (x, target))
                 (value, _), grads = plain(params, state, one, key=key)
-                share = shrinkage(global_norm(grads), limit)
-                return value, jax.tree.map(lambda g: g * share.astype(g.dtype), grads)
+                return value, shrinkage(global_norm(grads), limit), grads
 
             def add(total: PyTree, some: Any) -> tuple[PyTree, Array]:
-                values, clipped = jax.vmap(of_one)(*some)
-                return each(lambda t, g: t + g.sum(0, t.dtype), total, clipped), values
+                values, shares, grads = jax.vmap(of_one)(*some)
+                return each(lambda t, g: t + _mixed(shares, g, t.dtype), total, grads), values
 
             given = x, target, jax.random.split(key, examples)
             total, values = _scanned(add, zeros(params), given, examples, at_once)
@@ -120,6 +119,12 @@ def _scanned(
         total, more = add(total, jax.tree.map(lambda a: a[-left:], given))
         values = jnp.concatenate([values, more])
     return total, values
+
+
+def _mixed(shares: Array, grads: Array, dtype: Any) -> Array:
+    """Return ``sum_b share_b g_b``: as a product, for a sum would make every g_b again inside."""
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.tensordot(shares.astype(dtype), grads.astype(dtype), 1, precision=exact)
 
 
 def _check(state: PyTree, weights: Any) -> None:
