@@ -41,8 +41,8 @@ def dp_sgd(
     of the gradient's name, ``fnn.fit(..., fnn.optim.sgd(0.1), gradient=dp_sgd(1.0, 1.1))``, before
     any rule that asks for one gradient a step; `gradient` says how those of the examples are taken,
     in batches of one. They are added one after the other, in float32 or better, and the memory is
-    that of two gradients; with `at_once` as many at a time are taken by `jax.vmap`, and kept. That
-    is for small models and for a GPU: products of many small matrices are slow on a CPU.
+    that of two gradients. With `at_once` as many at a time are taken by `jax.vmap`, and kept: faster
+    where one example is little work, slower where so many gradients do not fit into caches.
 
     `privacy_spent` says what a training costs. Its reckoning supposes that every example is in a
     batch by chance, independently; batches of a shuffled set, as `fnn.fit` makes them, are close to
@@ -109,10 +109,10 @@ def _scanned(
     at_once: int,
 ) -> tuple[PyTree, Array]:
     """Scan over examples, `at_once` at a time, and over what is left of them by itself."""
-    turns, left = divmod(examples, at_once)
-    whole = jax.tree.map(
-        lambda a: a[: examples - left].reshape(turns, at_once, *a.shape[1:]), given
-    )
+    if examples <= at_once:
+        return add(total, given)
+    left = examples % at_once
+    whole = jax.tree.map(lambda a: a[: examples - left].reshape(-1, at_once, *a.shape[1:]), given)
     total, values = jax.lax.scan(add, total, whole)
     values = values.reshape(-1)
     if left:
