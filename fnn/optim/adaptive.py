@@ -8,18 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
     check_number,
     check_positive,
     check_share,
-    each,
     first_step,
     next_step,
 )
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import decayed, running, running_square, wide, zeros
 from fnn.origin import constructor
 

@@ -8,18 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree, merged
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
     check_count,
     check_number,
     check_share,
-    each,
     first_step,
     next_step,
 )
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import copies
 from fnn.origin import constructor
 

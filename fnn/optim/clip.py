@@ -8,15 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import (
-    Hyper,
-    UpdateRule,
-    cast,
-    check_number,
-    check_positive,
-    each,
-    memoryless,
-)
+from fnn.optim.hyper import Hyper, cast, check_number, check_positive
+from fnn.optim.rule import UpdateRule, each, memoryless
 from fnn.optim.running import quotient, wide
 from fnn.origin import constructor
 

@@ -8,18 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import PyTree
-from fnn.optim.rule import (
-    Hyper,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    check_share,
-    each,
-    first_step,
-    memoryless,
-    next_step,
-)
+from fnn.optim.hyper import Hyper, at_step, cast, check_number, check_share, first_step, next_step
+from fnn.optim.rule import UpdateRule, each, memoryless
 from fnn.origin import constructor
 
 

@@ -10,13 +10,7 @@ import jax.numpy as jnp
 from fnn.errors import InputError, describe
 from fnn.layer import PyTree, merged
 from fnn.optim.paths import by_leaf, leaf_paths
-from fnn.optim.rule import (
-    UpdateRule,
-    chain,
-    check_rule,
-    each,
-    memoryless,
-)
+from fnn.optim.rule import UpdateRule, chain, check_rule, each, memoryless
 from fnn.origin import constructor
 
 

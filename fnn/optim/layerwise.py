@@ -6,18 +6,9 @@ from typing import NamedTuple
 
 from fnn.layer import Array, PyTree
 from fnn.optim.clip import global_norm
+from fnn.optim.hyper import Hyper, at_step, cast, check_number, check_share, first_step, next_step
 from fnn.optim.moments import Direction, by_moments, check_moments
-from fnn.optim.rule import (
-    Hyper,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    check_share,
-    each,
-    first_step,
-    next_step,
-)
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import decayed, quotient, unbiased, unbiased_root, zeros
 from fnn.origin import constructor
 

@@ -10,22 +10,19 @@ import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
 from fnn.optim.groups import masked
-from fnn.optim.moments import adam
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
-    chain,
     check_count,
     check_number,
     check_positive,
-    check_rule,
     check_share,
-    each,
     first_step,
     next_step,
 )
+from fnn.optim.moments import adam
+from fnn.optim.rule import UpdateRule, chain, check_rule, each
 from fnn.optim.running import decayed, running, wide, zeros
 from fnn.origin import constructor
 

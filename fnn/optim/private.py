@@ -17,7 +17,8 @@ from fnn.optim.clip import global_norm, shrinkage
 from fnn.optim.counter import Generator
 from fnn.optim.draw import NoiseState, added, check_key
 from fnn.optim.draw import noise as noise_of
-from fnn.optim.rule import check_count, each
+from fnn.optim.hyper import check_count
+from fnn.optim.rule import each
 from fnn.optim.running import zeros
 from fnn.origin import constructor
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import cast
+from fnn.optim.hyper import cast
 
 
 def wide(leaf: Any) -> Any:

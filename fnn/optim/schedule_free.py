@@ -8,19 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.moments import check_moments
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
     check_number,
     check_positive,
     check_share,
-    each,
     first_step,
     next_step,
 )
+from fnn.optim.moments import check_moments
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import copies, decayed, running_square, unbiased_root, zeros
 from fnn.origin import constructor
 

@@ -8,19 +8,8 @@ import jax.numpy as jnp
 
 from fnn.layer import PyTree
 from fnn.optim.clip import global_norm
-from fnn.optim.rule import (
-    GradientAt,
-    Hyper,
-    StepState,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    each,
-    first_step,
-    next_step,
-    stepping,
-)
+from fnn.optim.hyper import Hyper, at_step, cast, check_number, first_step, next_step
+from fnn.optim.rule import GradientAt, StepState, UpdateRule, each, stepping
 from fnn.origin import constructor
 
 

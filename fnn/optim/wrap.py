@@ -9,17 +9,9 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
 from fnn.layer import Array, PyTree
+from fnn.optim.hyper import check_count, check_number, check_share
 from fnn.optim.paths import leaf_paths
-from fnn.optim.rule import (
-    GradientAt,
-    UpdateRule,
-    check_count,
-    check_number,
-    check_rule,
-    check_share,
-    each,
-    stepping,
-)
+from fnn.optim.rule import GradientAt, UpdateRule, check_rule, each, stepping
 from fnn.optim.running import zeros
 from fnn.origin import constructor
 
