@@ -212,7 +212,7 @@ def rows(options: argparse.Namespace) -> list[Row]:
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=21)
+    options = arguments(__doc__, rounds=61)
     print(f"{machine()}\n")
     table = rows(options)
     report(table, COLUMNS)

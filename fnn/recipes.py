@@ -14,7 +14,8 @@ import jax
 from fnn import optim
 from fnn.errors import InputError, describe
 from fnn.gradient.objective import Gradient, GradientName
-from fnn.optim.rule import Hyper, UpdateRule
+from fnn.optim.hyper import Hyper
+from fnn.optim.rule import UpdateRule
 
 
 class Recipe(NamedTuple):

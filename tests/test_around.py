@@ -128,6 +128,18 @@ def test_the_guard_skips_a_bad_step_counts_it_and_names_the_array(value, float64
     assert optim.nonfinite_leaf(params, (state, ())) == "b/0"
 
 
+def test_a_guard_compiles_to_no_more_for_every_array_where_there_are_more_of_them():
+    rule = optim.skip_nonfinite(optim.sgd(LR))
+
+    def size(arrays):
+        params = [jnp.ones(2)] * arrays
+        return len(
+            jax.jit(rule.update).lower(params, rule.init(params), params).compile().as_text()
+        )
+
+    assert size(20) < 2.2 * size(10)
+
+
 def test_the_guard_keeps_the_key_of_the_noise_inside():
     rule = optim.skip_nonfinite(optim.gradient_noise(0.1, key=KEY))
     params = tree(0, "float32")

@@ -120,20 +120,32 @@ def private_by_hand(model, loss, params, state, batch):
     return values, jax.tree.map(lambda t: t / len(x), total)
 
 
-@pytest.mark.parametrize("gradient", ["manual", "auto"])
-def test_a_private_gradient_without_noise_is_the_mean_of_the_clipped(gradient):
+@pytest.mark.parametrize(
+    ("gradient", "at_once"), [("manual", 1), ("auto", 1), ("manual", 4), ("manual", 8)]
+)
+def test_a_private_gradient_without_noise_is_the_mean_of_the_clipped(gradient, at_once):
     model, params, state, batch = problem()
     loss = losses.cross_entropy()
     values, expected = private_by_hand(model, loss, params, state, batch)
     norms = [norm for _, norm in values]
     assert min(norms) < LIMIT < max(norms)
-    of = fnn.value_and_grad(model, loss, optim.dp_sgd(LIMIT, 0.0, gradient=gradient))
+    private = optim.dp_sgd(LIMIT, 0.0, at_once=at_once, gradient=gradient)
+    of = fnn.value_and_grad(model, loss, private)
     (value, _), grads = jax.jit(of)(params, state, batch, key=KEY)
     bound = rounding("float32", 30)
     np.testing.assert_allclose(value, np.mean([v for v, _ in values]), rtol=bound)
     jax.tree.map(
         lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=bound * LIMIT), grads, expected
     )
+
+
+def test_many_private_gradients_in_half_precision_are_added_in_float32():
+    params = {"weight": jnp.zeros((1, 1), "bfloat16"), "bias": jnp.zeros(1, "bfloat16")}
+    x, target = jnp.zeros((512, 1), "bfloat16"), jnp.full((512, 1), 50, "bfloat16")
+    of = fnn.value_and_grad(fnn.dense(1), losses.squared_error(), optim.dp_sgd(1.0, 0.0))
+    grads = of(params, (), (x, target), key=KEY)[1]
+    # Every gradient is clipped to -1; in bfloat16 their sum would stop at -256.
+    assert (grads["bias"].dtype, float(grads["bias"][0])) == (jnp.bfloat16, -1.0)
 
 
 @pytest.mark.parametrize("generator", ["threefry", "counter"])
@@ -234,6 +246,13 @@ LABEL, PRIVATE, SPENT = "optim.label_noise", "optim.dp_sgd", "optim.privacy_spen
             r"int32 of shape \(3,\)",
         ),
         Bad("limit", lambda: optim.dp_sgd(0.0, 1.0), PRIVATE, "a limit above 0", r"0\.0"),
+        Bad(
+            "at-once",
+            lambda: optim.dp_sgd(1.0, 1.0, at_once=0),
+            PRIVATE,
+            "at_once of 1 or more",
+            "0",
+        ),
         Bad("noise", lambda: optim.dp_sgd(1.0, -1.0), PRIVATE, "noise of 0 or more", r"-1\.0"),
         Bad("no-key", lambda: private(fnn.dense(2), key=None), PRIVATE, "a key", "None"),
         Bad(

@@ -138,6 +138,18 @@ def program(rule):
     return str(jax.make_jaxpr(step)(params, rule.init(params)))
 
 
+def numbers(rule):
+    """Return what a step is lowered to, the counting aside, which is left out where none asks."""
+    params = tree(0, "float32")
+
+    def step(params, state):
+        _, updates, state = optim.take_step(rule, at(params), params, state)
+        floats = [a for a in jax.tree.leaves(state) if jnp.issubdtype(a.dtype, jnp.floating)]
+        return updates, floats
+
+    return jax.jit(step).lower(params, rule.init(params)).as_text()
+
+
 def specs(values):
     return jax.tree.map(lambda a: (a.shape, a.dtype, a.weak_type), values)
 
@@ -235,7 +247,7 @@ def test_every_number_of_a_rule_may_be_traced_and_mapped_over_and_bites(case, fl
 def test_a_hyper_parameter_may_be_a_schedule(case):
     if case.name in SCHEDULED:
         return
-    assert program(case.make(lambda step: case.value)) == program(case.make(case.value))
+    assert numbers(case.make(lambda step: case.value)) == numbers(case.make(case.value))
 
 
 @pytest.mark.parametrize("case", [c for c in RULES if plain(c)], ids=lambda c: c.name)

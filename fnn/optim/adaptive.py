@@ -8,24 +8,25 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
     check_number,
     check_positive,
     check_share,
-    each,
+    first_step,
+    next_step,
 )
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import decayed, running, running_square, wide, zeros
 from fnn.origin import constructor
 
 
 class SquareState(NamedTuple):
-    """The step count, and a sum or a mean of the squares of past gradients: a tree like params."""
+    """The step count, ``()`` without a schedule, and a sum or mean of squares of past gradients."""
 
-    step: Array
+    step: PyTree
     square: PyTree
 
 
@@ -51,14 +52,14 @@ def adagrad(learning_rate: Hyper, epsilon: float = 1e-8, start: float = 0.0) -> 
 
     def init(params: PyTree, /) -> SquareState:
         full = jax.tree.map(lambda p: jnp.full(p.shape, start, wide(p)), params)
-        return SquareState(jnp.int32(0), full)
+        return SquareState(first_step(learning_rate), full)
 
     def update(grads: PyTree, state: SquareState, params: PyTree, /) -> tuple[PyTree, SquareState]:
         del params
         rate = at_step(learning_rate, state.step)
         square = each(lambda s, g: s + jnp.square(g.astype(s.dtype)), state.square, grads)
         updates = each(lambda g, s: _over_root(rate, g, s, epsilon), grads, square)
-        return updates, SquareState(state.step + 1, square)
+        return updates, SquareState(next_step(state.step), square)
 
     return UpdateRule(init, update)
 
@@ -85,22 +86,25 @@ def rmsprop(learning_rate: Hyper, decay: float = 0.9, epsilon: float = 1e-8) -> 
     check_positive("optim.rmsprop", epsilon=epsilon)
 
     def init(params: PyTree, /) -> SquareState:
-        return SquareState(jnp.int32(0), zeros(params))
+        return SquareState(first_step(learning_rate), zeros(params))
 
     def update(grads: PyTree, state: SquareState, params: PyTree, /) -> tuple[PyTree, SquareState]:
         del params
         rate = at_step(learning_rate, state.step)
         square = each(lambda v, g: running_square(decay, v, g), state.square, grads)
         updates = each(lambda g, s: _over_root(rate, g, s, epsilon), grads, square)
-        return updates, SquareState(state.step + 1, square)
+        return updates, SquareState(next_step(state.step), square)
 
     return UpdateRule(init, update)
 
 
 class AdadeltaState(NamedTuple):
-    """The step count, and running mean squares of gradients and of updates: trees like params."""
+    """The step count, ``()`` without a schedule, and running mean squares of gradients and updates.
 
-    step: Array
+    Both are trees like params.
+    """
+
+    step: PyTree
     square: PyTree
     moved: PyTree
 
@@ -128,7 +132,7 @@ def adadelta(learning_rate: Hyper = 1.0, decay: float = 0.95, epsilon: float = 1
     check_positive("optim.adadelta", epsilon=epsilon)
 
     def init(params: PyTree, /) -> AdadeltaState:
-        return AdadeltaState(jnp.int32(0), zeros(params), zeros(params))
+        return AdadeltaState(first_step(learning_rate), zeros(params), zeros(params))
 
     def update(
         grads: PyTree, state: AdadeltaState, params: PyTree, /
@@ -144,15 +148,15 @@ def adadelta(learning_rate: Hyper = 1.0, decay: float = 0.95, epsilon: float = 1
         ways = each(way, square, state.moved, grads)
         moved = each(lambda w, d: running_square(decay, w, d), state.moved, ways)
         updates = each(lambda g, d: -cast(rate, d) * d, grads, ways)
-        return updates, AdadeltaState(state.step + 1, square, moved)
+        return updates, AdadeltaState(next_step(state.step), square, moved)
 
     return UpdateRule(init, update)
 
 
 class LionState(NamedTuple):
-    """The step count, and the running mean of the gradient: a tree like params."""
+    """The step count, ``()`` without a schedule, and the running mean of the gradient."""
 
-    step: Array
+    step: PyTree
     mean: PyTree
 
 
@@ -180,7 +184,7 @@ def lion(
     check_share("optim.lion", "beta2", beta2)
 
     def init(params: PyTree, /) -> LionState:
-        return LionState(jnp.int32(0), zeros(params))
+        return LionState(first_step(learning_rate, decay), zeros(params))
 
     def update(grads: PyTree, state: LionState, params: PyTree, /) -> tuple[PyTree, LionState]:
         rate, pull = at_step(learning_rate, state.step), at_step(decay, state.step)
@@ -191,7 +195,7 @@ def lion(
 
         updates = each(way, grads, state.mean, params)
         mean = each(lambda m, g: running(beta2, m, g), state.mean, grads)
-        return updates, LionState(state.step + 1, mean)
+        return updates, LionState(next_step(state.step), mean)
 
     return UpdateRule(init, update)
 

@@ -8,24 +8,25 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree, merged
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
     check_count,
     check_number,
     check_share,
-    each,
+    first_step,
+    next_step,
 )
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import copies
 from fnn.origin import constructor
 
 
 class EmaState(NamedTuple):
-    """The step count, the average of the parameters, and the sum of the weights in it."""
+    """The step count, ``()`` without a schedule, the average, and the sum of the weights in it."""
 
-    step: Array
+    step: PyTree
     average: PyTree
     weight: Array
 
@@ -54,7 +55,7 @@ def ema(decay: Hyper = 0.999) -> UpdateRule:
     check_number("optim.ema", "decay", decay)
 
     def init(params: PyTree, /) -> EmaState:
-        return EmaState(jnp.int32(0), copies(params), jnp.zeros((), jnp.result_type(float)))
+        return EmaState(first_step(decay), copies(params), jnp.zeros((), jnp.result_type(float)))
 
     def update(updates: PyTree, state: EmaState, params: PyTree, /) -> tuple[PyTree, EmaState]:
         share = cast(at_step(decay, state.step), state.weight)
@@ -65,7 +66,7 @@ def ema(decay: Hyper = 0.999) -> UpdateRule:
             return a + cast(part, a) * ((p + u).astype(a.dtype) - a)
 
         average = each(towards, state.average, params, updates)
-        return updates, EmaState(state.step + 1, average, weight)
+        return updates, EmaState(next_step(state.step), average, weight)
 
     return UpdateRule(init, update)
 

@@ -8,17 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import (
-    Hyper,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    check_positive,
-    counting,
-    each,
-)
-from fnn.optim.running import wide
+from fnn.optim.hyper import Hyper, cast, check_number, check_positive
+from fnn.optim.rule import UpdateRule, each, memoryless
+from fnn.optim.running import quotient, wide
 from fnn.origin import constructor
 
 
@@ -37,12 +29,11 @@ def clip_by_value(limit: Hyper) -> UpdateRule:
     """
     check_number("optim.clip_by_value", "limit", limit)
 
-    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+    def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
         del params
-        most = at_step(limit, step)
         return each(lambda g: jnp.clip(g, -cast(most, g), cast(most, g)), grads)
 
-    return counting(change)
+    return memoryless(change, limit)
 
 
 @constructor
@@ -62,12 +53,11 @@ def clip_by_norm(limit: Hyper) -> UpdateRule:
     """
     check_number("optim.clip_by_norm", "limit", limit)
 
-    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+    def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
         del params
-        most = at_step(limit, step)
-        return each(lambda g: g * _shrinkage(global_norm(g), most).astype(g.dtype), grads)
+        return each(lambda g: g * shrinkage(global_norm(g), most).astype(g.dtype), grads)
 
-    return counting(change)
+    return memoryless(change, limit)
 
 
 @constructor
@@ -88,12 +78,12 @@ def clip_by_global_norm(limit: Hyper) -> UpdateRule:
     """
     check_number("optim.clip_by_global_norm", "limit", limit)
 
-    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
+    def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
         del params
-        scale = _shrinkage(global_norm(grads), at_step(limit, step))
+        scale = shrinkage(global_norm(grads), most)
         return each(lambda g: g * scale.astype(g.dtype), grads)
 
-    return counting(change)
+    return memoryless(change, limit)
 
 
 @constructor
@@ -117,17 +107,15 @@ def clip_by_unit_norm(ratio: Hyper = 0.01, least: float = 1e-3) -> UpdateRule:
     check_number("optim.clip_by_unit_norm", "ratio", ratio)
     check_positive("optim.clip_by_unit_norm", least=least)
 
-    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
-        share = at_step(ratio, step)
-
+    def change(grads: PyTree, params: PyTree, share: Any) -> PyTree:
         def shorten(g: Array, p: Array) -> Array:
             norm = _unit_norms(p)
             most = cast(share, norm) * jnp.maximum(norm, least)
-            return g * _shrinkage(_unit_norms(g), most).astype(g.dtype)
+            return g * shrinkage(_unit_norms(g), most).astype(g.dtype)
 
         return each(shorten, grads, params)
 
-    return counting(change)
+    return memoryless(change, ratio)
 
 
 def global_norm(tree: PyTree) -> Any:
@@ -143,11 +131,17 @@ def global_norm(tree: PyTree) -> Any:
     return jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
 
 
+def shrinkage(norm: Any, limit: Any) -> Any:
+    """Return ``min(1, limit / norm)``, and 1 for a norm of 0.
+
+    >>> import jax.numpy as jnp
+    >>> shrinkage(jnp.array([0.0, 2.0, 4.0]), 3.0)
+    Array([1.  , 1.  , 0.75], dtype=float32)
+    """
+    longest = cast(limit, norm)
+    return quotient(longest, norm, norm > longest)
+
+
 def _unit_norms(a: Array) -> Array:
     axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
     return jnp.sqrt(jnp.sum(jnp.square(a.astype(wide(a))), axes, keepdims=True))
-
-
-def _shrinkage(norm: Any, limit: Any) -> Any:
-    longest = cast(limit, norm)
-    return jnp.where(norm > longest, longest / jnp.where(norm > 0, norm, 1), 1)

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fnn.layer import Array, PyTree
-from fnn.optim.rule import (
-    Hyper,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    check_share,
-    counting,
-    each,
-)
+from fnn.layer import PyTree
+from fnn.optim.hyper import Hyper, at_step, cast, check_number, check_share, first_step, next_step
+from fnn.optim.rule import UpdateRule, each, memoryless
 from fnn.origin import constructor
 
 
 class SgdState(NamedTuple):
-    """The step count, and the velocity: a tree like params, or ``()`` without momentum."""
+    """The step count, ``()`` without a schedule, and the velocity, ``()`` without momentum."""
 
-    step: Array
+    step: PyTree
     velocity: PyTree
 
 
@@ -51,7 +43,9 @@ def sgd(learning_rate: Hyper, momentum: float = 0.0, nesterov: bool = False) -> 
     plain = isinstance(momentum, int | float) and momentum == 0
 
     def init(params: PyTree, /) -> SgdState:
-        return SgdState(jnp.int32(0), () if plain else jax.tree.map(jnp.zeros_like, params))
+        return SgdState(
+            first_step(learning_rate), () if plain else jax.tree.map(jnp.zeros_like, params)
+        )
 
     def update(grads: PyTree, state: SgdState, params: PyTree, /) -> tuple[PyTree, SgdState]:
         del params
@@ -62,7 +56,8 @@ def sgd(learning_rate: Hyper, momentum: float = 0.0, nesterov: bool = False) -> 
             direction = velocity
             if nesterov:
                 direction = each(lambda g, v: g + cast(momentum, g) * v, grads, velocity)
-        return each(lambda g: -cast(rate, g) * g, direction), SgdState(state.step + 1, velocity)
+        updates = each(lambda g: -cast(rate, g) * g, direction)
+        return updates, SgdState(next_step(state.step), velocity)
 
     return UpdateRule(init, update)
 
@@ -114,8 +109,7 @@ def weight_decay(rate: Hyper) -> UpdateRule:
     """
     check_number("optim.weight_decay", "rate", rate)
 
-    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
-        decay = at_step(rate, step)
+    def change(grads: PyTree, params: PyTree, decay: Any) -> PyTree:
         return each(lambda g, p: g + cast(decay, g) * p, grads, params)
 
-    return counting(change)
+    return memoryless(change, rate)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from fnn.errors import InputError, describe
 from fnn.layer import Array, PyTree
 from fnn.optim.counter import Generator, bits, check_generator, streams
+from fnn.optim.hyper import Hyper, at_step, cast, check_number
 from fnn.optim.law import Law, law_of
 from fnn.optim.paths import by_leaf
-from fnn.optim.rule import Hyper, at_step, cast, check_number
 from fnn.optim.running import wide
 
 Scale: TypeAlias = Hyper | Mapping[str, Hyper]

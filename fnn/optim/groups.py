@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
-from fnn.layer import Array, PyTree, merged
+from fnn.layer import PyTree, merged
 from fnn.optim.paths import by_leaf, leaf_paths
-from fnn.optim.rule import UpdateRule, chain, check_rule, counting, each
+from fnn.optim.rule import UpdateRule, chain, check_rule, each, memoryless
 from fnn.origin import constructor
 
 
@@ -122,11 +122,11 @@ def freeze(rule: UpdateRule, *patterns: str) -> UpdateRule:
             "optim.freeze", "patterns", describe(patterns), "name paths, as in freeze(rule, '0/*')"
         )
 
-    def change(step: Array, grads: PyTree, params: PyTree) -> PyTree:
-        del step, params
+    def change(grads: PyTree, params: PyTree) -> PyTree:
+        del params
         return each(jnp.zeros_like, grads)
 
-    return by_path(dict.fromkeys(patterns, counting(change)), rule)
+    return by_path(dict.fromkeys(patterns, memoryless(change)), rule)
 
 
 def _check_groups(

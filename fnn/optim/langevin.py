@@ -21,7 +21,8 @@ from fnn.errors import InputError, describe
 from fnn.layer import Key, PyTree
 from fnn.optim.counter import Generator
 from fnn.optim.draw import Noise, NoiseState, Scale, added, noise, start
-from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, each
+from fnn.optim.hyper import Hyper, at_step, cast, check_number
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import zeros
 from fnn.origin import constructor
 

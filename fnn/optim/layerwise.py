@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import jax.numpy as jnp
+from typing import NamedTuple
 
 from fnn.layer import Array, PyTree
 from fnn.optim.clip import global_norm
+from fnn.optim.hyper import Hyper, at_step, cast, check_number, check_share, first_step, next_step
 from fnn.optim.moments import Direction, by_moments, check_moments
-from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, check_share, each
-from fnn.optim.running import decayed, unbiased, unbiased_root, zeros
+from fnn.optim.rule import UpdateRule, each
+from fnn.optim.running import decayed, quotient, unbiased, unbiased_root, zeros
 from fnn.origin import constructor
 
 
 class LarsState(NamedTuple):
-    """The step count, and the velocity: a tree like params."""
+    """The step count, ``()`` without a schedule, and the velocity: a tree like params."""
 
-    step: Array
+    step: PyTree
     velocity: PyTree
 
 
@@ -47,7 +46,7 @@ def lars(
     check_number("optim.lars", "trust", trust)
 
     def init(params: PyTree, /) -> LarsState:
-        return LarsState(jnp.int32(0), zeros(params))
+        return LarsState(first_step(learning_rate, decay, trust), zeros(params))
 
     def update(grads: PyTree, state: LarsState, params: PyTree, /) -> tuple[PyTree, LarsState]:
         rate, pull, share = (at_step(h, state.step) for h in (learning_rate, decay, trust))
@@ -56,11 +55,12 @@ def lars(
             g, p = g.astype(v.dtype), p.astype(v.dtype)
             size, slope = global_norm(p), global_norm(g)
             length = slope + cast(pull, v) * size
-            scale = _ratio(cast(share, v) * size, length, (size > 0) & (slope > 0))
+            scale = quotient(cast(share, v) * size, length, (size > 0) & (slope > 0))
             return cast(momentum, v) * v + cast(rate, v) * scale * decayed(g, pull, p)
 
         velocity = each(velocity_of, state.velocity, grads, params)
-        return each(lambda g, v: -v, grads, velocity), LarsState(state.step + 1, velocity)
+        updates = each(lambda g, v: -v, grads, velocity)
+        return updates, LarsState(next_step(state.step), velocity)
 
     return UpdateRule(init, update)
 
@@ -99,12 +99,8 @@ def lamb(
             p = p.astype(m.dtype)
             r = decayed(mean(m) / root(v), pull, p)
             size, length = global_norm(p), global_norm(r)
-            return _ratio(size, length, (size > 0) & (length > 0)) * r
+            return quotient(size, length, (size > 0) & (length > 0)) * r
 
         return direction
 
     return by_moments(learning_rate, beta1, beta2, at)
-
-
-def _ratio(one: Any, other: Any, defined: Any) -> Any:
-    return jnp.where(defined, one / jnp.where(defined, other, 1), 1)

@@ -10,20 +10,19 @@ import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
 from fnn.optim.groups import masked
-from fnn.optim.moments import adam
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
-    chain,
     check_count,
     check_number,
     check_positive,
-    check_rule,
     check_share,
-    each,
+    first_step,
+    next_step,
 )
+from fnn.optim.moments import adam
+from fnn.optim.rule import UpdateRule, chain, check_rule, each
 from fnn.optim.running import decayed, running, wide, zeros
 from fnn.origin import constructor
 
@@ -32,9 +31,9 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class MuonState(NamedTuple):
-    """The step count, and the running mean of the gradient: a tree like params."""
+    """The step count, ``()`` without a schedule, and the running mean of the gradient."""
 
-    step: Array
+    step: PyTree
     mean: PyTree
 
 
@@ -81,7 +80,7 @@ def muon(
     check_rule(where, "a rule", rest, plain=True)
 
     def init(params: PyTree, /) -> MuonState:
-        return MuonState(jnp.int32(0), zeros(params))
+        return MuonState(first_step(learning_rate, decay), zeros(params))
 
     def update(grads: PyTree, state: MuonState, params: PyTree, /) -> tuple[PyTree, MuonState]:
         rate, pull = at_step(learning_rate, state.step), at_step(decay, state.step)
@@ -92,7 +91,7 @@ def muon(
             stretch = math.sqrt(max(1, g.shape[1] / g.shape[0]))
             return -cast(rate, m) * decayed(stretch * x, pull, p)
 
-        return each(way, grads, mean, params), MuonState(state.step + 1, mean)
+        return each(way, grads, mean, params), MuonState(next_step(state.step), mean)
 
     return chain(
         masked(UpdateRule(init, update), lambda params: _matrices(params, True)),

@@ -8,16 +8,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import (
-    Hyper,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    check_positive,
-    check_share,
-    each,
-)
+from fnn.optim.hyper import Hyper, at_step, cast, check_number, check_positive, check_share
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import (
     decayed,
     grown,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,10 +13,13 @@ from fnn.extras import require
 from fnn.gradient.objective import Estimator, Gradient, ValueAndGrad, unpack, value_and_grad
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
-from fnn.optim.clip import global_norm
+from fnn.optim.clip import global_norm, shrinkage
 from fnn.optim.counter import Generator
 from fnn.optim.draw import NoiseState, added, check_key
 from fnn.optim.draw import noise as noise_of
+from fnn.optim.hyper import check_count
+from fnn.optim.rule import each
+from fnn.optim.running import zeros
 from fnn.origin import constructor
 
 # Far from the small numbers that a model may fold into the key of a step.
@@ -27,6 +31,7 @@ def dp_sgd(
     limit: float,
     noise: float,
     *,
+    at_once: int = 1,
     gradient: Gradient = "manual",
     generator: Generator = "threefry",
 ) -> Estimator:
@@ -36,16 +41,18 @@ def dp_sgd(
     of example b alone, its norm over all parameters, and n standard normal. It stands in the place
     of the gradient's name, ``fnn.fit(..., fnn.optim.sgd(0.1), gradient=dp_sgd(1.0, 1.1))``, before
     any rule that asks for one gradient a step; `gradient` says how those of the examples are taken,
-    by `jax.vmap` over batches of one. The memory is that of B gradients.
+    in batches of one. They are added one after the other, in float32 or better, and the memory is
+    that of two gradients. With `at_once` as many at a time are taken by `jax.vmap`, and kept:
+    faster where one example is little work, slower where so many gradients do not fit into caches.
 
     `privacy_spent` says what a training costs. Its reckoning supposes that every example is in a
     batch by chance, independently; batches of a shuffled set, as `fnn.fit` makes them, are close to
     that and not the same. The noise comes from the key of the step, by Threefry; the reckoning
     supposes exact numbers too, and nothing guards against attacks on the rounding of floats.
 
-    Raises `fnn.InputError` for a limit that is not positive, a negative noise, a missing key, a
-    model with running state (which mixes examples) and weighted examples. Source: Abadi et al.
-    2016, arXiv:1607.00133, algorithm 1.
+    Raises `fnn.InputError` for a limit that is not positive, a negative noise, `at_once` below 1, a
+    missing key, a model with running state (which mixes examples) and weighted examples. Source:
+    Abadi et al. 2016, arXiv:1607.00133, algorithm 1.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model, loss = fnn.dense(1), fnn.losses.squared_error()
@@ -60,6 +67,7 @@ def dp_sgd(
         raise InputError(where, "a limit above 0", describe(limit), "pass one such as 1.0")
     if not noise >= 0:
         raise InputError(where, "noise of 0 or more", describe(noise), "pass one such as 1.1")
+    check_count(where, "at_once", at_once)
 
     def of(model: Layer, loss: Loss) -> ValueAndGrad:
         plain = value_and_grad(model, loss, gradient)
@@ -74,23 +82,50 @@ def dp_sgd(
             target = jnp.asarray(target)
             examples = target.shape[0]
 
-            def of_one(x: Any, target: Array, key: Array) -> tuple[Array, PyTree]:
+            def of_one(x: Any, target: Array, key: Array) -> tuple[Array, Array, PyTree]:
                 one = jax.tree.map(lambda a: a[None], (x, target))
                 (value, _), grads = plain(params, state, one, key=key)
-                norm = global_norm(grads)
-                share = jnp.where(norm > limit, limit / jnp.where(norm > 0, norm, 1), 1)
-                return value, jax.tree.map(lambda g: g * share.astype(g.dtype), grads)
+                return value, shrinkage(global_norm(grads), limit), grads
 
-            keys = jax.random.split(key, examples)
-            values, clipped = jax.vmap(of_one)(x, target, keys)
-            total = jax.tree.map(lambda g: g.sum(0), clipped)
+            def add(total: PyTree, some: Any) -> tuple[PyTree, Array]:
+                values, shares, grads = jax.vmap(of_one)(*some)
+                return each(lambda t, g: t + _mixed(shares, g, t.dtype), total, grads), values
+
+            given = x, target, jax.random.split(key, examples)
+            total, values = _scanned(add, zeros(params), given, examples, at_once)
             source = noise_of(where, "noise", noise * limit, own, "gaussian", generator)
             total = added(total, source.draw(NoiseState(own, jnp.int32(0)), total))
-            return (values.mean(), state), jax.tree.map(lambda g: g / examples, total)
+            return (values.mean(), state), each(lambda p, t: t / examples, params, total)
 
         return private
 
     return Estimator(of)
+
+
+def _scanned(
+    add: Callable[[PyTree, PyTree], tuple[PyTree, Array]],
+    total: PyTree,
+    given: PyTree,
+    examples: int,
+    at_once: int,
+) -> tuple[PyTree, Array]:
+    """Scan over examples, `at_once` at a time, and over what is left of them by itself."""
+    if examples <= at_once:
+        return add(total, given)
+    left = examples % at_once
+    whole = jax.tree.map(lambda a: a[: examples - left].reshape(-1, at_once, *a.shape[1:]), given)
+    total, values = jax.lax.scan(add, total, whole)
+    values = values.reshape(-1)
+    if left:
+        total, more = add(total, jax.tree.map(lambda a: a[-left:], given))
+        values = jnp.concatenate([values, more])
+    return total, values
+
+
+def _mixed(shares: Array, grads: Array, dtype: Any) -> Array:
+    """Return ``sum_b share_b g_b``: as a product, for a sum would make every g_b again inside."""
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.tensordot(shares.astype(dtype), grads.astype(dtype), 1, precision=exact)
 
 
 def _check(state: PyTree, weights: Any) -> None:

@@ -12,7 +12,8 @@ from fnn.layer import Array, Key, PyTree
 from fnn.optim.clip import global_norm
 from fnn.optim.counter import Generator
 from fnn.optim.draw import NoiseState, Scale, added, noise, start
-from fnn.optim.rule import Hyper, UpdateRule, at_step, cast, check_number, check_rule
+from fnn.optim.hyper import Hyper, at_step, cast, check_number
+from fnn.optim.rule import UpdateRule, check_rule
 from fnn.origin import constructor
 
 

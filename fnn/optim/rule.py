@@ -27,16 +27,15 @@ its state, ``averaged(params) -> params``; `averaged` finds it wherever it stand
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe, is_count
-from fnn.layer import Array, PyTree
+from fnn.errors import InputError, describe
+from fnn.layer import PyTree
+from fnn.optim.hyper import Hyper, at_step, first_step, next_step
 from fnn.origin import Made, constructor
-
-Hyper: TypeAlias = float | Array | Callable[[Any], Any]
 
 
 class RuleInit(Protocol):
@@ -221,29 +220,6 @@ def check_rule(where: str, expected: str, rule: Any, plain: bool = False) -> Non
         )
 
 
-def at_step(hyper: Hyper, step: Any) -> Any:
-    """Return the value of a hyper-parameter at a step: a schedule is called, a number is itself.
-
-    Raises `InputError` where that is an array of more than one number.
-
-    >>> at_step(0.1, 7), at_step(lambda step: 0.1 * step, 10)
-    (0.1, 1.0)
-    """
-    value = hyper(step) if callable(hyper) else hyper
-    if getattr(value, "shape", ()) != () or not (
-        isinstance(value, int | float) or hasattr(value, "dtype")
-    ):
-        raise InputError(
-            "optim",
-            f"one number from the schedule {describe(hyper)}"
-            if callable(hyper)
-            else "a hyper-parameter of one number",
-            describe(value),
-            "return a scalar; for several runs at once, map over the scalar with jax.vmap",
-        )
-    return value
-
-
 def each(function: Callable[..., Any], *trees: PyTree) -> PyTree:
     """Apply a rule for one array to every leaf, keeping the dtype of the leaves of the first tree.
 
@@ -256,69 +232,33 @@ def each(function: Callable[..., Any], *trees: PyTree) -> PyTree:
     )
 
 
-def cast(value: Any, leaf: Any) -> Any:
-    """Give a hyper-parameter the dtype of the array that it meets; a plain number needs none."""
-    return value.astype(leaf.dtype) if hasattr(value, "astype") else value
-
-
 class StepState(NamedTuple):
-    """The step count."""
+    """The step count, ``()`` without a schedule."""
 
-    step: Array
+    step: PyTree
 
 
-def counting(change: Callable[[Array, PyTree, PyTree], PyTree]) -> UpdateRule:
-    """Make a rule of ``(step, grads, params) -> updates``, which remembers no more than the step.
+def memoryless(change: Callable[..., PyTree], *hypers: Hyper) -> UpdateRule:
+    """Make a rule of ``(grads, params, *values) -> updates``, which remembers no gradient.
+
+    `values` are those of the hyper-parameters at the step.
 
     >>> import jax.numpy as jnp
-    >>> rule = counting(lambda t, grads, params: each(lambda g: jnp.where(t > 0, g, 0), grads))
+    >>> rule = memoryless(lambda grads, params, share: share * grads, lambda step: 0.5**step)
     >>> state = rule.init(())
     >>> for _ in range(2):
     ...     updates, state = rule.update(jnp.array([6.0]), state, ())
     ...     print(updates)
-    [0.]
     [6.]
+    [3.]
     """
 
     def init(params: PyTree, /) -> StepState:
         del params
-        return StepState(jnp.int32(0))
+        return StepState(first_step(*hypers))
 
     def update(grads: PyTree, state: StepState, params: PyTree, /) -> tuple[PyTree, StepState]:
-        return change(state.step, grads, params), StepState(state.step + 1)
+        values = (at_step(hyper, state.step) for hyper in hypers)
+        return change(grads, params, *values), StepState(next_step(state.step))
 
     return UpdateRule(init, update)
-
-
-def check_share(where: str, name: str, value: Any) -> None:
-    """Raise `InputError` for a plain number outside [0, 1)."""
-    if isinstance(value, int | float) and not 0 <= value < 1:
-        raise InputError(where, f"{name} in [0, 1)", describe(value), "pass a share such as 0.9")
-
-
-def check_positive(where: str, **values: Any) -> None:
-    """Raise `InputError` for a plain number that is not above 0; its name is the keyword."""
-    for name, value in values.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise InputError(where, f"{name} above 0", describe(value), "pass one such as 1e-8")
-
-
-def check_count(where: str, name: str, value: Any) -> None:
-    """Raise `InputError` for what is no integer of 1 or more."""
-    if not is_count(value, 1):
-        raise InputError(where, f"{name} of 1 or more", describe(value), "pass a number of steps")
-
-
-def check_number(where: str, name: str, value: Hyper, least: float = 0.0) -> None:
-    """Raise `InputError` for a plain number below `least`; a schedule or an array may be any."""
-    if isinstance(value, int | float):
-        valid = value >= least
-    else:
-        valid = callable(value) or hasattr(value, "dtype")
-    if not valid:
-        raise InputError(
-            where,
-            f"{name} of {least:g} or more",
-            describe(value),
-            "pass a number, a schedule or an array",
-        )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.rule import cast
+from fnn.optim.hyper import cast
 
 
 def wide(leaf: Any) -> Any:
@@ -44,6 +44,19 @@ def running(share: Any, old: Array, new: Array) -> Array:
 def running_square(share: Any, old: Array, new: Array) -> Array:
     """Return ``share old + (1 - share) new^2`` in the dtype of the old."""
     return running(share, old, jnp.square(new.astype(old.dtype)))
+
+
+def quotient(one: Any, other: Any, defined: Any) -> Any:
+    """Return ``one / other`` where that is defined, and 1 elsewhere, with a derivative everywhere.
+
+    >>> import jax.numpy as jnp
+    >>> below = jnp.array([4.0, 0.0])
+    >>> quotient(3.0, below, below > 0)
+    Array([0.75, 1.  ], dtype=float32)
+    """
+    # With the division last all of it is one kernel for one number: XLA repeats what comes after a
+    # division for every number that it scales, and makes two kernels of it.
+    return jnp.where(defined, one, 1) / jnp.where(defined, other, 1)
 
 
 def decayed(way: Array, rate: Any, params: Array) -> Array:

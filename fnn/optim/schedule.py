@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
-from fnn.optim.rule import check_number, check_positive, check_share
+from fnn.optim.hyper import check_number, check_positive, check_share
 from fnn.origin import Made, constructor
 
 

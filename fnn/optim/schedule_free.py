@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, PyTree
-from fnn.optim.moments import check_moments
-from fnn.optim.rule import (
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
     check_number,
     check_positive,
     check_share,
-    each,
+    first_step,
+    next_step,
 )
+from fnn.optim.moments import check_moments
+from fnn.optim.rule import UpdateRule, each
 from fnn.optim.running import copies, decayed, running_square, unbiased_root, zeros
 from fnn.origin import constructor
 
@@ -26,12 +27,12 @@ from fnn.origin import constructor
 class ScheduleFreeState(NamedTuple):
     """Where the descent is, and how much the average weighs.
 
-    `step` the step count, `base` z, `square` the running mean square of the gradient (``()`` in
-    `schedule_free_sgd`), `weight` the sum of the squared learning rates, `beta` the share of the
-    average in the parameters.
+    `step` the step count (``()`` where nothing asks for it), `base` z, `square` the running mean
+    square of the gradient (``()`` in `schedule_free_sgd`), `weight` the sum of the squared learning
+    rates, `beta` the share of the average in the parameters.
     """
 
-    step: Array
+    step: PyTree
     base: PyTree
     square: PyTree
     weight: Array
@@ -81,7 +82,7 @@ def schedule_free_sgd(learning_rate: Hyper, beta: float = 0.9, decay: Hyper = 0.
     check_number(where, "decay", decay)
 
     def init(params: PyTree, /) -> ScheduleFreeState:
-        return _start(params, (), beta)
+        return _start(first_step(learning_rate, decay), params, (), beta)
 
     def update(
         grads: PyTree, state: ScheduleFreeState, params: PyTree, /
@@ -127,7 +128,7 @@ def schedule_free_adamw(
     check_number(where, "decay", decay)
 
     def init(params: PyTree, /) -> ScheduleFreeState:
-        return _start(params, zeros(params), beta1)
+        return _start(jnp.int32(0), params, zeros(params), beta1)
 
     def update(
         grads: PyTree, state: ScheduleFreeState, params: PyTree, /
@@ -145,12 +146,10 @@ def schedule_free_adamw(
     return UpdateRule(init, update)
 
 
-def _start(params: PyTree, square: PyTree, beta: Any) -> ScheduleFreeState:
+def _start(step: PyTree, params: PyTree, square: PyTree, beta: Any) -> ScheduleFreeState:
     number = jnp.result_type(float)
-    base = copies(params)
-    return ScheduleFreeState(
-        jnp.int32(0), base, square, jnp.zeros((), number), jnp.array(beta, number)
-    )
+    weight, share = jnp.zeros((), number), jnp.array(beta, number)
+    return ScheduleFreeState(step, copies(params), square, weight, share)
 
 
 def _follow(
@@ -163,13 +162,13 @@ def _follow(
     c = jnp.where(weight > 0, rate**2 / jnp.where(weight > 0, weight, 1), 0)
     follow = 1 - cast(beta, c) * (1 - c)
 
-    def towards(y: Array, z: Array, d: Array) -> Array:
+    def towards(y: Array, z: Array, moved: Array) -> Array:
         part = cast(c, z) * (z - y.astype(z.dtype))
-        return (part - cast(follow * rate, z) * d).astype(y.dtype)
+        return (part + cast(follow, z) * (moved - z)).astype(y.dtype)
 
-    updates = each(towards, params, state.base, ways)
     base = each(lambda z, d: z - cast(rate, z) * d, state.base, ways)
-    return updates, state._replace(step=state.step + 1, base=base, weight=weight)
+    updates = each(towards, params, state.base, base)
+    return updates, state._replace(step=next_step(state.step), base=base, weight=weight)
 
 
 def _check_beta(where: str, beta: Any, name: str = "beta") -> None:

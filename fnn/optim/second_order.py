@@ -8,21 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from fnn.layer import Array, Key, PyTree
-from fnn.optim.noise import check_key
-from fnn.optim.rule import (
-    GradientAt,
+from fnn.optim.hyper import (
     Hyper,
-    UpdateRule,
     at_step,
     cast,
     check_count,
     check_number,
     check_positive,
-    check_rule,
     check_share,
-    each,
-    stepping,
 )
+from fnn.optim.noise import check_key
+from fnn.optim.rule import GradientAt, UpdateRule, check_rule, each, stepping
 from fnn.optim.running import decayed, running, wide, zeros
 from fnn.origin import constructor
 

@@ -8,17 +8,8 @@ import jax.numpy as jnp
 
 from fnn.layer import PyTree
 from fnn.optim.clip import global_norm
-from fnn.optim.rule import (
-    GradientAt,
-    Hyper,
-    StepState,
-    UpdateRule,
-    at_step,
-    cast,
-    check_number,
-    each,
-    stepping,
-)
+from fnn.optim.hyper import Hyper, at_step, cast, check_number, first_step, next_step
+from fnn.optim.rule import GradientAt, StepState, UpdateRule, each, stepping
 from fnn.origin import constructor
 
 
@@ -43,7 +34,7 @@ def sam(radius: Hyper = 0.05) -> UpdateRule:
 
     def init(params: PyTree, /) -> StepState:
         del params
-        return StepState(jnp.int32(0))
+        return StepState(first_step(radius))
 
     def step(
         gradient_at: GradientAt, params: PyTree, state: StepState, /
@@ -52,6 +43,6 @@ def sam(radius: Hyper = 0.05) -> UpdateRule:
         norm = global_norm(grads)
         length = cast(at_step(radius, state.step), norm) / jnp.where(norm > 0, norm, 1)
         worst = each(lambda p, g: p + cast(length, p) * g, params, grads)
-        return value_and_aux, gradient_at(worst)[1], StepState(state.step + 1)
+        return value_and_aux, gradient_at(worst)[1], StepState(next_step(state.step))
 
     return stepping("optim.sam", init, step)

@@ -9,17 +9,9 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe
 from fnn.layer import Array, PyTree
+from fnn.optim.hyper import check_count, check_number, check_share
 from fnn.optim.paths import leaf_paths
-from fnn.optim.rule import (
-    GradientAt,
-    UpdateRule,
-    check_count,
-    check_number,
-    check_rule,
-    check_share,
-    each,
-    stepping,
-)
+from fnn.optim.rule import GradientAt, UpdateRule, check_rule, each, stepping
 from fnn.optim.running import zeros
 from fnn.origin import constructor
 
@@ -116,12 +108,19 @@ def skip_nonfinite(rule: UpdateRule) -> UpdateRule:
     def update(grads: PyTree, state: GuardState, params: PyTree, /) -> tuple[PyTree, GuardState]:
         leaves = [jnp.isfinite(g).all() for g in jax.tree.leaves(grads)]
         finite = jnp.stack(leaves) if leaves else jnp.ones(1, bool)
-        good = finite.all()
-        updates, inner = rule.update(grads, state.inner, params)
-        updates = each(lambda u: jnp.where(good, u, 0), updates)
-        inner = jax.tree.map(lambda new, old: jnp.where(good, new, old), inner, state.inner)
-        leaf = jnp.where(good, state.leaf, finite.argmin().astype(jnp.int32))
-        return updates, GuardState(inner, jnp.where(good, state.skipped, state.skipped + 1), leaf)
+
+        # Chosen by a condition, not number by number: XLA would look through all of the gradient
+        # again for every array, and take minutes to compile for some hundred of them.
+        def apply() -> tuple[PyTree, GuardState]:
+            updates, inner = rule.update(grads, state.inner, params)
+            return updates, state._replace(inner=inner)
+
+        def skip() -> tuple[PyTree, GuardState]:
+            leaf = finite.argmin().astype(jnp.int32)
+            still = each(jnp.zeros_like, grads)
+            return still, GuardState(state.inner, state.skipped + 1, leaf)
+
+        return jax.lax.cond(finite.all(), apply, skip)
 
     return UpdateRule(init, update)
 
