@@ -146,6 +146,8 @@ RULES = [
     Rule("normalisation", "group_norm", fnn.group_norm(8), IMAGES),
     Rule("normalisation", "instance_norm", fnn.instance_norm(), IMAGES),
     Rule("convolution", "conv 3x3", fnn.conv(64, 3), FEW_CHANNELS),
+    # In a loop, as every training run is one.
+    Rule("convolution", "conv 3x3 in a loop", fnn.repeat(fnn.conv(32, 3), 2), FEW_CHANNELS[:1]),
     Rule("convolution", "conv 3x3 of one channel", fnn.conv(32, 3), ONE_CHANNEL),
     Rule("convolution", "conv 1x1", fnn.conv(64, 1), FEW_CHANNELS),
     Rule("convolution", "conv 5x5 stride 2", fnn.conv(64, 5, stride=2), FEW_CHANNELS),

@@ -80,3 +80,15 @@ def check_values(
     if len(found):
         place = ", ".join(map(str, found[0]))
         raise InputError(where, expected, f"{known[tuple(found[0])]} at {name}[{place}]", remedy)
+
+
+def check_key(where: str, key: Any) -> jax.Array:
+    """Return a key, or raise `InputError` unless it is one of `jax.random`."""
+    dtype: Any = getattr(key, "dtype", None)
+    if dtype is None or not (
+        jax.numpy.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jax.numpy.uint32
+    ):
+        raise InputError(
+            where, "a key", describe(key), "make one from a seed with jax.random.key(0)"
+        )
+    return key

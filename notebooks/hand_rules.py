@@ -225,16 +225,24 @@ for i in range(3):
 assert np.abs(dweight - found).max() / np.abs(found).max() <= rounding("float32", terms=2 * 6 * 6)
 
 # %% [markdown]
-# **Saved**: $x$ alone; autodiff keeps the same. Here the gain is in the arithmetic. The sums over
-# $b$ and $p$ are themselves a convolution, of examples in place of channels, with stride and
-# dilation exchanged. On GPU and TPU that is what `fnn` calls, the libraries there being good, and
-# autodiff calls the same. On CPU, XLA's convolution wants the channels last, and here the examples
-# have their place. In a weight gradient that stands alone XLA puts the axes in order by itself;
-# inside of a loop, as a compiled training run is, it does not. So `fnn` does it, a few examples at
-# a time, that they stay in the cache. And channel by channel, as in a depthwise convolution, $y$
-# and $dx$ are written out as sums of shifted copies. **Costs**: room for what is put in order. By
-# bytes autodiff may be the better way, by time it is as good where a convolution stands alone.
-# A `fnn.repeat` is a loop, here of two layers:
+# **Saved**: $x$ alone; autodiff keeps the same. Here the gain is in the arithmetic, which has many
+# orders. The sums over $b$ and $p$ are themselves a convolution, of examples in place of channels,
+# with stride and dilation exchanged. On GPU and TPU that is what `fnn` calls, the libraries there
+# being good, and autodiff calls the same. On CPU it pays to choose:
+#
+# - $dW$: XLA's convolution wants the channels last, and here the examples have their place. Alone
+#   XLA puts the axes in order by itself; inside of a loop, as a compiled training run is, it does
+#   not, and takes a hundred times as long. `fnn` takes a few examples at a time, that they stay in
+#   the cache, as one matrix product: $x$ moved to the columns of the kernel, $dy$ to its rows.
+# - $dx$ of a stride $s$: spread out, $dy$ is mostly zeros. Places $q$ that lie $s$ apart meet the
+#   same $k$, those with $k \equiv q + \text{before}$ modulo $s$. So $dx$ falls into $s$ phases
+#   along each axis, each a small convolution of $dy$ as it is with a part of the kernel.
+# - $y$ and $dx$: where XLA shares long rows only among threads, all examples stand side by side in
+#   one image, with zeros between.
+# - Channel by channel, as in a depthwise convolution: sums of shifted copies.
+#
+# **Costs**: room for what is put in order, where no layer beside makes the copy part of its own
+# work. A `fnn.repeat` is a loop, here of two layers:
 
 # %%
 checked(fnn.conv(4, 3, stride=2), (2, 5, 5, 3))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import check_key
 from fnn.layer import Array, PyTree
 from fnn.optim.counter import Generator, bits, check_generator, streams
 from fnn.optim.hyper import Hyper, at_step, cast, check_number
@@ -118,13 +118,3 @@ def added(tree: PyTree, noise: list[Array | None]) -> PyTree:
         for leaf, n in zip(leaves, noise, strict=True)
     ]
     return jax.tree.unflatten(structure, sums)
-
-
-def check_key(where: str, key: Any) -> Array:
-    """Return a key, or raise `InputError` unless it is one of `jax.random`."""
-    dtype: Any = getattr(key, "dtype", None)
-    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
-        raise InputError(
-            where, "a key", describe(key), "make one from a seed with jax.random.key(0)"
-        )
-    return key

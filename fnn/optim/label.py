@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
+from fnn.errors import InputError, check_key, describe
 from fnn.gradient.objective import Estimator, Gradient, ValueAndGrad, unpack, value_and_grad
 from fnn.layer import Array, Key, Layer, PyTree, output_shape
 from fnn.losses import Loss
-from fnn.optim.draw import check_key
 from fnn.origin import constructor
 
 # Far from the small numbers that a model may fold into the key of a step.

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from fnn.layer import Key, PyTree
 from fnn.optim.counter import Generator
 from fnn.optim.draw import NoiseState, Scale, added, noise, start
-from fnn.optim.draw import check_key as check_key
 from fnn.optim.hyper import cast
 from fnn.optim.law import Law
 from fnn.optim.rule import GradientAt, UpdateRule, stepping

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe, is_count
+from fnn.errors import InputError, check_key, describe, is_count
 from fnn.extras import require
 from fnn.gradient.objective import Estimator, Gradient, ValueAndGrad, unpack, value_and_grad
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
 from fnn.optim.clip import global_norm, shrinkage
 from fnn.optim.counter import Generator
-from fnn.optim.draw import NoiseState, added, check_key
+from fnn.optim.draw import NoiseState, added
 from fnn.optim.draw import noise as noise_of
 from fnn.optim.hyper import check_count
 from fnn.optim.rule import each

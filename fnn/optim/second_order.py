@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnn.errors import check_key
 from fnn.layer import Array, Key, PyTree
 from fnn.optim.hyper import (
     Hyper,
@@ -17,7 +18,6 @@ from fnn.optim.hyper import (
     check_positive,
     check_share,
 )
-from fnn.optim.noise import check_key
 from fnn.optim.rule import GradientAt, UpdateRule, check_rule, each, stepping
 from fnn.optim.running import decayed, running, wide, zeros
 from fnn.origin import constructor

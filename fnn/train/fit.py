@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.errors import InputError, describe, is_count
+from fnn.errors import InputError, check_key, describe, is_count
 from fnn.gradient.objective import Gradient, unpack
 from fnn.layer import Array, Key, Layer, PyTree
 from fnn.losses import Loss
@@ -164,9 +164,6 @@ def _start(
             "pass key=jax.random.key(0), or start=train_state",
         )
     if start is None:
-        # Here, since what draws noise is loaded with those who use it.
-        from fnn.optim.draw import check_key
-
         check_key("fit", key)
         spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), x)
         start = init_train_state(model, rule, spec, key=jnp.asarray(key))
