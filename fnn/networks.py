@@ -6,10 +6,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 
+import fnn
 from fnn.combine import serial
 from fnn.errors import InputError, describe
 from fnn.layer import Layer
-from fnn.layers import activation as activations
 from fnn.layers.batch_norm import batch_norm
 from fnn.layers.conv import conv
 from fnn.layers.dense import dense
@@ -59,7 +59,7 @@ def network(
 
     def unit(layer: Layer, dropped: Any) -> list[Layer]:
         parts = [layer, batch_norm()] if normalise else [layer]
-        parts.append(getattr(activations, activation)())
+        parts.append(getattr(fnn, activation)())
         return [*parts, dropped(rate)] if rate else parts
 
     layers: list[Layer] = []

@@ -69,17 +69,19 @@ TWINS = [
         causal,
     ),
     Twin(
-        "attention-cross",
+        "attention-cross-dropout",
         lambda x: torch.nn.MultiheadAttention(6, 2, kdim=5, vdim=5, batch_first=True),
         torch_layers.attention,
         lambda x: x,
         call=lambda module, x, memory: module(x, memory, memory, need_weights=False)[0],
+        train=(False,),
     ),
     Twin(
-        "attention-blocks",
+        "attention-blocks-dropout",
         lambda x: Grouped(8, 2, 4, 2),
         four_layers,
         lambda x: (x.values, x.lengths),
         lambda y: y.values,
+        train=(False,),
     ),
 ]
