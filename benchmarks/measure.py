@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from fnn.files import replacing
 from fnn.gradient.measure import interleaved, machine
 from fnn.table import table
 
 __all__ = [
-    "Row", "arguments", "compared", "interleaved", "machine", "picked", "report", "write",
+    "Row", "arguments", "compared", "interleaved", "machine", "picked", "report", "watched",
+    "write",
 ]  # fmt: skip
 
 Row = dict[str, Any]
+Item = TypeVar("Item")
 
 
 def compared(
@@ -52,6 +56,11 @@ def arguments(description: str | None, rounds: int) -> argparse.Namespace:
 def picked(name: str, options: argparse.Namespace) -> bool:
     """Tell whether a row is asked for."""
     return not options.only or any(part in name for part in options.only)
+
+
+def watched(items: Iterable[Item]) -> Iterable[Item]:
+    """Show in a terminal how far a long benchmark is."""
+    return tqdm(list(items), leave=False, disable=None)
 
 
 def report(rows: Sequence[Row], columns: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from measure import Row, arguments, machine, picked, report, write
+from measure import Row, arguments, machine, picked, report, watched, write
 
 import fnn
 from fnn.gradient.measure import Measurement, choose, measure
@@ -253,8 +253,8 @@ def main() -> None:
     options = arguments(__doc__, rounds=15)
     print(f"{machine()}\n")
     rows = []
-    for rule in RULES:
-        for size in rule.sizes if picked(rule.name, options) else ():
+    for rule in watched(rule for rule in RULES if picked(rule.name, options)):
+        for size in rule.sizes:
             x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
             ways = measure(rule.layer, x, jax.random.key(0), rounds=options.rounds)
             rows.append(row_of(rule, size, ways))

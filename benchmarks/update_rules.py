@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from measure import Row, arguments, compared, interleaved, machine, picked, report, write
+from measure import Row, arguments, compared, interleaved, machine, picked, report, watched, write
 
 from fnn import optim
 
@@ -194,20 +195,18 @@ def stepper(take: Any, make: Any, params: Any) -> tuple[Callable[[], float], flo
 
 def rows(options: argparse.Namespace) -> list[Row]:
     found = []
-    for size, make_params in SIZES.items():
-        params = make_params()
-        for name, (make, make_other) in PAIRS.items():
-            if not picked(f"{name} {size}", options):
-                continue
-            own, own_compile = stepper(ours, make, params)
-            other, other_compile = stepper(theirs, make_other, params)
-            seconds = interleaved({"ours": own, "other": other}, options.rounds)
-            found.append(
-                compared(
-                    name, size, seconds["ours"], seconds["other"],
-                    ours_compile_s=own_compile, other_compile_s=other_compile,
-                )
-            )  # fmt: skip
+    wanted = itertools.product(SIZES, PAIRS)
+    for size, name in watched(pair for pair in wanted if picked(" ".join(pair[::-1]), options)):
+        params = SIZES[size]()
+        own, own_compile = stepper(ours, PAIRS[name][0], params)
+        other, other_compile = stepper(theirs, PAIRS[name][1], params)
+        seconds = interleaved({"ours": own, "other": other}, options.rounds)
+        found.append(
+            compared(
+                name, size, seconds["ours"], seconds["other"],
+                ours_compile_s=own_compile, other_compile_s=other_compile,
+            )
+        )  # fmt: skip
     return found
 
 

@@ -54,18 +54,20 @@ def accumulate(rule: UpdateRule, steps: int) -> UpdateRule:
     def update(
         grads: PyTree, state: AccumulateState, params: PyTree, /
     ) -> tuple[PyTree, AccumulateState]:
-        total = each(lambda s, g: s + g.astype(s.dtype), state.total, grads)
+        # A sum that was applied is left in its place until the next one begins: to clear it would
+        # be one more array for the condition to hand on.
+        begins = state.gathered == 0
+        total = each(lambda s, g: jnp.where(begins, 0, s) + g.astype(s.dtype), state.total, grads)
+        gathered = state.gathered + 1
 
-        def apply() -> tuple[PyTree, AccumulateState]:
-            mean = each(lambda g, s: s / steps, grads, total)
-            updates, inner = rule.update(mean, state.inner, params)
-            return updates, AccumulateState(inner, each(jnp.zeros_like, total), jnp.int32(0))
+        def apply() -> tuple[PyTree, PyTree]:
+            return rule.update(each(lambda g, s: s / steps, grads, total), state.inner, params)
 
-        def wait() -> tuple[PyTree, AccumulateState]:
-            still = each(jnp.zeros_like, grads)
-            return still, AccumulateState(state.inner, total, state.gathered + 1)
+        def wait() -> tuple[PyTree, PyTree]:
+            return each(jnp.zeros_like, grads), state.inner
 
-        return jax.lax.cond(state.gathered + 1 == steps, apply, wait)
+        updates, inner = jax.lax.cond(gathered == steps, apply, wait)
+        return updates, AccumulateState(inner, total, gathered % steps)
 
     return UpdateRule(init, update)
 
