@@ -22,19 +22,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
 
 
-def pytest_addoption(parser):
-    about = "run every N-th case only, in all its laws"
-    parser.addoption("--every", type=int, default=1, metavar="N", help=about)
-
-
-def pytest_collection_modifyitems(config, items):
-    every = config.getoption("every")
-    number = {case: i for i, case in enumerate(dict.fromkeys(map(_case_of, items)))}
-    left_out = [item for item in items if number[_case_of(item)] % every]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if number[_case_of(item)] % every == 0]
-
-
 def pytest_report_header():
     left_out = []
     if WITHOUT_TORCH:

@@ -177,7 +177,10 @@ def test_the_plateau_waits_rests_and_stops_at_the_least():
     params, scales = jnp.ones(1), []
     state = rule.init(params)
     for loss in losses:
-        gradient_at = lambda p, loss=loss: ((jnp.float32(loss), ()), p)  # noqa: E731
+
+        def gradient_at(p, loss=loss):
+            return ((jnp.float32(loss), ()), p)
+
         _, updates, state = optim.take_step(rule, gradient_at, params, state)
         scales.append(float(updates[0]))
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, pytest.approx(0.2)]

@@ -103,7 +103,10 @@ def test_weights_come_back_bit_for_bit(tmp_path, name, dtype, shapes_only):
         model, x = MODELS[name](), jax.ShapeDtypeStruct((2, 5), dtype)
         saved, file = model.init(KEY, x), tmp_path / "model.safetensors"
         fnn.save_weights(file, *saved)
-        init = lambda: model.init(jax.random.key(4), x)  # noqa: E731
+
+        def init():
+            return model.init(jax.random.key(4), x)
+
         loaded = fnn.load_weights(file, like=jax.eval_shape(init) if shapes_only else init())
         assert jax.tree.structure(loaded) == jax.tree.structure(saved)
         for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(saved), strict=True):

@@ -286,7 +286,10 @@ def test_dtype_is_kept_and_residuals_are_arrays(case, train, dtype):
 def test_gradients_have_the_structure_of_what_they_belong_to(case):
     x = inputs(case)
     params, state, _, new_state, (dparams, dx) = abstract(case.make(), True, x)
-    shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)  # noqa: E731
+
+    def shapes(tree):
+        return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+
     assert shapes(new_state) == shapes(state)
     assert shapes((dparams, dx)) == shapes((params, floating(x)))
 

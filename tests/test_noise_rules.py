@@ -126,7 +126,10 @@ all_cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 def tree(seed, dtype="float64"):
     random = np.random.default_rng(seed)
-    draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)  # noqa: E731
+
+    def draw(*shape):
+        return jnp.asarray(random.normal(size=shape), dtype)
+
     return {"a": draw(3, 2), "b": (draw(4), draw())}
 
 

@@ -105,7 +105,10 @@ def dtype(request):
 
 def tree(seed, dtype="float64"):
     random = np.random.default_rng(seed)
-    draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)  # noqa: E731
+
+    def draw(*shape):
+        return jnp.asarray(random.normal(size=shape), dtype)
+
     return {"a": draw(3, 2), "b": (draw(4), draw())}
 
 

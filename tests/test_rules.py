@@ -37,7 +37,10 @@ with_optax = pytest.mark.parametrize("case", [c for c in RULES if c.optax], ids=
 
 def tree(seed, dtype="float64"):
     random = np.random.default_rng(seed)
-    draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)  # noqa: E731
+
+    def draw(*shape):
+        return jnp.asarray(random.normal(size=shape), dtype)
+
     return {"a": draw(2, 3), "b": (draw(4), draw())}
 
 
@@ -225,8 +228,11 @@ def test_updates_look_like_gradients_and_the_state_keeps_its_looks(case, dtype):
 
         params = tree(0, dtype)
         updates, *states = jax.eval_shape(twice, params, tree(1, dtype))
-        plain = lambda values: jax.tree.map(lambda a: (a.shape, a.dtype), values)  # noqa: E731
-        assert plain(updates) == plain(params)
+
+        def form(values):
+            return jax.tree.map(lambda a: (a.shape, a.dtype), values)
+
+        assert form(updates) == form(params)
         assert specs(states[0]) == specs(states[1]) == specs(states[2])
 
 

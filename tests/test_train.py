@@ -83,7 +83,10 @@ def orders(epochs, key=KEY, examples=EXAMPLES):
 
 def bits(tree):
     """Everything a tree holds, down to the last bit."""
-    is_key = lambda a: jnp.issubdtype(a.dtype, jax.dtypes.prng_key)  # noqa: E731
+
+    def is_key(a):
+        return jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+
     data = [jax.random.key_data(a) if is_key(a) else a for a in jax.tree.leaves(tree)]
     return [(str(a.dtype), a.shape, np.asarray(a).tobytes()) for a in data]
 

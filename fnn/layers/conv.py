@@ -12,8 +12,9 @@ after. With a stride of 2 on an even size a kernel of 3 is padded by (0, 1), whe
 ``padding=1`` is (1, 1). A span that is even and a stride of more than 1 together are refused:
 frameworks differ there.
 
-The sums are written out in `fnn.layers.convolve`, and in `fnn.layers.convolve_fast` how they are
-computed; `apply` is `jax.lax.conv_general_dilated`.
+The sums are written out in `fnn.layers.convolve`, how they are computed in
+`fnn.layers.convolve_fast` and `fnn.layers.convolve_weight`; `apply` is
+`jax.lax.conv_general_dilated`.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ last and with some padding; those in groups it computes number by number. So on 
 - an x with zeros between its numbers, as in dx of a stride: a convolution for each phase, which
   meets no such zeros (dx of 5x5, stride 2, 32 to 64 channels, 28x28, batch 128: 8 ms, from 46);
 - 32 to about a hundred channels: examples side by side in long rows, zeros between them, because
-  XLA shares a convolution among threads by the length of its rows (3x3, 32 to 64 channels, 28x28,
-  batch 128: 11 ms, where the plain one took 16 on one of two cores). Fewer channels cost less than
-  the copy; more are shared as they are;
+  XLA shares a convolution among threads by the length of its rows (in a step of the network of
+  benchmarks/cnn_step.py 10 ms, where the plain one took 17 on one of two cores; alone the copies
+  cost a part of that). Fewer channels cost less than the copy; more are shared as they are;
 - no padding: some, since without any it took 67 ms.
 """
 
@@ -37,7 +37,7 @@ TERMS = 64
 WIDE = 32
 # XLA for CPU since this version: a convolution over two axes is shared among threads where rows are
 # as long as this, or sums have more terms than these; one without padding takes up to five times as
-# long as one with it.
+# long as one with it. Fewer channels coming out than `_FEW` gain less than the copies cost.
 _BY_ROWS = jax.__version_info__ >= (0, 10, 2)
 _LONG = 448
 _SUMMED = range(256, 1025)
