@@ -167,10 +167,10 @@ def _layer(where: str, cell: Cell, settings: Settings) -> Layer:
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
         del key, train
-        before, x, arguments = prepared(params, x)
-        carry, saved = cell.forward(*arguments)
-        saved = jax.tree.map(lambda a: narrowed(a, x), saved)
-        return written(carry, x), state, (x, before, saved)
+        before, x, (*arguments, wide) = prepared(params, x)
+        saved = cell.gate(*arguments)
+        kept = jax.tree.map(lambda a: narrowed(a, x), saved)
+        return written(cell.advance(saved, wide), x), state, (x, before, kept)
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         x, before, saved = residuals

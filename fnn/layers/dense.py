@@ -72,10 +72,11 @@ def dense(
     return stateless(init, forward, backward)
 
 
-def outer_sum(x: Any, dy: Any) -> Any:
-    """Return ``sum_... x[..., i] dy[..., o]``, the gradient of a weight (I, O).
+def outer_sum(x: Any, dy: Any, dtype: Any = None) -> Any:
+    """Return ``sum_... x[..., i] dy[..., o]``, the gradient of a weight (I, O), summed in a dtype.
 
     With the leading axes made one, since for several of them XLA transposes x, and computes what it
     comes from again in that order, number by number.
     """
-    return jnp.tensordot(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), (0, 0))
+    x, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    return jnp.tensordot(x, dy, (0, 0), preferred_element_type=dtype)

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from fnn.errors import InputError, describe, is_count
 from fnn.layer import Array, PyTree
-from fnn.layers.precision import narrowed, widened
+from fnn.layers.dense import outer_sum
+from fnn.layers.precision import narrowed, wide_dtype, widened
 
 lecun_normal = jax.nn.initializers.lecun_normal()
 orthogonal = jax.nn.initializers.orthogonal()
@@ -26,21 +27,28 @@ Initializer = jax.nn.initializers.Initializer
 class Cell(NamedTuple):
     """The formulas of one kind of step; a carry is a tuple of `parts` arrays (B, H), h the first.
 
-    `step` is ``(p, product, params, carry) -> carry``, the plain formula. `forward` returns
-    ``carry, saved``. Backward, `factors` of ``before, saved``, `before` being the carry that came
-    in, are all that does not depend on dcarry, worked out for many steps at once; and `pull` is
-    ``(factors, dcarry) -> dbefore, slopes``, short, since every step waits for the one after it.
-    The first slope is the cotangent of ``product``, and that of p, whose last gate is the second
-    where there is one; dbefore leaves out what reaches h through the product.
+    `step` is ``(p, product, params, carry) -> carry``, the plain formula. By hand it has two parts:
+    `gate` of ``p, product, params`` makes what is saved, arrays (B, n H) for every n of `saved`;
+    and `advance` is ``(saved, carry) -> carry``, so cheap that backward does it again instead of
+    storing every carry.
+
+    Backward, `factors` of ``before, saved``, `before` being the carry that came in, are all that
+    does not depend on dcarry, worked out for many steps at once: a pair of what the slopes are
+    multiples of, and of the rest. And `pull` is ``(factors, dcarry) -> dbefore, slopes``, short,
+    since every step waits for the one after it. The first slope is the cotangent of ``product``,
+    and that of p, whose last gate is the second where there is one; dbefore leaves out what reaches
+    h through the product.
     """
 
     name: str
     parts: int
     gates: int
     step: Callable[[Any, Any, PyTree, Any], Any]
-    forward: Callable[[Any, Any, PyTree, Any], tuple[Any, Any]]
-    factors: Callable[[Any, Any], Any]
+    gate: Callable[[Any, Any, PyTree], tuple[Any, ...]]
+    advance: Callable[[Any, Any], Any]
+    factors: Callable[[Any, Any], tuple[tuple[Any, ...], tuple[Any, ...]]]
     pull: Callable[[Any, Any], tuple[Any, Any]]
+    saved: tuple[int, ...]
     recurrent_bias: bool = False
 
 
@@ -61,23 +69,29 @@ def rnn_formulas(where: str, activation: str) -> Cell:
     function = jnp.tanh if activation == "tanh" else jax.nn.relu
 
     def step(p: Any, product: Any, params: PyTree, carry: Any) -> Any:
-        del params, carry
+        del carry
+        return gate(p, product, params)
+
+    def gate(p: Any, product: Any, params: PyTree) -> tuple[Any, ...]:
+        del params
         return (function(p + product),)
 
-    def forward(p: Any, product: Any, params: PyTree, carry: Any) -> tuple[Any, Any]:
-        (h,) = step(p, product, params, carry)
-        return (h,), h
+    def advance(saved: Any, carry: Any) -> Any:
+        del carry
+        return saved
 
-    def factors(before: Any, h: Any) -> Any:
+    def factors(before: Any, saved: Any) -> Any:
         del before
-        return 1 - h * h if activation == "tanh" else h > 0
+        (h,) = saved
+        return (1 - h * h if activation == "tanh" else (h > 0).astype(h.dtype),), ()
 
-    def pull(factor: Any, dcarry: Any) -> tuple[Any, Any]:
-        (dh,) = dcarry
-        da = dh * factor if activation == "tanh" else jnp.where(factor, dh, 0)
+    def pull(factors: Any, dcarry: Any) -> tuple[Any, Any]:
+        ((factor,), _), (dh,) = factors, dcarry
+        # Of relu a choice and no product, so that where it is cut off not even infinity passes.
+        da = dh * factor if activation == "tanh" else jnp.where(factor > 0, dh, 0)
         return (jnp.zeros_like(dh),), (da,)
 
-    return Cell("rnn", 1, 1, step, forward, factors, pull)
+    return Cell("rnn", 1, 1, step, gate, advance, factors, pull, (1,))
 
 
 def _lstm_step(p: Any, product: Any, params: PyTree, carry: Any) -> Any:
@@ -87,27 +101,30 @@ def _lstm_step(p: Any, product: Any, params: PyTree, carry: Any) -> Any:
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _lstm_forward(p: Any, product: Any, params: PyTree, carry: Any) -> tuple[Any, Any]:
+def _lstm_gate(p: Any, product: Any, params: PyTree) -> tuple[Any, ...]:
     del params
     a = p + product
     # All gates by one tanh, as s(a) = 1/2 + tanh(a / 2) / 2: four functions put together again
     # would be worked out number by number.
     half = jnp.where(_is_candidate(a), 1, jnp.asarray(0.5, a.dtype))
-    gates = jnp.tanh(half * a) * half + (1 - half)
-    i, f, g, o = jnp.split(gates, 4, -1)
+    return (jnp.tanh(half * a) * half + (1 - half),)
+
+
+def _lstm_advance(saved: Any, carry: Any) -> Any:
+    i, f, g, o = jnp.split(saved[0], 4, -1)
     c = f * carry[1] + i * g
-    return (o * jnp.tanh(c), c), gates
+    return o * jnp.tanh(c), c
 
 
-def _lstm_factors(before: Any, gates: Any) -> Any:
-    (_, c), (i, f, g, o) = before, jnp.split(gates, 4, -1)
+def _lstm_factors(before: Any, saved: Any) -> Any:
+    (_, c), (i, f, g, o) = before, jnp.split(saved[0], 4, -1)
     t = jnp.tanh(f * c + i * g)
     own = [g * (i - i * i), c * (f - f * f), i * (1 - g * g), t * (o - o * o)]
-    return jnp.concatenate(own, -1), o * (1 - t * t), f
+    return (jnp.concatenate(own, -1),), (o * (1 - t * t), f)
 
 
 def _lstm_pull(factors: Any, dcarry: Any) -> tuple[Any, Any]:
-    (own, through, f), (dh, dc) = factors, dcarry
+    ((own,), (through, f)), (dh, dc) = factors, dcarry
     dc = dc + dh * through
     da = jnp.concatenate([dc, dc, dc, dh], -1) * own
     return (jnp.zeros_like(dh), dc * f), (da,)
@@ -128,26 +145,31 @@ def _gru_step(p: Any, product: Any, params: PyTree, carry: Any) -> Any:
     return ((1 - z) * n + z * carry[0],)
 
 
-def _gru_forward(p: Any, product: Any, params: PyTree, carry: Any) -> tuple[Any, Any]:
+def _gru_gate(p: Any, product: Any, params: PyTree) -> tuple[Any, ...]:
     width = p.shape[-1] // 3
     a, last = jnp.split(p, [2 * width], -1)
     h2, hn = jnp.split(product, [2 * width], -1)
     both = 0.5 + 0.5 * jnp.tanh(0.5 * (a + h2))
-    r, z = jnp.split(both, 2, -1)
     q = _biased(hn, params)
-    n = jnp.tanh(last + r * q)
-    return (n + z * (carry[0] - n),), (both, n, q)
+    n = jnp.tanh(last + both[..., :width] * q)
+    return jnp.concatenate([both, n], -1), q
+
+
+def _gru_advance(saved: Any, carry: Any) -> Any:
+    _, z, n = jnp.split(saved[0], 3, -1)
+    return (n + z * (carry[0] - n),)
 
 
 def _gru_factors(before: Any, saved: Any) -> Any:
-    (h,), (both, n, q) = before, saved
-    r, z = jnp.split(both, 2, -1)
+    (h,), (gates, q) = before, saved
+    r, z, n = jnp.split(gates, 3, -1)
     own = (1 - z) * (1 - n * n)
-    return jnp.concatenate([own * q * (r - r * r), (h - n) * (z - z * z), own * r], -1), own, z
+    across = jnp.concatenate([own * q * (r - r * r), (h - n) * (z - z * z), own * r], -1)
+    return (across, own), (z,)
 
 
 def _gru_pull(factors: Any, dcarry: Any) -> tuple[Any, Any]:
-    (across, own, z), (dh,) = factors, dcarry
+    ((across, own), (z,)), (dh,) = factors, dcarry
     return (dh * z,), (jnp.concatenate([dh, dh, dh], -1) * across, dh * own)
 
 
@@ -155,8 +177,8 @@ def _biased(hn: Any, params: PyTree) -> Any:
     return hn + _row(params["recurrent_bias"], hn) if "recurrent_bias" in params else hn
 
 
-LSTM = Cell("lstm", 2, 4, _lstm_step, _lstm_forward, _lstm_factors, _lstm_pull)
-GRU = Cell("gru", 1, 3, _gru_step, _gru_forward, _gru_factors, _gru_pull, recurrent_bias=True)
+LSTM = Cell("lstm", 2, 4, _lstm_step, _lstm_gate, _lstm_advance, _lstm_factors, _lstm_pull, (4,))
+GRU = Cell("gru", 1, 3, _gru_step, _gru_gate, _gru_advance, _gru_factors, _gru_pull, (3, 1), True)
 
 
 def parted(cell: Cell, carry: Any) -> tuple[Any, ...]:
@@ -198,7 +220,7 @@ def init_cell(cell: Cell, settings: Settings, key: Array, inputs: int, dtype: An
     """Draw the parameters of a cell, gate by gate."""
     width, gates = settings.width, cell.gates
     # Half precision is drawn in float32: an orthogonal matrix cannot be made of less.
-    drawn = wide(dtype)
+    drawn = wide_dtype(dtype)
 
     def draw(key: Array, initializer: Initializer, rows: int) -> Array:
         keys = jax.random.split(key, gates)
@@ -228,12 +250,9 @@ def project(params: PyTree, x: Any) -> Any:
 
 def product(a: Any, weight: Any) -> Any:
     """Return ``a weight``, summed in float32 for a weight of half precision."""
-    return jnp.matmul(a.astype(weight.dtype), weight, preferred_element_type=wide(weight.dtype))
-
-
-def wide(dtype: Any) -> Any:
-    """Return the dtype that sums of a dtype are kept in."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    return jnp.matmul(
+        a.astype(weight.dtype), weight, preferred_element_type=wide_dtype(weight.dtype)
+    )
 
 
 def factored(cell: Cell, before: Any, saved: Any) -> Any:
@@ -251,20 +270,18 @@ def pulled(cell: Cell, turned: Array, factors: Any, dcarry: Any) -> tuple[Any, A
 def gradients(params: PyTree, x: Any, h: Any, slopes: Any) -> tuple[PyTree, Any]:
     """Return dparams, still wide, and dx from the slopes of one step (B, ...), or of many.
 
-    x are the inputs, h the hidden states that came in; of many steps (T, B, ...).
+    x are the inputs, h the hidden states that came in; of many steps (B, T, ...).
     """
     across, *last = slopes
     own = across
     if last:
         own = jnp.concatenate([across[..., : -last[0].shape[-1]], *last], -1)
     leading = tuple(range(x.ndim - 1))
-
-    def summed(a: Any, slope: Any) -> Any:
-        return jax.lax.dot_general(
-            a, slope, ((leading, leading), ((), ())), preferred_element_type=wide(a.dtype)
-        )
-
-    found = {"input_weight": summed(x, own), "recurrent_weight": summed(h, across)}
+    wide = wide_dtype(x.dtype)
+    found = {
+        "input_weight": outer_sum(x, narrowed(own, x), wide),
+        "recurrent_weight": outer_sum(narrowed(h, x), narrowed(across, x), wide),
+    }
     if "bias" in params:
         found["bias"] = widened(own).sum(leading)
     if "recurrent_bias" in params:

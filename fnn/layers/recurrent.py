@@ -9,7 +9,9 @@ theirs to each other.
 
 In every formula ``s(a) = 1 / (1 + exp(-a))``, h is h[t] of one sequence and h' is h[t - 1], and dh
 is the sum of dy[t] and of what came back from step t + 1. The sums of the weights' gradients are
-over all steps of all sequences, one matrix product each, outside of the scan.
+over all steps of all sequences, outside of the loop over steps: by one matrix product each for a
+piece of as many steps as hold 512 of the batch. What a step carried in is saved for the first of
+every piece; backward works out that of the others again, from the gates.
 
 Options of all three: `layers` of them, one above the other; `bidirectional`, with a second set of
 parameters that reads every sequence from its last step to its first, the outputs side by side, of
@@ -74,8 +76,9 @@ def rnn(
     tanh, ``f' = 1 - h h``, or relu, ``f' = 1 where h > 0, else 0``.
 
     input_weight (I, H), recurrent_weight (H, H), bias (H,), H being `width`; the carry h (B, H).
-    Saved: x, h' and h. Source: Elman 1990, doi:10.1207/s15516709cog1402_1; Werbos 1990,
-    doi:10.1109/5.58337. The module's docstring tells the options and the errors.
+    Saved: x, h, and h' of every piece of steps. Source: Elman 1990,
+    doi:10.1207/s15516709cog1402_1; Werbos 1990, doi:10.1109/5.58337. The module's docstring tells
+    the options and the errors.
 
     >>> import jax.numpy as jnp
     >>> params = {"input_weight": jnp.eye(1), "recurrent_weight": 10 * jnp.eye(1)}
@@ -112,7 +115,7 @@ def lstm(
 
     input_weight (I, 4H), recurrent_weight (H, 4H), bias (4H,), H being `width`; the carry is the
     pair (h, c), each (B, H). bias starts at 0, and at `forget_bias` for f (Jozefowicz, Zaremba and
-    Sutskever 2015). Saved: x, h', c' and the gates; tanh(c) is worked out again. Source:
+    Sutskever 2015). Saved: x, the gates, and h' and c' of every piece of steps. Source:
     Hochreiter and Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers,
     Schmidhuber and Cummins 2000. The module's docstring tells the options and the errors.
 
@@ -153,8 +156,8 @@ def gru(
 
     input_weight (I, 3H), recurrent_weight (H, 3H), bias (3H,), recurrent_bias (H,), H being
     `width`; the carry h (B, H). The reset gate acts after the product, as in cuDNN and PyTorch.
-    Saved: x, h', r, z, n and q. Source: Cho et al. 2014, arXiv:1406.1078, eqs. 5 to 8. The
-    module's docstring tells the options and the errors.
+    Saved: x, r, z, n and q, and h' of every piece of steps. Source: Cho et al. 2014,
+    arXiv:1406.1078, eqs. 5 to 8. The module's docstring tells the options and the errors.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> layer = gru(4, bidirectional=True)
