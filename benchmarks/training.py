@@ -3,7 +3,7 @@
 - ``fit manual / plain jax``, ``fit auto / plain jax``: the network of the main job (784-256-128-10,
   batch_norm, relu, dropout 0.2, gradient noise, SGD with momentum, batches of 128 and a last one of
   32) on the digits that come with fnn, against plain.py, which is as compiled as fnn.
-- ``cnn manual / ...``, ``cnn fit / ...``: a convolutional network, see cnn_step.py.
+- ``cnn ...``, ``lstm ...``: a convolutional and a recurrent network, see network_step.py.
 - ``fit / ...``: a small perceptron (64-32-10, batches of 32), where the step costs little and
   the loop around it most, against the Python loops of peers.py.
 
@@ -23,8 +23,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from cnn_step import rows as cnn_rows
 from measure import Row, arguments, compared, interleaved, machine, picked, report, write
+from network_step import rows as network_rows
 from peers import MAKERS
 from plain import init, run_epoch
 
@@ -161,7 +161,7 @@ def small_rows(options: argparse.Namespace) -> list[Row]:
 def main() -> None:
     options = arguments(__doc__, rounds=15)
     print(f"{machine()}\n")
-    rows = main_rows(options) + small_rows(options) + cnn_rows(options)
+    rows = main_rows(options) + small_rows(options) + network_rows(options)
     report(rows, COLUMNS)
     write(rows, options.json)
 
