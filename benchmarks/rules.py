@@ -19,7 +19,7 @@ import numpy as np
 from measure import Row, arguments, machine, picked, report, watched, write
 
 import fnn
-from fnn.gradient.measure import Measurement, choose, measure
+from fnn.gradient.measure import Measurement, both_ways, choose, measure
 from fnn.losses import Loss
 from fnn.table import in_bytes
 
@@ -201,6 +201,26 @@ RULES = [
 ]  # fmt: skip
 
 
+def weight_gradient(layer: fnn.Layer, x: Any, rounds: int) -> Measurement:
+    """Measure what the first layer of a network needs: the gradient of its weights alone."""
+    params, _ = layer.init(jax.random.key(0), x)
+
+    def manual(params: Any, x: Any, dy: Any) -> Any:
+        return layer.backward(params, layer.forward(params, (), x)[2], dy)[0]
+
+    def auto(params: Any, x: Any, dy: Any) -> Any:
+        return jax.vjp(lambda params: layer.apply(params, (), x)[0], params)[1](dy)
+
+    dy = numbers(layer.apply(params, (), x)[0].shape)
+    ways = both_ways(
+        {"manual": manual, "auto": auto}, (params, x, dy), {"manual": 0, "auto": 0}, rounds
+    )
+    return Measurement(**ways)
+
+
+ALONE = Rule("convolution", "conv 3x3, weight gradient alone", fnn.conv(64, 3), FEW_CHANNELS)
+
+
 def row_of(rule: Rule, size: Any, ways: Measurement) -> Row:
     memory = ways.memory_ratio
     return {
@@ -258,6 +278,10 @@ def main() -> None:
             x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
             ways = measure(rule.layer, x, jax.random.key(0), rounds=options.rounds)
             rows.append(row_of(rule, size, ways))
+    if picked(ALONE.name, options):
+        for size in ALONE.sizes:
+            ways = weight_gradient(ALONE.layer, numbers(size), options.rounds)
+            rows.append(row_of(ALONE, size, ways))
     report(rows, COLUMNS)
     print()
     summarise(rows)
