@@ -91,32 +91,35 @@ def batch_norm(
                 str(tuple(x.shape)),
                 "keep the channels last, and initialise the layer for as many",
             )
-        mean, var = widened(state["mean"]), widened(state["var"])
+        wide, mean, var = map(widened, (x, state["mean"], state["var"]))
         if train:
-            leading, wide = tuple(range(x.ndim - 1)), widened(x)
+            leading = tuple(range(x.ndim - 1))
             mean = wide.mean(leading)
             var = jnp.square(wide - over(mean, wide)).mean(leading)
             state = {"mean": kept(state["mean"], mean), "var": kept(state["var"], var)}
-        residuals = (_Batch if train else _Running)(x, mean, jax.lax.rsqrt(var + epsilon))
-        return narrowed(affine(params, normal(residuals)), x), state, residuals
+        inverse_deviation = jax.lax.rsqrt(var + epsilon)
+        n = (wide - over(mean, wide)) * over(inverse_deviation, wide)
+        residuals = (_Batch if train else _Running)(x, mean, inverse_deviation)
+        return narrowed(affine(params, n), x), state, residuals
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
-        n, wide = normal(residuals), widened(dy)
-        leading = tuple(range(dy.ndim - 1))
-        sums = {"scale": (wide * n).sum(leading), "shift": wide.sum(leading)}
-        dn = wide
-        if isinstance(residuals, _Batch):
-            m = dy.size // dy.shape[-1]
-            dn = wide - over(sums["shift"] / m, wide) - n * over(sums["scale"] / m, wide)
-        gain = residuals.inverse_deviation
+        x, mean, inverse_deviation = residuals
+        wide, leading = widened(dy), tuple(range(dy.ndim - 1))
+        # All that is one number per channel stays out of the passes over dy and x.
+        centred = widened(x) - over(mean, wide)
+        dshift = wide.sum(leading)
+        dscale = (wide * centred).sum(leading) * inverse_deviation
+        gain = inverse_deviation
         if scale:
             gain = gain * params["scale"].astype(gain.dtype)
-        dparams = {name: sums[name].astype(params[name].dtype) for name in params}
-        return dparams, narrowed(dn * over(gain, dn), dy)
-
-    def normal(residuals: _Batch | _Running) -> Any:
-        x, mean, inverse_deviation = widened(residuals.x), *residuals[1:]
-        return (x - over(mean, x)) * over(inverse_deviation, x)
+        if isinstance(residuals, _Batch):
+            m = dy.size // dy.shape[-1]
+            dx = over(gain, wide) * (wide - over(dshift / m, wide))
+            dx -= centred * over(gain * inverse_deviation * dscale / m, wide)
+        else:
+            dx = over(gain, wide) * wide
+        sums = {"scale": dscale, "shift": dshift}
+        return {name: sums[name].astype(params[name].dtype) for name in params}, narrowed(dx, dy)
 
     def kept(old: Any, new: Any) -> Any:
         return (momentum * widened(old) + (1 - momentum) * new).astype(old.dtype)

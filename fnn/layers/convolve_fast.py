@@ -11,8 +11,8 @@ last and with some padding; those in groups it computes number by number. So on 
   meets no such zeros (dx of 5x5, stride 2, 32 to 64 channels, 28x28, batch 128: 8 ms, from 46);
 - 32 to about a hundred channels: examples side by side in long rows, zeros between them, because
   XLA shares a convolution among threads by the length of its rows (in a step of the network of
-  benchmarks/network_step.py 10 ms, where the plain one took 17 on one of two cores; alone the copies
-  cost a part of that). Fewer channels cost less than the copy; more are shared as they are;
+  benchmarks/network_step.py 10 ms, where the plain one took 17 on one of two cores; alone the
+  copies cost a part of that). Fewer channels cost less than the copy; more are shared as they are;
 - no padding: some, since without any it took 67 ms.
 """
 
