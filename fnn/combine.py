@@ -6,6 +6,7 @@ parameters. `serial` and `parallel` hold a tuple, or a dict when the layers are 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,8 +14,19 @@ import jax
 import jax.numpy as jnp
 
 from fnn.errors import InputError, at, describe
-from fnn.layer import Array, Key, Layer, PyTree, check_same_shape, from_forward, output_shape
+from fnn.layer import (
+    Array,
+    Key,
+    Layer,
+    PyTree,
+    check_same_shape,
+    floating,
+    from_forward,
+    output_shape,
+    shape_witness,
+)
 from fnn.origin import constructor
+from fnn.sequence import Sequence
 
 
 @constructor
@@ -130,7 +142,8 @@ def parallel(*branches: Layer, **named: Layer) -> Layer:
 def add() -> Layer:
     """Add the outputs of `parallel` branches.
 
-    Forward ``y = sum_i x_i``; backward ``dx_i = dy``. All ``x_i`` have the shape of ``y``.
+    Forward ``y = sum_i x_i``; backward ``dx_i = dy``. All ``x_i`` have the shape of ``y``. Where
+    some are a `fnn.Sequence` the values are added; lengths and carry are those of the first.
 
     Raises `fnn.InputError` when the shapes differ.
 
@@ -139,22 +152,12 @@ def add() -> Layer:
     Array([2., 2.], dtype=float32)
     """
 
-    def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
-        del params, key, train
-        first, *others = jax.tree.leaves(x)
-        y = first
-        for other in others:
-            check_same_shape("add", first, other)
-            y = y + other
-        return y, state, jax.tree.map(lambda _: (), x)
+    def join(parts: list[Any]) -> Any:
+        for part in parts:
+            check_same_shape("add", parts[0], part)
+        return sum(parts[1:], parts[0])
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
-        del params
-        return (), jax.tree.map(lambda _: dy, residuals, is_leaf=lambda node: node == ())
-
-    return from_forward(lambda key, x: ((), ()), forward, backward)
+    return _merging(join, lambda dy, shapes: [dy] * len(shapes))
 
 
 @constructor
@@ -162,7 +165,8 @@ def concatenate(axis: int = -1) -> Layer:
     """Join the outputs of `parallel` branches along an axis.
 
     Forward ``y = [x_1, x_2, ...]``; backward cuts ``dy`` into the same pieces. The ``x_i`` agree in
-    every axis but `axis`.
+    every axis but `axis`. Where some are a `fnn.Sequence` the values are joined; lengths and carry
+    are those of the first.
 
     Raises `fnn.InputError` when they do not.
 
@@ -171,25 +175,54 @@ def concatenate(axis: int = -1) -> Layer:
     (2, 3)
     """
 
+    def join(parts: list[Any]) -> Any:
+        for part in parts:
+            check_same_shape("concatenate", _without(parts[0], axis), _without(part, axis))
+        return jnp.concatenate(parts, axis)
+
+    def cut(dy: Any, shapes: list[tuple[int, ...]]) -> list[Any]:
+        *ends, _ = itertools.accumulate(shape[axis] for shape in shapes)
+        return jnp.split(dy, ends, axis)
+
+    return _merging(join, cut)
+
+
+def _merging(
+    join: Callable[[list[Any]], Any], cut: Callable[[Any, list[tuple[int, ...]]], list[Any]]
+) -> Layer:
+    """Make a layer that joins the arrays of a tree, and backward cuts dy by their shapes."""
+
     def forward(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
         del params, key, train
-        parts = jax.tree.leaves(x)
-        for part in parts:
-            check_same_shape("concatenate", _without(parts[0], axis), _without(part, axis))
-        # Each piece's place along the axis is all that backward needs; it is kept as the shape of
-        # an array without elements, so that it stays static under jit.
-        places = jax.tree.map(lambda part: jnp.zeros((0, part.shape[axis])), x)
-        return jnp.concatenate(parts, axis), state, places
+        parts = jax.tree.leaves(x, is_leaf=_is_sequence)
+        y = join([part.values if _is_sequence(part) else part for part in parts])
+        first = next(filter(_is_sequence, parts), None)
+        if first is not None:
+            y = first._replace(values=y)
+        return y, state, jax.tree.map(shape_witness, floating(x))
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         del params
-        places, structure = jax.tree.flatten(residuals)
-        ends = [sum(p.shape[-1] for p in places[: i + 1]) for i in range(len(places) - 1)]
-        return (), jax.tree.unflatten(structure, jnp.split(dy, ends, axis))
+        parts, structure = jax.tree.flatten(residuals, is_leaf=_is_sequence)
+        shapes = [(part.values if _is_sequence(part) else part).shape[1:] for part in parts]
+        carry = dy.carry if _is_sequence(dy) else None
+        dparts: list[Any] = cut(dy.values if _is_sequence(dy) else dy, shapes)
+        for i, part in enumerate(parts):
+            if _is_sequence(part):
+                # The carry of y is that of the first; those of the others went nowhere.
+                dcarry, carry = carry, None
+                if dcarry is None:
+                    dcarry = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), part.carry)
+                dparts[i] = Sequence(dparts[i], None, dcarry)
+        return (), jax.tree.unflatten(structure, dparts)
 
     return from_forward(lambda key, x: ((), ()), forward, backward)
+
+
+def _is_sequence(x: Any) -> bool:
+    return isinstance(x, Sequence)
 
 
 def _parts(

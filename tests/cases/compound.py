@@ -53,6 +53,11 @@ def around_lstm(p, s, x):
     return y._replace(values=y.values + x.values)
 
 
+def beside_lstm(p, s, x):
+    y = formula(lstm_step)(p[0][0], s, x)
+    return y._replace(values=np.concatenate([y.values, np.tanh(x.values)], -1))
+
+
 LAYERS = [
     LayerCase("serial", lambda: fnn.serial(fnn.dense(4), block(), fnn.tanh(), fnn.dense(2))),
     LayerCase(
@@ -73,6 +78,22 @@ LAYERS = [
         "residual-carry-lengths",
         lambda: fnn.residual(fnn.lstm(H)),
         around_lstm,
+        {"plain": (len(LENGTHS), T, H)},
+        draw=sequence(LENGTHS, (0, 0)),
+        large=3,
+    ),
+    LayerCase(
+        "add-carry-lengths",
+        lambda: fnn.serial(fnn.parallel(fnn.lstm(H), fnn.identity()), fnn.add()),
+        lambda p, s, x: around_lstm(p[0][0], s, x),
+        {"plain": (len(LENGTHS), T, H)},
+        draw=sequence(LENGTHS, (0, 0)),
+        large=3,
+    ),
+    LayerCase(
+        "concatenate-carry-lengths",
+        lambda: fnn.serial(fnn.parallel(fnn.lstm(H), fnn.on_values(fnn.tanh())), fnn.concatenate()),
+        beside_lstm,
         {"plain": (len(LENGTHS), T, H)},
         draw=sequence(LENGTHS, (0, 0)),
         large=3,
