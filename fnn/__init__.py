@@ -31,6 +31,7 @@ from fnn.layers.shape import flatten, reshape
 from fnn.model import children, map_layers
 from fnn.on_demand import on_demand
 from fnn.origin import constructor
+from fnn.pair import cross_residual, on_first
 from fnn.reversible import reversible
 from fnn.sequence import Sequence, on_values
 from fnn.train.evaluate import accuracy, evaluate, predict
@@ -137,6 +138,7 @@ __all__ = [
     "constructor",
     "conv",
     "conv_transpose",
+    "cross_residual",
     "datasets",
     "dense",
     "depthwise_conv",
@@ -177,6 +179,7 @@ __all__ = [
     "max_pool",
     "mish",
     "mlp",
+    "on_first",
     "on_values",
     "optim",
     "parallel",

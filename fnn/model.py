@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from fnn.combine import parallel, serial
 from fnn.layer import Layer, use_rules
+from fnn.pair import cross_residual, on_first
 from fnn.reversible import reversible
 from fnn.sequence import on_values
 from fnn.wrap import remat, repeat, residual
 
 _BRANCHING = (serial, parallel)
-_WRAPPING = (residual, repeat, remat, use_rules, on_values)
+_WRAPPING = (residual, repeat, remat, use_rules, on_values, on_first, cross_residual)
 
 
 def children(layer: Layer) -> dict[str, Layer]:

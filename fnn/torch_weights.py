@@ -21,8 +21,9 @@ from fnn.layers.recurrent import gru, lstm, rnn
 from fnn.layers.shape import flatten
 from fnn.layers.transformer import mlp, mlp_parts
 from fnn.model import children
+from fnn.pair import on_first
 from fnn.reversible import reversible
-from fnn.sequence import on_values
+from fnn.sequence import Sequence, on_values
 from fnn.torch_layers import CONVERTERS
 from fnn.train.checkpoint import named_leaves
 from fnn.wrap import repeat
@@ -56,9 +57,10 @@ def from_torch(
     keeps channels second: the rows of a `fnn.dense` behind a `fnn.flatten` of images are put in the
     order of channels that come last.
 
-    The modules of a ``TransformerEncoderLayer`` go to a `fnn.transformer_block`, or to layers like
-    its own in any order. Weights do not tell whether norms come first, nor which activation it is:
-    what PyTorch makes by default is ``norm_first=False, activation="relu"``.
+    The modules of a ``TransformerEncoderLayer`` or ``TransformerDecoderLayer`` go to a
+    `fnn.transformer_block`, or to layers like its own in any order. Weights do not tell whether
+    norms come first, nor which activation it is: what PyTorch makes by default is
+    ``norm_first=False, activation="relu"``.
 
     Values are arrays or PyTorch tensors, and keep their dtype. A state that PyTorch does not keep
     is as `init` makes it.
@@ -220,7 +222,9 @@ class _Reader:
             raise InputError(
                 "from_torch", "layers that PyTorch has", describe(layer), "set its weights by hand"
             )
-        return self.read(inside[""], x.values if origin.make is on_values else x, path, copy)
+        if origin.make is on_values and isinstance(x, Sequence):
+            x = x.values
+        return self.read(inside[""], x[0] if origin.make is on_first else x, path, copy)
 
     def read_one(
         self, layer: Layer, x: Any, path: tuple[str, ...], copy: tuple[int, ...]

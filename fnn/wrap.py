@@ -41,31 +41,33 @@ def residual(layer: Layer, /) -> Layer:
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
         y, state, residuals = layer.forward(params, state, x, key=key, train=train)
-        return joined(x, y), state, residuals
+        return sum_with("residual", x, y), state, residuals
 
     def apply(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree]:
         y, state = layer.apply(params, state, x, key=key, train=train)
-        return joined(x, y), state
+        return sum_with("residual", x, y), state
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         dparams, dx = layer.backward(params, residuals, dy)
-        return dparams, _added(dy, dx)
-
-    def joined(x: Any, y: Any) -> Any:
-        check_same_shape("residual", x, y)
-        return merged(_added(floating(x), floating(y)), y)
+        return dparams, added(dy, dx)
 
     return Layer(layer.init, apply, forward, backward)
 
 
-def _added(x: Any, y: Any) -> Any:
+def sum_with(where: str, x: Any, y: Any) -> Any:
+    """Return x + y, shaped alike, for all that are floating numbers."""
+    check_same_shape(where, x, y)
+    return merged(added(floating(x), floating(y)), y)
+
+
+def added(x: Any, y: Any) -> Any:
     """Add tree to tree; of a `fnn.Sequence` the values alone, the rest being that of `y`."""
 
     def plus(a: Any, b: Any) -> Any:
         if isinstance(a, Sequence):
-            return b._replace(values=_added(a.values, b.values))
+            return b._replace(values=added(a.values, b.values))
         return a + b
 
     return jax.tree.map(plus, x, y, is_leaf=lambda node: isinstance(node, Sequence))

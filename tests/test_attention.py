@@ -381,6 +381,13 @@ def bad(name, call, expected, got):
             "'no'",
         ),
         Bad(
+            "cross",
+            lambda: fnn.transformer_block(2, cross=1),
+            "transformer_block",
+            "cross of True or False",
+            "1",
+        ),
+        Bad(
             "attention_dropout",
             lambda: fnn.transformer_block(2, attention_dropout=-0.1),
             "attention",

@@ -667,6 +667,19 @@ ARRAYS = [
             "1",
         ),
     ),
+    *(
+        (
+            ones(2, 5),
+            Bad(
+                f"{make.__name__}-alone",
+                Applied(make(fnn.attention(2))),
+                make.__name__,
+                r"a pair \(x, memory\)",
+                r"float32 of shape \(2, 5\)",
+            ),
+        )
+        for make in (fnn.on_first, fnn.cross_residual)
+    ),
     (
         ones(2, 5),
         Bad(

@@ -83,18 +83,29 @@ def test_a_kernel_of_another_size_is_refused_by_name(network):
 STEPS, CHANNELS, HIDDEN = 5, 8, 12
 
 
+def moved(model):
+    """A model, all of whose weights have moved from where they start."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.2)
+    return model.eval()
+
+
 def encoder(norm_first, activation):
-    """A transformer, all of whose weights have moved from where they start."""
     torch.manual_seed(0)
     layer = torch.nn.TransformerEncoderLayer(
         CHANNELS, 2, HIDDEN, activation=activation, norm_first=norm_first, batch_first=True
     )
     norm = torch.nn.LayerNorm(CHANNELS) if norm_first else None
-    model = torch.nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn_like(weight), alpha=0.2)
-    return model.eval()
+    return moved(torch.nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False))
+
+
+def decoder(norm_first, activation):
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerDecoderLayer(
+        CHANNELS, 2, HIDDEN, activation=activation, norm_first=norm_first, batch_first=True
+    )
+    return moved(torch.nn.TransformerDecoder(layer, 2))
 
 
 def same_encoder(norm_first, activation):
@@ -116,6 +127,26 @@ def test_a_transformer_of_pytorch_gives_the_same_outputs_here(norm_first, activa
     params, state = fnn.from_torch(same, model.state_dict(), here)
     y, _ = jax.jit(same.apply)(params, state, here)
     assert_close(y.values[there], expected[there], "float32", STEPS * CHANNELS * HIDDEN)
+
+
+@pytest.mark.parametrize(("norm_first", "activation"), [(False, "relu"), (True, "gelu")])
+def test_a_decoder_of_pytorch_gives_the_same_outputs_here(norm_first, activation):
+    model, lengths = decoder(norm_first, activation), np.array([7, 4])
+    random = np.random.default_rng(1)
+    x, memory = (random.normal(size=(2, n, CHANNELS)).astype("float32") for n in (STEPS, 7))
+    unseen = torch.from_numpy(np.arange(7) >= lengths[:, None])
+    future = torch.nn.Transformer.generate_square_subsequent_mask(STEPS)
+    expected = model(
+        *map(torch.from_numpy, (x, memory)), future < 0, memory_key_padding_mask=unseen
+    )
+    block = fnn.transformer_block(
+        2, hidden=HIDDEN, activation=activation, norm_first=norm_first, causal=True, cross=True
+    )
+    same = fnn.repeat(block, 2)
+    here = jnp.asarray(x), fnn.Sequence(jnp.asarray(memory), lengths)
+    params, state = fnn.from_torch(same, model.state_dict(), here)
+    (y, _), _ = jax.jit(same.apply)(params, state, here)
+    assert_close(y, expected.detach().numpy(), "float32", STEPS * CHANNELS * HIDDEN)
 
 
 def test_a_network_of_two_layers_takes_modules_in_order_or_by_name():

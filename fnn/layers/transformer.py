@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from fnn.layers.gated import geglu, swiglu
 from fnn.layers.norm import layer_norm, rms_norm
 from fnn.layers.self_gated import gelu, silu
 from fnn.origin import constructor
+from fnn.pair import cross_residual, on_first
 from fnn.sequence import on_values
 from fnn.wrap import residual
 
@@ -105,6 +107,7 @@ def transformer_block(
     key_value_heads: int | None = None,
     head_width: int | None = None,
     causal: bool = False,
+    cross: bool = False,
     rotary: bool | float = False,
     score_bias: Callable[[Any, Any], Any] | None = None,
     hidden: int | None = None,
@@ -125,12 +128,19 @@ def transformer_block(
     of. x, y (B, T, C): an array, or a `fnn.Sequence` whose steps that are not there are not seen. A
     block does not change the shape: stack them by `fnn.repeat`.
 
-    The options are those of `fnn.attention`, whose own dropout is `attention_dropout`, and of
-    `fnn.mlp`. ``norm="rms_norm"``, ``rotary=True``, ``activation="swiglu"`` and ``bias=False``
-    make a block of a Llama.
+    With `cross`, the block of a decoder, x is a pair ``(x, memory)`` with memory (B, S, M), and so
+    is y, with the same memory. Between the two terms there is a third, ``attention(norm(z),
+    memory)``, which sees all of the memory in the order it is in.
 
-    Raises `fnn.InputError` for an unknown norm, a `norm_first` that is no bool, and as the layers
-    do that it is made of. Source: Xiong et al. 2020, arXiv:2002.04745, table 1, which has both.
+    The options are those of `fnn.attention`, whose own dropout is `attention_dropout`, and of
+    `fnn.mlp`; `causal`, `rotary` and `score_bias` are for the attention to x itself.
+    ``norm="rms_norm"``, ``rotary=True``, ``activation="swiglu"`` and ``bias=False`` make a block of
+    a Llama.
+
+    Raises `fnn.InputError` for an unknown norm, a `norm_first` or `cross` that is no bool, with
+    `cross` for an x that is no pair, and as the layers do that it is made of. Source: Xiong et al.
+    2020, arXiv:2002.04745, table 1, which has both orders; Vaswani et al. 2017, arXiv:1706.03762,
+    section 3.1.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> stack = fnn.repeat(transformer_block(2, causal=True), 6)
@@ -147,34 +157,41 @@ def transformer_block(
             describe(norm),
             "name a norm of the channels",
         )
-    if not isinstance(norm_first, bool):
-        raise InputError(
-            "transformer_block",
-            "norm_first of True or False",
-            describe(norm_first),
-            "pass True for norms in front of attention and mlp, False for norms behind the sums",
-        )
-    layers = {
-        "attention": attention(
-            heads,
-            key_value_heads=key_value_heads,
-            head_width=head_width,
-            causal=causal,
-            rotary=rotary,
-            score_bias=score_bias,
-            bias=bias,
-            dropout=attention_dropout,
-            block=block,
-            initializer=initializer,
-        ),
-        "mlp": on_values(mlp(hidden, activation=activation, bias=bias, initializer=initializer)),
+    words = {
+        "norm_first": "pass True for norms in front of attention and mlp, False for norms behind",
+        "cross": "pass True for the block of a decoder, whose x is a pair (x, memory)",
     }
+    for name, value in {"norm_first": norm_first, "cross": cross}.items():
+        if not isinstance(value, bool):
+            raise InputError(
+                "transformer_block", f"{name} of True or False", describe(value), words[name]
+            )
+    attending = functools.partial(
+        attention,
+        heads,
+        key_value_heads=key_value_heads,
+        head_width=head_width,
+        bias=bias,
+        dropout=attention_dropout,
+        block=block,
+        initializer=initializer,
+    )
     drop = {} if dropout == 0 else {"dropout": on_values(dropout_layer(dropout))}
+    normed = on_values(_NORMS[norm]())
 
-    def half(layer: Layer) -> Layer:
-        normed = on_values(_NORMS[norm]())
+    def term(layer: Layer, around: Callable[[Layer], Layer], norm: Layer) -> Layer:
+        """Add what a layer makes, with a norm in front of it or behind the sum."""
         if norm_first:
-            return residual(serial(norm=normed, layer=layer, **drop))
-        return serial(residual=residual(serial(layer=layer, **drop)), norm=normed)
+            return around(serial(norm=norm, layer=layer, **drop))
+        return serial(residual=around(serial(layer=layer, **drop)), norm=norm)
 
-    return serial(**{name: half(layer) for name, layer in layers.items()})
+    own = attending(causal=causal, rotary=rotary, score_bias=score_bias)
+    network = mlp(hidden, activation=activation, bias=bias, initializer=initializer)
+    own, small = (term(layer, residual, normed) for layer in (own, on_values(network)))
+    if not cross:
+        return serial(attention=own, mlp=small)
+    return serial(
+        attention=on_first(own),
+        cross=term(attending(), cross_residual, on_first(normed)),
+        mlp=on_first(small),
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 import fnn
 from tests.cases.activation import each, gelu, sigmoid
-from tests.cases.attention import padded
+from tests.cases.attention import attention, padded, with_holes, with_memory
 from tests.cases.case import WIDTH, LayerCase
 
 NORMAL = jax.nn.initializers.normal(0.5)
@@ -58,6 +58,35 @@ LAYERS = [
         shapes={"plain": (2, 3, 4)},
         bent=True,
         kink=True,
+    ),
+    LayerCase(
+        "transformer_block-cross",
+        lambda: fnn.transformer_block(2, causal=True, cross=True, hidden=5),
+        shapes={"plain": (2, 3, 4)},
+        draw=with_memory,
+        bent=True,
+    ),
+    LayerCase(
+        "repeat-transformer_block-cross",
+        lambda: fnn.repeat(fnn.transformer_block(2, cross=True, norm_first=False), 2),
+        shapes={"plain": (2, 3, 4)},
+        draw=with_holes,
+        bent=True,
+    ),
+    LayerCase(
+        "cross_residual",
+        lambda: fnn.cross_residual(fnn.attention(2)),
+        lambda p, s, x: (x[0] + attention(2)(p, s, x), x[1]),
+        {"plain": (2, 3, 4)},
+        draw=with_memory,
+        bent=True,
+    ),
+    LayerCase(
+        "on_first",
+        lambda: fnn.on_first(fnn.dense(4)),
+        lambda p, s, x: (x[0] @ p["weight"] + p["bias"], x[1]),
+        {"plain": (2, 3, 4)},
+        draw=with_memory,
     ),
     LayerCase(
         "repeat-transformer_block",
