@@ -1,7 +1,7 @@
 """The sums of `fnn.layers.convolve`, in the formulation measured best for platform and shape.
 
-GPU and TPU have good convolutions, and get them. XLA's for CPU are good in one group, for channels
-last and with some padding; those in groups it computes number by number. So on CPU:
+GPU and TPU have good convolutions, and get them. XLA's for CPU are good in one group and for
+channels last; those in groups it computes number by number. So on CPU:
 
 - one channel in a group, as in a depthwise convolution: shifted copies of x times the weights,
   number by number, which the compiler makes one pass of;
@@ -9,11 +9,12 @@ last and with some padding; those in groups it computes number by number. So on 
 - a kernel of one place: a matrix product;
 - an x with zeros between its numbers, as in dx of a stride: a convolution for each phase, which
   meets no such zeros (dx of 5x5, stride 2, 32 to 64 channels, 28x28, batch 128: 8 ms, from 46);
-- 32 to about a hundred channels: examples side by side in long rows, zeros between them, because
-  XLA shares a convolution among threads by the length of its rows (in a step of the network of
-  benchmarks/network_step.py 10 ms, where the plain one took 17 on one of two cores; alone the
-  copies cost a part of that). Fewer channels cost less than the copy; more are shared as they are;
-- no padding: some, since without any it took 67 ms.
+- in JAX 0.10.2, 32 to about a hundred channels: examples side by side in long rows, zeros between
+  them, because XLA shares a convolution among threads by the length of its rows (in a step of the
+  network of benchmarks/network_step.py 10 ms, where the plain one took 17 on one of two cores;
+  alone the copies cost a part of that). Fewer channels cost less than the copy; more are shared as
+  they are;
+- in JAX 0.10.2, no padding: some, since without any it took 67 ms.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from fnn.layers.window import Geometry, Sizes, count, pad, side_by_side, taps
 TERMS = 64
 # Channels up to which groups are put together.
 WIDE = 32
-# XLA for CPU since this version: a convolution over two axes is shared among threads where rows are
-# as long as this, or sums have more terms than these; one without padding takes up to five times as
-# long as one with it. Fewer channels coming out than `_FEW` gain less than the copies cost.
-_BY_ROWS = jax.__version_info__ >= (0, 10, 2)
+# XLA for CPU of JAX 0.10.2, and of no other from 0.8.0 to 0.11.2: a convolution over two axes is
+# shared among threads where rows are as long as this, or sums have more terms than these; one
+# without padding takes up to five times as long as one with it. Fewer channels coming out than
+# `_FEW` gain less than the copies cost.
+_BY_ROWS = (0, 10, 2) <= jax.__version_info__ < (0, 11)
 _LONG = 448
 _SUMMED = range(256, 1025)
 _FEW = 8
