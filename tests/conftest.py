@@ -3,7 +3,6 @@
 import importlib.util
 
 import jax
-import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -19,7 +18,7 @@ collect_ignore = ["test_privacy.py"] if WITHOUT_ACCOUNTANT else []
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
+    config.addinivalue_line("markers", "together(name): tests that run one after the other")
 
 
 def pytest_report_header():
@@ -31,12 +30,12 @@ def pytest_report_header():
     return left_out
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Keep the laws of one case together: they share its compiled programs."""
-    from xdist.scheduler import LoadGroupScheduling
-
-    return LoadGroupScheduling(config, log)
+def pytest_collection_modifyitems(items):
+    """Put the laws of one case together: they share its compiled programs."""
+    places = {}
+    for item in items:
+        places.setdefault(_case_of(item), len(places))
+    items.sort(key=lambda item: places[_case_of(item)])
 
 
 def pytest_runtest_teardown(item, nextitem):
@@ -52,5 +51,5 @@ def pytest_runtest_teardown(item, nextitem):
 
 
 def _case_of(item):
-    marker = item.get_closest_marker("xdist_group")
+    marker = item.get_closest_marker("together")
     return marker.args if marker else item.nodeid

@@ -30,7 +30,7 @@ def pairs(chosen=cases.LAYERS):
             train,
             id=f"{case.name}-{'train' if train else 'eval'}",
             # All laws of a case in one process: they share its compiled programs.
-            marks=pytest.mark.xdist_group(case.name),
+            marks=pytest.mark.together(case.name),
         )
         for case in chosen
         for train in (True, False)
@@ -42,7 +42,7 @@ def each(chosen=cases.LAYERS):
     return pytest.mark.parametrize(
         "case",
         [
-            pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(case.name))
+            pytest.param(case, id=case.name, marks=pytest.mark.together(case.name))
             for case in chosen
         ],
     )

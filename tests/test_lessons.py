@@ -12,7 +12,8 @@ from matplotlib.image import imread
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted(ROOT.glob("examples/[!_]*.py"))
+# One object for every path: pytest makes a fixture anew for another object, even for an equal one.
+EXAMPLES = {path.name: path for path in sorted(ROOT.glob("examples/[!_]*.py"))}
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
 
 
@@ -43,17 +44,12 @@ def printed(request, tmp_path_factory):
     return folder, run(folder, "-W", "error", request.param)
 
 
-def printing(*examples):
+def printing(*names):
     """Run a test on examples: all tests of one example in one process, which runs it once."""
     params = [
-        pytest.param(path, id=path.name, marks=pytest.mark.xdist_group(path.name))
-        for path in examples
+        pytest.param(EXAMPLES[name], id=name, marks=pytest.mark.together(name)) for name in names
     ]
     return pytest.mark.parametrize("printed", params, indirect=True)
-
-
-def example(name):
-    return printing(ROOT / "examples" / name)
 
 
 @printing(*EXAMPLES)
@@ -61,7 +57,7 @@ def test_an_example_runs_without_warnings_and_says_something(printed):
     assert printed[1].strip()
 
 
-@example("neuron.py")
+@printing("neuron.py")
 def test_one_neuron_separates_two_clouds_and_only_a_hidden_layer_does_xor(printed):
     errors = [float(percent) for percent in re.findall(r"([\d.]+)%", printed[1])]
     clouds, line, hidden = errors
@@ -71,7 +67,7 @@ def test_one_neuron_separates_two_clouds_and_only_a_hidden_layer_does_xor(printe
     assert hidden < 5
 
 
-@example("neuron.py")
+@printing("neuron.py")
 def test_the_neuron_is_drawn_with_both_regions_in_every_panel(printed):
     pixels = imread(printed[0] / "fnn-run" / "neuron.png")[..., :3]
     height, width = pixels.shape[:2]
@@ -88,7 +84,7 @@ def test_the_neuron_is_drawn_where_the_user_wants_it(tmp_path):
     assert [path.name for path in (tmp_path / "pictures/first").iterdir()] == ["neuron.png"]
 
 
-@example("own_layer.py")
+@printing("own_layer.py")
 def test_a_layer_of_ones_own_is_right_learns_and_a_mistake_in_it_is_found(printed):
     right, learning, mistake = re.split(r"\nA network|\nThe checker", printed[1])
     assert "yes" in right
@@ -99,7 +95,7 @@ def test_a_layer_of_ones_own_is_right_learns_and_a_mistake_in_it_is_found(printe
     assert wrong == ["dx", "dx"], "the planted mistake is in dx alone"
 
 
-@printing(ROOT / "examples/gpt.py", ROOT / "examples/char_lstm.py")
+@printing("gpt.py", "char_lstm.py")
 def test_a_text_is_learnt_along_the_same_curve_by_both_gradients(printed):
     losses = re.findall(r"loss ([\d.]+) in the first epoch, ([\d.]+) in the last", printed[1])
     (first, last), (same_first, same_last) = [map(float, pair) for pair in losses]
@@ -112,7 +108,7 @@ def test_a_text_is_learnt_along_the_same_curve_by_both_gradients(printed):
     assert len(printed[1].partition("|")[2]) >= 300
 
 
-@example("escape_saddle.py")
+@printing("escape_saddle.py")
 def test_saddles_hold_plain_descent_as_long_as_predicted_and_perturbed_descent_briefly(printed):
     assert imread(printed[0] / "fnn-run" / "escape_saddle.png").shape[0] > 400
     factors = re.findall(r"predicted ([\d.]+) +measured ([\d.]+)", printed[1])
@@ -126,7 +122,7 @@ def test_saddles_hold_plain_descent_as_long_as_predicted_and_perturbed_descent_b
         assert max(map(int, perturbed.split())) < fastest / 2
 
 
-@example("langevin.py")
+@printing("langevin.py")
 def test_langevin_dynamics_samples_the_exact_density(printed):
     assert imread(printed[0] / "fnn-run" / "langevin.png").shape[0] > 400
     moments = re.findall(r"(mean|deviation) ([+\d.-]+), exact ([+\d.-]+)", printed[1])
@@ -140,7 +136,7 @@ def test_langevin_dynamics_samples_the_exact_density(printed):
     assert all(float(share) > 90 for share in re.findall(r"density ([\d.]+)%", printed[1]))
 
 
-@example("noise_zoo.py")
+@printing("noise_zoo.py")
 def test_noise_in_the_gradient_gets_a_deep_plain_network_off_its_plateau_sooner(printed):
     assert imread(printed[0] / "fnn-run" / "noise_zoo.png").shape[0] > 400
     right = {
