@@ -95,7 +95,7 @@ def summary(model: Layer, x: Any) -> Summary:
     state: 0 numbers; residuals of one training step
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+    x = jax.eval_shape(lambda x: x, x)
     params, state = jax.eval_shape(model.init, key, x)
     shapes = layer_shapes(model, params, state, x)
     layers = layers_by_path(model)

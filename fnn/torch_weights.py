@@ -76,7 +76,7 @@ def from_torch(
     ((3, 2), Array([1., 1.], dtype=float32))
     """
     modules = _Modules(weights, names)
-    spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+    spec = jax.eval_shape(lambda x: x, x)
     params, state = _Reader(modules).read(model, spec, (), ())
     modules.check_all_taken()
     return params, state

@@ -110,7 +110,8 @@ def test_tuning_reaches_every_layer_and_measures_equal_ones_once(measured):
     )
     kept = {name: way.kept_bytes for name, way in tuning.whole.items()}
     assert set(kept) == {"manual", "auto", "tuned"}
-    assert kept["manual"] < kept["tuned"]
+    # How much more autodiff keeps, if anything, is up to the release of JAX.
+    assert 0 < kept["manual"] <= kept["tuned"]
 
 
 def test_the_tuned_model_has_the_same_parameters_and_gradient(measured):

@@ -165,7 +165,11 @@ def _start(
         )
     if start is None:
         check_key("fit", key)
-        spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), x)
+        # As JAX holds it: float64 of numpy, unless asked for, in float32.
+        of_jax = jax.eval_shape(lambda x: x, x)
+        spec = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), of_jax
+        )
         start = init_train_state(model, rule, spec, key=jnp.asarray(key))
     # Every dispatch gives its buffers away: the caller's must survive, and no two leaves may share
     # one, as the zeros of a bias and of a running mean might.
