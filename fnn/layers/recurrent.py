@@ -9,9 +9,9 @@ theirs to each other.
 
 In every formula ``s(a) = 1 / (1 + exp(-a))``, h is h[t] of one sequence and h' is h[t - 1], and dh
 is the sum of dy[t] and of what came back from step t + 1. The sums of the weights' gradients are
-over all steps of all sequences, outside of the loop over steps: by one matrix product each for a
-piece of as many steps as hold 512 of the batch. What a step carried in is saved for the first of
-every piece; backward works out that of the others again, from the gates.
+over all steps of all sequences, outside of the loop over steps: one matrix product each for every
+piece of them, which has as many steps as make 512 rows with B. What a step carried in is saved for
+the first of every piece; backward works out that of the others again, from the gates.
 
 Options of all three: `layers` of them, one above the other; `bidirectional`, with a second set of
 parameters that reads every sequence from its last step to its first, the outputs side by side, of
