@@ -1,13 +1,12 @@
 """The convolutional network of training.py in other libraries, as their users would write it.
 
-Conv 32 and 64 (3x3, SAME), max pool 2, dense 128 and 10, relu between; plain SGD. Each function
-takes the learning rate and a batch of images (B, 28, 28, 1) with labels, and returns a function
-that takes one step and returns its loss. A library that is not installed raises ImportError.
+Conv 32 and 64 (3x3, SAME), max pool 2, dense 128 and 10, relu between. Each function takes the
+learning rate and a batch of images (B, 28, 28, 1) with labels, and returns one of the loops of
+loops.py.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -15,20 +14,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from loops import Loop, equinox_loop, jax_loop, nnx_loop, torch_loop
 
-Step = Callable[[], float]
-Maker = Callable[[float, np.ndarray, np.ndarray], Step]
+Maker = Callable[[float, np.ndarray, np.ndarray], Loop]
 WIDTHS = (1, 32, 64)
 ROWS, HIDDEN, CLASSES = 14 * 14 * 64, 128, 10
 
 
-def plain_jax(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
+def plain_jax(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
     he = jax.nn.initializers.he_normal()
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = [(3, 3, *WIDTHS[:2]), (3, 3, *WIDTHS[1:]), (ROWS, HIDDEN), (HIDDEN, CLASSES)]
     params = [(he(k, s), jnp.zeros(s[-1])) for k, s in zip(keys, shapes, strict=True)]
 
-    def objective(params: Any, x: Any, label: Any) -> Any:
+    def predict(params: Any, x: Any) -> Any:
         *convolutions, (w, b), (v, c) = params
         for weight, bias in convolutions:
             x = jax.lax.conv_general_dilated(
@@ -36,29 +35,13 @@ def plain_jax(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
             )
             x = jax.nn.relu(x + bias)
         x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-        x = jax.nn.relu(x.reshape(len(x), -1) @ w + b)
-        log_p = jax.nn.log_softmax(x @ v + c)
-        return -jnp.take_along_axis(log_p, label[:, None], 1).mean()
+        return jax.nn.relu(x.reshape(len(x), -1) @ w + b) @ v + c
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(params: Any, x: Any, label: Any) -> tuple[Any, Any]:
-        loss, grads = jax.value_and_grad(objective)(params, x, label)
-        return jax.tree.map(lambda p, g: p - rate * g, params, grads), loss
-
-    x, label = jax.device_put((x, label))
-
-    def run() -> float:
-        nonlocal params
-        params, loss = step(params, x, label)
-        jax.block_until_ready(params)
-        return float(loss)
-
-    return run
+    return jax_loop(predict, params, rate, [(x, label)])
 
 
-def flax_nnx(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
+def flax_nnx(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
     nnx = importlib.import_module("flax.nnx")
-    optax = importlib.import_module("optax")
 
     class Network(nnx.Module):
         def __init__(self, rngs: Any) -> None:
@@ -72,30 +55,11 @@ def flax_nnx(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
             x = nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2))
             return self.out(nnx.relu(self.hidden(x.reshape(len(x), -1))))
 
-    def objective(model: Any, x: Any, label: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(model(x), label).mean()
-
-    @nnx.jit
-    def step(model: Any, optimizer: Any, x: Any, label: Any) -> Any:
-        loss, grads = nnx.value_and_grad(objective)(model, x, label)
-        optimizer.update(model, grads)
-        return loss
-
-    model = Network(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, optax.sgd(rate), wrt=nnx.Param)
-    x, label = jax.device_put((x, label))
-
-    def run() -> float:
-        loss = step(model, optimizer, x, label)
-        jax.block_until_ready(nnx.state(model))
-        return float(loss)
-
-    return run
+    return nnx_loop(Network(nnx.Rngs(0)), rate, [(x, label)])
 
 
-def equinox(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
+def equinox(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
     eqx = importlib.import_module("equinox")
-    optax = importlib.import_module("optax")
     keys = jax.random.split(jax.random.key(0), 4)
     relu = eqx.nn.Lambda(jax.nn.relu)
     model = eqx.nn.Sequential(
@@ -111,35 +75,12 @@ def equinox(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
             eqx.nn.Linear(HIDDEN, CLASSES, key=keys[3]),
         ]
     )
-    rule = optax.sgd(rate)
-
-    def objective(model: Any, x: Any, label: Any) -> Any:
-        prediction = jax.vmap(model)(x)
-        return optax.softmax_cross_entropy_with_integer_labels(prediction, label).mean()
-
-    @eqx.filter_jit
-    def step(model: Any, rule_state: Any, x: Any, label: Any) -> tuple[Any, Any, Any]:
-        loss, grads = eqx.filter_value_and_grad(objective)(model, x, label)
-        updates, rule_state = rule.update(grads, rule_state, eqx.filter(model, eqx.is_array))
-        return eqx.apply_updates(model, updates), rule_state, loss
-
-    rule_state = rule.init(eqx.filter(model, eqx.is_array))
     # Its convolutions take channels first.
-    x, label = jax.device_put((np.moveaxis(x, -1, 1), label))
-
-    def run() -> float:
-        nonlocal model, rule_state
-        model, rule_state, loss = step(model, rule_state, x, label)
-        jax.block_until_ready(eqx.filter(model, eqx.is_array))
-        return float(loss)
-
-    return run
+    return equinox_loop(model, rate, [(np.moveaxis(x, -1, 1), label)])
 
 
-def pytorch(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
-    torch = importlib.import_module("torch")
-    nn = torch.nn
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def pytorch(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
+    nn = importlib.import_module("torch").nn
     model = nn.Sequential(
         nn.Conv2d(*WIDTHS[:2], 3, padding=1),
         nn.ReLU(),
@@ -150,20 +91,8 @@ def pytorch(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
         nn.Linear(ROWS, HIDDEN),
         nn.ReLU(),
         nn.Linear(HIDDEN, CLASSES),
-    ).to(device)
-    objective = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    images = torch.tensor(np.moveaxis(x, -1, 1).copy()).to(device)
-    target = torch.tensor(label).long().to(device)
-
-    def run() -> float:
-        optimizer.zero_grad()
-        loss = objective(model(images), target)
-        loss.backward()
-        optimizer.step()
-        return float(loss.item())
-
-    return run
+    )
+    return torch_loop(model, rate, [(np.moveaxis(x, -1, 1).copy(), label)])
 
 
 MAKERS: dict[str, Maker] = {

@@ -1,14 +1,12 @@
 """The recurrent network of training.py in other libraries, as their users would write it.
 
-Long short-term memory of 256 units and a dense layer of 10 over every step; plain SGD. Each
-function takes the learning rate and a batch of sequences (B, T, 128) with a label for every step,
-and returns a function that takes one step and returns its loss. A library that is not installed
-raises ImportError.
+Long short-term memory of 256 units and a dense layer of 10 over every step. Each function takes the
+learning rate and a batch of sequences (B, T, 128) with a label for every step, and returns one of
+the loops of loops.py.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from loops import Loop, equinox_loop, jax_loop, nnx_loop, torch_loop
 
-Step = Callable[[], float]
-Maker = Callable[[float, np.ndarray, np.ndarray], Step]
+Maker = Callable[[float, np.ndarray, np.ndarray], Loop]
 INPUTS, WIDTH, CLASSES = 128, 256, 10
 
 
-def plain_jax(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
+def plain_jax(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = {"input": (INPUTS, 4 * WIDTH), "carried": (WIDTH, 4 * WIDTH), "out": (WIDTH, CLASSES)}
     initial = jax.nn.initializers.lecun_normal()
@@ -31,7 +29,7 @@ def plain_jax(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
 
-    def objective(params: Any, x: Any, label: Any) -> Any:
+    def predict(params: Any, x: Any) -> Any:
         (v, b), (w, c), (u, d) = (params[name] for name in shapes)
 
         def step(carry: Any, projected: Any) -> tuple[Any, Any]:
@@ -45,28 +43,13 @@ def plain_jax(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
         projected = jnp.swapaxes(x @ v + b, 0, 1)
         zeros = jnp.zeros((x.shape[0], WIDTH))
         _, h = jax.lax.scan(step, (zeros, zeros), projected)
-        log_p = jax.nn.log_softmax(jnp.swapaxes(h, 0, 1) @ u + d)
-        return -jnp.take_along_axis(log_p, label[..., None], -1).mean()
+        return jnp.swapaxes(h, 0, 1) @ u + d
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(params: Any, x: Any, label: Any) -> tuple[Any, Any]:
-        loss, grads = jax.value_and_grad(objective)(params, x, label)
-        return jax.tree.map(lambda p, g: p - rate * g, params, grads), loss
-
-    x, label = jax.device_put((x, label))
-
-    def run() -> float:
-        nonlocal params
-        params, loss = step(params, x, label)
-        jax.block_until_ready(params)
-        return float(loss)
-
-    return run
+    return jax_loop(predict, params, rate, [(x, label)])
 
 
-def flax_nnx(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
+def flax_nnx(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
     nnx = importlib.import_module("flax.nnx")
-    optax = importlib.import_module("optax")
 
     class Network(nnx.Module):
         def __init__(self, rngs: Any) -> None:
@@ -76,30 +59,11 @@ def flax_nnx(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
         def __call__(self, x: Any) -> Any:
             return self.out(self.recurrent(x))
 
-    def objective(model: Any, x: Any, label: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(model(x), label).mean()
-
-    @nnx.jit
-    def step(model: Any, optimizer: Any, x: Any, label: Any) -> Any:
-        loss, grads = nnx.value_and_grad(objective)(model, x, label)
-        optimizer.update(model, grads)
-        return loss
-
-    model = Network(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, optax.sgd(rate), wrt=nnx.Param)
-    x, label = jax.device_put((x, label))
-
-    def run() -> float:
-        loss = step(model, optimizer, x, label)
-        jax.block_until_ready(nnx.state(model))
-        return float(loss)
-
-    return run
+    return nnx_loop(Network(nnx.Rngs(0)), rate, [(x, label)])
 
 
-def equinox(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
+def equinox(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
     eqx = importlib.import_module("equinox")
-    optax = importlib.import_module("optax")
 
     class Network(eqx.Module):
         cell: Any
@@ -119,33 +83,11 @@ def equinox(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
             _, h = jax.lax.scan(step, (zeros, zeros), x)
             return jax.vmap(self.out)(h)
 
-    model, rule = Network(jax.random.key(0)), optax.sgd(rate)
-
-    def objective(model: Any, x: Any, label: Any) -> Any:
-        prediction = jax.vmap(model)(x)
-        return optax.softmax_cross_entropy_with_integer_labels(prediction, label).mean()
-
-    @eqx.filter_jit
-    def step(model: Any, rule_state: Any, x: Any, label: Any) -> tuple[Any, Any, Any]:
-        loss, grads = eqx.filter_value_and_grad(objective)(model, x, label)
-        updates, rule_state = rule.update(grads, rule_state, eqx.filter(model, eqx.is_array))
-        return eqx.apply_updates(model, updates), rule_state, loss
-
-    rule_state = rule.init(eqx.filter(model, eqx.is_array))
-    x, label = jax.device_put((x, label))
-
-    def run() -> float:
-        nonlocal model, rule_state
-        model, rule_state, loss = step(model, rule_state, x, label)
-        jax.block_until_ready(eqx.filter(model, eqx.is_array))
-        return float(loss)
-
-    return run
+    return equinox_loop(Network(jax.random.key(0)), rate, [(x, label)])
 
 
-def pytorch(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
-    torch = importlib.import_module("torch")
-    nn = torch.nn
+def pytorch(rate: float, x: np.ndarray, label: np.ndarray) -> Loop:
+    nn = importlib.import_module("torch").nn
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -156,21 +98,7 @@ def pytorch(rate: float, x: np.ndarray, label: np.ndarray) -> Step:
         def forward(self, x: Any) -> Any:
             return self.out(self.recurrent(x)[0])
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Network().to(device)
-    objective = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    inputs = torch.tensor(x).to(device)
-    target = torch.tensor(label).long().to(device)
-
-    def run() -> float:
-        optimizer.zero_grad()
-        loss = objective(model(inputs).flatten(0, 1), target.flatten())
-        loss.backward()
-        optimizer.step()
-        return float(loss.item())
-
-    return run
+    return torch_loop(Network(), rate, [(x, label)])
 
 
 MAKERS: dict[str, Maker] = {

@@ -1,0 +1,119 @@
+"""The training loops of other libraries, each as its own tutorial writes it: plain SGD.
+
+A loop takes what is trained, the learning rate and the batches, and returns a function that takes
+one step a batch and returns the last loss, the mean cross-entropy. The batches are converted
+beforehand, so a loop is measured for nothing but its steps. A library that is not installed raises
+ImportError.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Batches = Sequence[tuple[np.ndarray, np.ndarray]]
+Loop = Callable[[], float]
+
+
+def jax_loop(
+    predict: Callable[[Any, Any], Any], params: Any, rate: float, batches: Batches
+) -> Loop:
+    def objective(params: Any, x: Any, label: Any) -> Any:
+        log_p = jax.nn.log_softmax(predict(params, x))
+        return -jnp.take_along_axis(log_p, label[..., None], -1).mean()
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(params: Any, x: Any, label: Any) -> tuple[Any, Any]:
+        loss, grads = jax.value_and_grad(objective)(params, x, label)
+        return jax.tree.map(lambda p, g: p - rate * g, params, grads), loss
+
+    on_device = [jax.device_put(batch) for batch in batches]
+
+    def run() -> float:
+        nonlocal params
+        for x, label in on_device:
+            params, loss = step(params, x, label)
+        jax.block_until_ready(params)
+        return float(loss)
+
+    return run
+
+
+def nnx_loop(model: Any, rate: float, batches: Batches) -> Loop:
+    nnx = importlib.import_module("flax.nnx")
+    optax = importlib.import_module("optax")
+
+    def objective(model: Any, x: Any, label: Any) -> Any:
+        return optax.softmax_cross_entropy_with_integer_labels(model(x), label).mean()
+
+    @nnx.jit
+    def step(model: Any, optimizer: Any, x: Any, label: Any) -> Any:
+        loss, grads = nnx.value_and_grad(objective)(model, x, label)
+        optimizer.update(model, grads)
+        return loss
+
+    optimizer = nnx.Optimizer(model, optax.sgd(rate), wrt=nnx.Param)
+    on_device = [jax.device_put(batch) for batch in batches]
+
+    def run() -> float:
+        for x, label in on_device:
+            loss = step(model, optimizer, x, label)
+        jax.block_until_ready(nnx.state(model))
+        return float(loss)
+
+    return run
+
+
+def equinox_loop(model: Any, rate: float, batches: Batches) -> Loop:
+    eqx = importlib.import_module("equinox")
+    optax = importlib.import_module("optax")
+    rule = optax.sgd(rate)
+
+    def objective(model: Any, x: Any, label: Any) -> Any:
+        prediction = jax.vmap(model)(x)
+        return optax.softmax_cross_entropy_with_integer_labels(prediction, label).mean()
+
+    @eqx.filter_jit
+    def step(model: Any, rule_state: Any, x: Any, label: Any) -> tuple[Any, Any, Any]:
+        loss, grads = eqx.filter_value_and_grad(objective)(model, x, label)
+        updates, rule_state = rule.update(grads, rule_state, eqx.filter(model, eqx.is_array))
+        return eqx.apply_updates(model, updates), rule_state, loss
+
+    rule_state = rule.init(eqx.filter(model, eqx.is_array))
+    on_device = [jax.device_put(batch) for batch in batches]
+
+    def run() -> float:
+        nonlocal model, rule_state
+        for x, label in on_device:
+            model, rule_state, loss = step(model, rule_state, x, label)
+        jax.block_until_ready(eqx.filter(model, eqx.is_array))
+        return float(loss)
+
+    return run
+
+
+def torch_loop(model: Any, rate: float, batches: Batches) -> Loop:
+    torch = importlib.import_module("torch")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    objective = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    on_device = [
+        (torch.tensor(x).to(device), torch.tensor(label).long().to(device)) for x, label in batches
+    ]
+
+    def run() -> float:
+        for x, label in on_device:
+            optimizer.zero_grad()
+            loss = objective(model(x).flatten(0, -2), label.flatten())
+            loss.backward()
+            optimizer.step()
+        return float(loss.item())
+
+    return run
