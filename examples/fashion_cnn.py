@@ -1,9 +1,10 @@
 """A convolutional network tells clothes apart, its gradient derived by hand.
 
 Two convolutions, max pooling, two dense layers: 32, 64, 128 and 10 channels, on Fashion-MNIST
-(Debian's package dataset-fashion-mnist, or the four files in a ``--data-folder``); ``--data
-digits`` takes the handwritten digits that come with fnn instead. Trained on a part of the images;
-``--images 60000 --epochs 10`` is full size.
+(Debian's package dataset-fashion-mnist, or the four files in a ``--data-folder`` or in
+``$FNN_DATA``). Where there are none it says so and takes the handwritten digits that come with fnn,
+as it does with ``--data digits``. Trained on a part of the images; ``--images 60000 --epochs 10``
+is full size.
 
 Run it with ``python examples/fashion_cnn.py --output fnn-run``; it writes ``clothes.png`` there,
 held-out images with their predictions, and ``filters.png``, what the first layer looks for.
@@ -42,6 +43,18 @@ def cnn(classes: int = 10) -> fnn.Layer:
     )
 
 
+def images_of(data: str, folder: Path | None) -> tuple[fnn.datasets.Dataset, list[str] | None]:
+    """Return images and the names of their classes: clothes if there are any, or else digits."""
+    if data == "fashion_mnist":
+        try:
+            return fnn.datasets.fashion_mnist(folder), list(CLOTHES)
+        except fnn.InputError as error:
+            if folder is not None:  # named by the user: nothing else will do
+                raise
+            print(f"{error}\nNo Fashion-MNIST here: the handwritten digits take its place.\n")
+    return fnn.datasets.digits(), None
+
+
 def main(
     data: Annotated[
         Literal["fashion_mnist", "digits"], typer.Option(help="Images to learn from.")
@@ -56,8 +69,7 @@ def main(
 ) -> None:
     """Train a convolutional network by hand-derived gradients."""
     folder = output_folder("fashion_cnn", output)
-    digits = data == "digits"
-    sets = fnn.datasets.digits() if digits else fnn.datasets.fashion_mnist(data_folder)
+    sets, names = images_of(data, data_folder)
     (x, labels), (test_x, test_labels) = sets
     x, test_x = (part[..., None].astype(np.float32) / 255 for part in (x[:images], test_x[:1000]))
     labels, test_labels = labels[:images], test_labels[:1000]
@@ -77,7 +89,6 @@ def main(
     print(f"{steps:,} steps in {history.run_seconds:.1f} s, held-out images included")
 
     scores = fnn.predict(model, trained.params, trained.state, test_x)
-    names = None if digits else list(CLOTHES)
     pictures = {
         "clothes.png": plot.predictions(test_x[..., 0], test_labels, jax.nn.softmax(scores), names),
         "filters.png": plot.filters(trained.params[0]["weight"]),

@@ -26,9 +26,9 @@ def fashion_mnist(folder: Path | str | None = None) -> Dataset:
     """Read Fashion-MNIST: 60,000 and 10,000 images of clothes, 28x28 uint8, ten classes.
 
     `folder` holds the four idx files, plain or gzipped. Without it, looks in
-    ``/usr/share/datasets/fashion-mnist`` (Debian's package dataset-fashion-mnist), then in
-    ``$FNN_DATA/fashion-mnist`` and ``$FNN_DATA``, then in the user's cache folder,
-    ``~/.cache/fnn/fashion-mnist``.
+    ``$FNN_DATA/fashion-mnist`` and ``$FNN_DATA`` and nowhere else where that variable is set; else
+    in ``/usr/share/datasets/fashion-mnist`` (Debian's package dataset-fashion-mnist), then in the
+    user's cache folder, ``~/.cache/fnn/fashion-mnist``.
 
     Raises `fnn.InputError` when files are missing or broken. Source: Xiao, Rasul and Vollgraf 2017,
     arXiv:1708.07747.
@@ -91,9 +91,10 @@ def read_idx(path: Path | str) -> np.ndarray:
 
 def _folders(name: str) -> list[Path]:
     data = os.environ.get("FNN_DATA")
+    if data:
+        return [Path(data, name), Path(data)]
     return [
         Path("/usr/share/datasets", name),
-        *([Path(data, name), Path(data)] if data else []),
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fnn", name),
     ]
 
