@@ -47,11 +47,11 @@ def training_step(blocks: fnn.Layer) -> Callable[[], None]:
         fnn.dense(ALPHABET),
     )
     x = jax.ShapeDtypeStruct((BATCH, TIME), "int32")
-    rule = fnn.optim.adam(1e-3)
+    optimizer = fnn.optim.adam(1e-3)
     state = jax.eval_shape(
-        lambda key: fnn.init_train_state(model, rule, x, key=key), jax.random.key(0)
+        lambda key: fnn.init_train_state(model, optimizer, x, key=key), jax.random.key(0)
     )
-    return compiling(fnn.train_step(model, fnn.losses.cross_entropy(), rule), state, (x, x))
+    return compiling(fnn.train_step(model, fnn.losses.cross_entropy(), optimizer), state, (x, x))
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from measure import write
 
-from fnn.optim.counter import bits, streams
+from fnn.optim.noise._random_bits import bits, streams
 
 TURNS, LENGTH = 256, 2**14
 ORDERS = ("places", "keys", "steps", "leaves")

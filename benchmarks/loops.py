@@ -73,25 +73,25 @@ def nnx_loop(model: Any, rate: float, batches: Batches) -> Loop:
 def equinox_loop(model: Any, rate: float, batches: Batches) -> Loop:
     eqx = importlib.import_module("equinox")
     optax = importlib.import_module("optax")
-    rule = optax.sgd(rate)
+    optimizer = optax.sgd(rate)
 
     def objective(model: Any, x: Any, label: Any) -> Any:
         prediction = jax.vmap(model)(x)
         return optax.softmax_cross_entropy_with_integer_labels(prediction, label).mean()
 
     @eqx.filter_jit
-    def step(model: Any, rule_state: Any, x: Any, label: Any) -> tuple[Any, Any, Any]:
+    def step(model: Any, opt_state: Any, x: Any, label: Any) -> tuple[Any, Any, Any]:
         loss, grads = eqx.filter_value_and_grad(objective)(model, x, label)
-        updates, rule_state = rule.update(grads, rule_state, eqx.filter(model, eqx.is_array))
-        return eqx.apply_updates(model, updates), rule_state, loss
+        updates, opt_state = optimizer.update(grads, opt_state, eqx.filter(model, eqx.is_array))
+        return eqx.apply_updates(model, updates), opt_state, loss
 
-    rule_state = rule.init(eqx.filter(model, eqx.is_array))
+    opt_state = optimizer.init(eqx.filter(model, eqx.is_array))
     on_device = [jax.device_put(batch) for batch in batches]
 
     def run() -> float:
-        nonlocal model, rule_state
+        nonlocal model, opt_state
         for x, label in on_device:
-            model, rule_state, loss = step(model, rule_state, x, label)
+            model, opt_state, loss = step(model, opt_state, x, label)
         jax.block_until_ready(eqx.filter(model, eqx.is_array))
         return float(loss)
 

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from fnn.files import replacing
-from fnn.gradient.measure import interleaved, machine
-from fnn.table import table
+from fnn.lab import interleaved, machine, table
+from fnn.train import atomic_write
 
 __all__ = [
     "Row", "arguments", "compared", "interleaved", "machine", "picked", "report", "watched",
@@ -80,5 +79,5 @@ def _cell(value: Any) -> str:
 def write(rows: Sequence[Row], file: Path | None) -> None:
     """Write the rows as a JSON list, whole or not at all; None for nowhere."""
     if file is not None:
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(rows, indent=2) + "\n")

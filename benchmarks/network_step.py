@@ -80,11 +80,11 @@ NETWORKS = {
 
 def compiled(network: Network, gradient: Any, batch: Batch) -> tuple[Any, Any]:
     """Return a step of ours, compiled, and the state it starts from."""
-    model, rule = network.model(), fnn.optim.sgd(network.rate)
+    model, optimizer = network.model(), fnn.optim.sgd(network.rate)
     step = jax.jit(
-        fnn.train_step(model, fnn.losses.cross_entropy(), rule, gradient), donate_argnums=0
+        fnn.train_step(model, fnn.losses.cross_entropy(), optimizer, gradient), donate_argnums=0
     )
-    start = fnn.init_train_state(model, rule, batch[0], key=jax.random.key(0))
+    start = fnn.init_train_state(model, optimizer, batch[0], key=jax.random.key(0))
     return step.lower(start, batch).compile(), start
 
 

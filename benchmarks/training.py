@@ -61,7 +61,7 @@ def main_rows(options: argparse.Namespace) -> list[Row]:
     images = images.reshape(len(images), -1).astype(np.float32) / 255
     on_device = jax.device_put((images, labels))
     model, loss = main_network(), fnn.losses.cross_entropy()
-    rule = fnn.optim.chain(
+    optimizer = fnn.optim.chain(
         fnn.optim.gradient_noise(1e-4, 0.55, key=jax.random.key(1)),
         fnn.optim.sgd(0.1, momentum=0.9),
     )
@@ -70,7 +70,7 @@ def main_rows(options: argparse.Namespace) -> list[Row]:
 
     def ours(gradient: Any) -> Callable[[], float]:
         return lambda: timed_fit(
-            walls[gradient], losses[gradient], model, loss, rule, (images, labels),
+            walls[gradient], losses[gradient], model, loss, optimizer, (images, labels),
             epochs=EPOCHS, batch_size=BATCH_SIZE, key=jax.random.key(0), gradient=gradient,
         )  # fmt: skip
 
@@ -123,13 +123,13 @@ def small_rows(options: argparse.Namespace) -> list[Row]:
     if not loops:
         return []
     model = fnn.serial(fnn.dense(SMALL[1]), fnn.relu(), fnn.dense(SMALL[2]))
-    loss, rule = fnn.losses.cross_entropy(), fnn.optim.sgd(SMALL_RATE)
+    loss, optimizer = fnn.losses.cross_entropy(), fnn.optim.sgd(SMALL_RATE)
     walls: list[float] = []
     reached: list[float] = []
 
     def ours() -> float:
         seconds = timed_fit(
-            walls, reached, model, loss, rule, (x, label), epochs=SMALL_EPOCHS,
+            walls, reached, model, loss, optimizer, (x, label), epochs=SMALL_EPOCHS,
             batch_size=SMALL_BATCH, key=jax.random.key(0),
         )  # fmt: skip
         return seconds / SMALL_EPOCHS

@@ -17,14 +17,14 @@ def learn(model, book, window, epochs, batch_size, learning_rate, seed):
 
     steps = epochs * -(-len(x) // batch_size)
     schedule = fnn.optim.schedule
-    rule = fnn.optim.chain(
+    optimizer = fnn.optim.chain(
         fnn.optim.clip_by_global_norm(1.0),
         fnn.optim.adam(schedule.warm_up(20, schedule.cosine(learning_rate, steps))),
     )
     curves = {}
     for gradient in ("auto", "manual"):
         trained, history = fnn.fit(
-            model, fnn.losses.cross_entropy(), rule, (x, target),
+            model, fnn.losses.cross_entropy(), optimizer, (x, target),
             epochs=epochs, batch_size=batch_size, key=jax.random.key(seed), gradient=gradient,
         )  # fmt: skip
         curves[gradient] = history.loss

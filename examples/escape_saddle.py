@@ -17,8 +17,8 @@ import numpy as np
 import typer
 from matplotlib.figure import Figure
 
-from fnn import optim
-from fnn.files import output_folder, replacing
+from fnn import landscapes, optim
+from fnn.train import atomic_write, output_folder
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; the markers differ as well.
 BLUE, ORANGE = "#0072B2", "#E69F00"
@@ -38,14 +38,14 @@ def perturbed(bowl, key):
     return optim.perturbed(plain(bowl, key), EDGE / 100, EDGE / 100, window=1, key=key)
 
 
-def descend(rule, dimensions, bowl, steps):
+def descend(optimizer, dimensions, bowl, steps):
     """Return the paths from some starts near the top, (starts, steps + 1, dimensions)."""
-    octopus = optim.landscape.octopus(dimensions, EDGE, SADDLE, bowl)
+    octopus = landscapes.octopus(dimensions, EDGE, SADDLE, bowl)
     starts = [np.random.default_rng(i).uniform(-1, 1, dimensions) for i in range(STARTS)]
     keys = jax.random.split(jax.random.key(0), STARTS)
-    path = jax.vmap(lambda key, start: optim.trace(rule(bowl, key), octopus, start, steps))(
-        keys, jnp.asarray(np.stack(starts))
-    )
+    path = jax.vmap(
+        lambda key, start: landscapes.descend(optimizer(bowl, key), octopus, start, steps)
+    )(keys, jnp.asarray(np.stack(starts)))
     return np.asarray(path.points), np.asarray(path.values), float(octopus(octopus.minima[0]))
 
 
@@ -65,12 +65,12 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for escape_saddle.png.")] = Path("fnn-run"),
 ) -> None:
     """Count steps to the minimum, compare the growth by saddle with its prediction, draw both."""
-    folder = output_folder("escape_saddle", output)
+    folder = output_folder(output)
     print("saddles  L    plain descent                   perturbed descent")
     for dimensions, bowl in ((5, 1.0), (5, 1.5), (5, 3.0), (10, 1.0)):
         cells = []
-        for rule in (plain, perturbed):
-            _, values, least = descend(rule, dimensions, bowl, BUDGET)
+        for optimizer in (plain, perturbed):
+            _, values, least = descend(optimizer, dimensions, bowl, BUDGET)
             cells.append(" ".join(arrivals(values, least)))
         print(f"{dimensions:>7}  {bowl:<3}  {cells[0]:<30}  {cells[1]}")
     print("\nfactor by which plain descent takes longer for each saddle than for the one before")
@@ -79,7 +79,7 @@ def main(
         times = exits(points[:1])[0]
         predicted = 1 + math.log(2) / math.log(1 + SADDLE / (2 * bowl))
         print(f"L {bowl:<3}  predicted {predicted:.3f}   measured {times[-1] / times[-2]:.3f}")
-    with replacing(folder / "escape_saddle.png") as temporary:
+    with atomic_write(folder / "escape_saddle.png") as temporary:
         draw().savefig(temporary, dpi=150, format="png")
     print("wrote", folder / "escape_saddle.png")
 
@@ -88,11 +88,11 @@ def draw():
     """Draw the height over the steps, and when each saddle is left."""
     figure = Figure((10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for rule, name, colour, marker in (
+    for optimizer, name, colour, marker in (
         (plain, "plain descent", BLUE, "o"),
         (perturbed, "perturbed descent", ORANGE, "^"),
     ):
-        points, values, least = descend(rule, 6, 1.0, BUDGET)
+        points, values, least = descend(optimizer, 6, 1.0, BUDGET)
         left.plot(values.T, color=colour, linewidth=1, alpha=0.7)
         left.plot([], [], color=colour, label=name)
         saddles = np.arange(1, points.shape[-1] + 1)

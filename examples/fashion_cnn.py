@@ -19,7 +19,7 @@ import typer
 
 import fnn
 from fnn import plot
-from fnn.files import output_folder
+from fnn.train import output_folder
 
 CLOTHES = (
     "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
@@ -68,7 +68,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("fnn-run"),
 ) -> None:
     """Train a convolutional network by hand-derived gradients."""
-    folder = output_folder("fashion_cnn", output)
+    folder = output_folder(output)
     sets, names = images_of(data, data_folder)
     (x, labels), (test_x, test_labels) = sets
     x, test_x = (part[..., None].astype(np.float32) / 255 for part in (x[:images], test_x[:1000]))

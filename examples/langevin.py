@@ -19,7 +19,7 @@ import typer
 from matplotlib.figure import Figure
 
 from fnn import optim
-from fnn.files import output_folder, replacing
+from fnn.train import atomic_write, output_folder
 
 BLUE, ORANGE = "#0072B2", "#E69F00"
 N, BATCH, CHAINS, STEPS = 100, 10, 200, 8000
@@ -44,7 +44,7 @@ def sample(x, temperature, key):
 
     def chain(key):
         start_key, batch_key, noise_key = jax.random.split(key, 3)
-        rule = optim.sgld(rate, N, temperature, key=noise_key)
+        optimizer = optim.sgld(rate, N, temperature, key=noise_key)
 
         def step(carry, t):
             p, state = carry
@@ -52,11 +52,11 @@ def sample(x, temperature, key):
             slope = jax.grad(
                 lambda p: negative_log_likelihood(p, x[rows]).mean() + prior_over_n(p)
             )(p)
-            update, state = rule.update(slope, state, p)
+            update, state = optimizer.update(slope, state, p)
             return (p + update, state), p
 
         start = jax.random.normal(start_key, (2,)) * jnp.array([10.0**0.5, 1.0])
-        return jax.lax.scan(step, (start, rule.init(start)), jnp.arange(STEPS))[1]
+        return jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(STEPS))[1]
 
     points = jax.jit(jax.vmap(chain))(jax.random.split(key, CHAINS))
     return np.asarray(points[:, STEPS // 2 :: 10]).reshape(-1, 2)
@@ -74,7 +74,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for langevin.png.")] = Path("fnn-run"),
 ) -> None:
     """Sample at temperatures 1 and 4, compare with the grid, draw."""
-    folder = output_folder("langevin", output)
+    folder = output_folder(output)
     cloud_key, x_key, chain_key = jax.random.split(jax.random.key(4), 3)
     x = jax.random.bernoulli(cloud_key, 0.5, (N,)) + 2**0.5 * jax.random.normal(x_key, (N,))
     figure = Figure((11, 4), layout="constrained")
@@ -112,7 +112,7 @@ def main(
             panels[2].plot(sides[1], density.sum(0) / width, color="black", label="exact")
     panels[2].set(xlabel="$p_2$", ylabel="density", title="Temperature 1: the difference $p_2$")
     panels[2].legend(frameon=False)
-    with replacing(folder / "langevin.png") as temporary:
+    with atomic_write(folder / "langevin.png") as temporary:
         figure.savefig(temporary, dpi=150, format="png")
     print("wrote", folder / "langevin.png")
 

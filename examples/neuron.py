@@ -16,7 +16,7 @@ import typer
 from matplotlib.figure import Figure
 
 import fnn
-from fnn.files import output_folder, replacing
+from fnn.train import atomic_write, output_folder
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; the markers differ as well.
 STYLES = {-1: ("#0072B2", "o"), 1: ("#D55E00", "^")}
@@ -44,7 +44,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for neuron.png.")] = Path("fnn-run"),
 ) -> None:
     """Train one neuron on two clouds and on XOR, then a hidden layer on XOR."""
-    folder = output_folder("neuron", output)
+    folder = output_folder(output)
     neuron = fnn.dense(1)
     hidden = fnn.serial(fnn.dense(8), fnn.tanh(), fnn.dense(1))
     cases = [
@@ -72,7 +72,7 @@ def main(
     panels[0].set_ylabel("$x_2$")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-    with replacing(folder / "neuron.png") as temporary:
+    with atomic_write(folder / "neuron.png") as temporary:
         figure.savefig(temporary, dpi=150, format="png")
     print("wrote", folder / "neuron.png")
 

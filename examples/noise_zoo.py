@@ -17,26 +17,26 @@ from matplotlib.figure import Figure
 
 import fnn
 from fnn import optim
-from fnn.files import output_folder, replacing
+from fnn.train import atomic_write, output_folder
 
 RATE, EPOCHS, BATCH = 0.1, 40, 128
 KEY = jax.random.key(1)
 
 
-def rules(examples):
+def optimizers(examples):
     """Return rule and way to the gradient by the name of the noise."""
     sgd = optim.sgd(RATE)
     return {
         "none": (sgd, "manual"),
         "gradient, annealed": (optim.chain(optim.gradient_noise(0.01, key=KEY), sgd), "manual"),
         "gradient, Laplace": (
-            optim.chain(optim.gradient_noise(0.01, law="laplace", key=KEY), sgd), "manual",
+            optim.chain(optim.gradient_noise(0.01, distribution="laplace", key=KEY), sgd), "manual",
         ),
         "sphere": (optim.chain(optim.sphere_noise(1.0, key=KEY), sgd), "manual"),
         "pushed when at rest": (optim.perturbed(sgd, 1.0, 0.1, window=30, key=KEY), "manual"),
         "anticorrelated": (optim.chain(sgd, optim.anticorrelated_noise(0.003, key=KEY)), "manual"),
         "Langevin": (optim.sgld(RATE / examples, examples, 0.01, key=KEY), "manual"),
-        "labels": (sgd, optim.label_noise(flip=0.1)),
+        "labels": (sgd, fnn.label_noise(flip=0.1)),
     }  # fmt: skip
 
 
@@ -52,16 +52,16 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for noise_zoo.png.")] = Path("fnn-run"),
 ) -> None:
     """Train under each noise from the same start, and compare."""
-    folder = output_folder("noise_zoo", output)
+    folder = output_folder(output)
     (x, y), (new_x, new_y) = fnn.datasets.digits()
     x, new_x = (a.reshape(len(a), -1).astype("float32") / 255 for a in (x, new_x))
     model, loss = network(), fnn.losses.cross_entropy()
     figure = Figure((8, 4.2), layout="constrained")
     axes = figure.subplots()
     print(f"{'noise':<20}  loss   right on new digits")
-    for name, (rule, gradient) in rules(len(x)).items():
+    for name, (optimizer, gradient) in optimizers(len(x)).items():
         _, history = fnn.fit(
-            model, loss, rule, (x, y), epochs=EPOCHS, batch_size=BATCH, key=jax.random.key(0),
+            model, loss, optimizer, (x, y), epochs=EPOCHS, batch_size=BATCH, key=jax.random.key(0),
             gradient=gradient, validation=(new_x, new_y), metrics={"accuracy": fnn.accuracy},
         )  # fmt: skip
         right = history.validation["accuracy"]
@@ -73,7 +73,7 @@ def main(
         title="A deep plain network from a poor start",
     )  # fmt: skip
     figure.legend(loc="outside right upper", frameon=False)
-    with replacing(folder / "noise_zoo.png") as temporary:
+    with atomic_write(folder / "noise_zoo.png") as temporary:
         figure.savefig(temporary, dpi=150, format="png")
     print("wrote", folder / "noise_zoo.png")
 

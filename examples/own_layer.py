@@ -8,6 +8,8 @@ dy the cotangent of y::
     dx = a du
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -43,7 +45,7 @@ def wrong_tanh():
         dparams, dx = right.backward(params, residuals, dy)
         return dparams, dx / params["steepness"]
 
-    return right._replace(backward=backward)
+    return dataclasses.replace(right, backward=backward)
 
 
 def main():

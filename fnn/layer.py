@@ -14,110 +14,228 @@ derived by hand. `backward` is the exact vector-Jacobian product of `apply`, for
 traced value inside `jax.lax.scan`. `state` is what a layer remembers between steps, ``()`` for
 most. x and y are arrays or trees of them; the cotangent of an array of integers or booleans is
 None.
+
+`apply` has two faces. Where it is only evaluated it is `forward` without the residuals: the fast
+algorithm. Where it is differentiated, in any mode and to any order, it is the `reference`: the
+plain formula that a JAX user would write, so that `jax.grad` of a model is what autodiff gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
-from fnn.origin import Made, constructor
+from fnn._core.description import Call, Described, constructor
+from fnn._core.errors import InputError, describe, entry
+from fnn._core.tree import combine, inexact_leaves
+from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
 
-Array: TypeAlias = jax.Array
-Key: TypeAlias = jax.Array | None
-PyTree: TypeAlias = Any
+Derivation: TypeAlias = Literal["manual", "auto"]
 
 
 class Init(Protocol):
     """``(key, x) -> params, state``; `x` is an array or a `jax.ShapeDtypeStruct`."""
 
-    def __call__(self, key: Array, x: Any, /) -> tuple[PyTree, PyTree]: ...
+    def __call__(self, key: Array, x: Input, /) -> tuple[Params, State]: ...
 
 
 class Apply(Protocol):
     """``(params, state, x, *, key=None, train=False) -> y, state``."""
 
     def __call__(
-        self,
-        params: PyTree,
-        state: PyTree,
-        x: Any,
-        /,
-        *,
-        key: Key = None,
-        train: bool = False,
-    ) -> tuple[Any, PyTree]: ...
+        self, params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]: ...
 
 
 class Forward(Protocol):
     """``(params, state, x, *, key=None, train=False) -> y, state, residuals``."""
 
     def __call__(
-        self,
-        params: PyTree,
-        state: PyTree,
-        x: Any,
-        /,
-        *,
-        key: Key = None,
-        train: bool = False,
-    ) -> tuple[Any, PyTree, PyTree]: ...
+        self, params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]: ...
 
 
 class Backward(Protocol):
     """``(params, residuals, dy) -> dparams, dx``: the vector-Jacobian product of `Apply`."""
 
-    def __call__(self, params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]: ...
+    def __call__(
+        self, params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]: ...
 
 
-class _Functions(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class Layer(Described):
+    """Layer: an immutable record of four pure functions; see the module's docstring.
+
+    Args:
+        init: ``(key, x) -> params, state``.
+        apply: ``(params, state, x, *, key=None, train=False) -> y, state``.
+        forward: the same, and the residuals that `backward` needs.
+        backward: ``(params, residuals, dy) -> dparams, dx``.
+        children: of a combinator, the layers inside by the step from its path to theirs, which is
+            also the step in its parameters: ``"0"`` of a tuple, ``"hidden"`` of a dict, ``""``
+            where the parameters are those of the child.
+        rebuild: of a combinator, the function that makes it of other children, in their order.
+        copies: how many copies of the children there are, along a leading axis of their parameters;
+            None where they have no such axis.
+        derivation: ``"manual"``, or ``"auto"`` where `backward` comes from autodiff.
+        reference: the plain formula in the form of `apply`, where that is another algorithm.
+        manual: of `use_auto`, the layer whose gradient by hand it gives up.
+        title: the name in tables, where it is not that of the constructor.
+        call: the call of the `constructor` that made it.
+
+    >>> import fnn
+    >>> init, apply, forward, backward = fnn.dense(3)
+
+    """
+
+    functions: ClassVar[tuple[str, ...]] = ("init", "apply", "forward", "backward", "reference")
     init: Init
     apply: Apply
     forward: Forward
     backward: Backward
+    _: KW_ONLY
+    children: Mapping[str, Layer] = field(default_factory=lambda: MappingProxyType({}))
+    rebuild: Callable[..., Layer] | None = None
+    copies: int | None = None
+    derivation: Derivation = "manual"
+    reference: Apply | None = None
+    manual: Layer | None = None
+    title: str = ""
+    call: Call | None = None
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.apply, self.forward, self.backward))
+
+    @entry
+    def __call__(self, x: Input, *, key: Key = None, train: bool = False) -> Output:
+        """Return y, of a layer without parameters: ``fnn.sigmoid()(x)``.
+
+        >>> import fnn, jax.numpy as jnp
+        >>> fnn.sigmoid()(jnp.zeros(1))
+        Array([0.5], dtype=float32)
+        """
+        params, state = jax.eval_shape(self.init, jax.random.key(0), x)
+        if jax.tree.leaves((params, state)):
+            raise InputError(
+                "a layer without parameters and state",
+                describe(self),
+                "call layer.apply(params, state, x)",
+            )
+        return self.apply(params, state, x, key=key, train=train)[0]
+
+    @property
+    def name(self) -> str:
+        """The name of the layer in tables, marked where no gradient by hand stands behind it."""
+        name = self.title or ("layer" if self.call is None else self.call.name)
+        return f"{name} (auto)" if self.derivation == "auto" else name
+
+    @property
+    def plain(self) -> Apply:
+        """The plain formula: `reference`, or `apply` where that is it."""
+        return self.apply if self.reference is None else self.reference
 
 
-class Layer(Made, _Functions):
-    """Four pure functions, ``(init, apply, forward, backward)``; see the module's docstring.
+@constructor
+def stateful(
+    init: Init, forward: Forward, backward: Backward, *, reference: Apply | None = None
+) -> Layer:
+    """Layer of three functions, with state, randomness and a training mode.
 
-    `derivation` says where `backward` comes from: ``"hand"``, or ``"auto"`` for `autodiff`. It and
-    the origin belong to the layer as it was made: `_replace` gives a layer by hand without origin.
+    Args:
+        init: ``(key, x) -> params, state``.
+        forward: ``(params, state, x, *, key=None, train=False) -> y, state, residuals``.
+        backward: ``(params, residuals, dy) -> dparams, dx``.
+        reference: the plain formula, ``(params, state, x, *, key=None, train=False) -> y, state``,
+            where `forward` is another algorithm: what autodiff differentiates. Without it that is
+            `forward`.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> count = stateful(
+    ...     lambda key, x: ((), jnp.int32(0)),
+    ...     lambda params, state, x, *, key=None, train=False: (x, state + 1, ()),
+    ...     lambda params, residuals, dy: ((), dy),
+    ... )
+    >>> count.apply((), jnp.int32(0), jnp.ones(1))[1]
+    Array(1, dtype=int32)
+
     """
 
-    derivation: Literal["hand", "auto"] = "hand"
-
-
-def from_forward(init: Init, forward: Forward, backward: Backward) -> Layer:
-    """Make the layer whose `apply` is `forward` without the residuals: the forward written once.
-
-    >>> import fnn
-    >>> fnn.dense(3).apply.__qualname__
-    'from_forward.<locals>.apply'
-    """
-
-    def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
+    def evaluated(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
         y, state, _ = forward(params, state, x, key=key, train=train)
         return y, state
 
-    return Layer(init, apply, forward, backward)
+    apply = evaluated if reference is None else _two_faced(evaluated, reference)
+    return Layer(init, apply, forward, backward, reference=reference)
+
+
+def wrapping(
+    combinator: Callable[[Layer], Layer],
+    layer: Layer,
+    functions: tuple[Init, Apply, Forward, Backward],
+) -> Layer:
+    """Return the layer that a combinator makes of one layer, whose parameters are its own.
+
+    Args:
+        combinator: what makes it again of another layer.
+        layer: the layer inside.
+        functions: those of the layer outside, ``(init, apply, forward, backward)``.
+
+    >>> import fnn
+    >>> relu = fnn.relu()
+    >>> wrapping(fnn.residual, relu, tuple(relu)).children
+    mappingproxy({'': relu()})
+
+    """
+    return Layer(*functions, children=MappingProxyType({"": layer}), rebuild=combinator)
+
+
+def _two_faced(evaluated: Apply, differentiated: Apply) -> Apply:
+    """Return the function that is one where it is evaluated, and the other where differentiated."""
+
+    def apply(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
+        @jax.custom_jvp
+        def function(params: Params, state: State, x: Input, key: Key) -> tuple[Output, State]:
+            return evaluated(params, state, x, key=key, train=train)
+
+        @function.defjvp
+        def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+            def plain(params: Params, state: State, x: Input, key: Key) -> tuple[Output, State]:
+                return differentiated(params, state, x, key=key, train=train)
+
+            return jax.jvp(plain, primals, tangents)
+
+        y_and_state: tuple[Output, State] = function(params, state, x, key)
+        return y_and_state
+
+    return apply
 
 
 @constructor
 def stateless(
-    init: Callable[[Array, Any], PyTree],
-    forward: Callable[[PyTree, Any], tuple[Any, PyTree]],
-    backward: Callable[[PyTree, PyTree, Any], tuple[PyTree, Any]],
+    init: Callable[[Array, Input], Params],
+    forward: Callable[[Params, Input], tuple[Output, Residuals]],
+    backward: Callable[[Params, Residuals, Cotangent], tuple[Params, Cotangent]],
+    *,
+    reference: Callable[[Params, Input], Output] | None = None,
 ) -> Layer:
-    """Lift three small functions to a layer: no state, no randomness, no training mode.
+    """Layer of three small functions: no state, no randomness, no training mode.
 
-    ``init :: (key, x) -> params``, ``forward :: (params, x) -> y, residuals``,
-    ``backward :: (params, residuals, dy) -> dparams, dx``.
+    Args:
+        init: ``(key, x) -> params``.
+        forward: ``(params, x) -> y, residuals``.
+        backward: ``(params, residuals, dy) -> dparams, dx``.
+        reference: the plain formula, ``(params, x) -> y``, where `forward` is another algorithm:
+            what autodiff differentiates. Without it that is `forward`.
 
     >>> import jax, jax.numpy as jnp
     >>> cube = stateless(
@@ -128,27 +246,42 @@ def stateless(
     >>> y, state, residuals = cube.forward((), (), jnp.array([2.0]))
     >>> cube.backward((), residuals, jnp.array([1.0]))
     ((), Array([12.], dtype=float32))
+
     """
 
-    def layer_init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+    def layer_init(key: Array, x: Input, /) -> tuple[Params, State]:
         return init(key, x), ()
 
     def layer_forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         del key, train
         y, residuals = forward(params, x)
         return y, state, residuals
 
-    return from_forward(layer_init, layer_forward, backward)
+    if reference is None:
+        return stateful(layer_init, layer_forward, backward)
+    plain = reference
+
+    def layer_reference(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
+        del key, train
+        return plain(params, x), state
+
+    return stateful(layer_init, layer_forward, backward, reference=layer_reference)
 
 
 @constructor
 def autodiff(init: Init, apply: Apply) -> Layer:
-    """Make a layer of a plain ``(init, apply)`` pair; `jax.vjp` supplies the gradient.
+    """Layer of a plain ``(init, apply)`` pair, whose gradient `jax.vjp` supplies.
 
-    So every model composes, whether or not somebody derived the rule; reports mark the layer
-    ``auto``. The residuals are what `jax.vjp` saves: a pytree of arrays.
+    So every model composes, whether or not somebody derived its gradient; tables mark the layer
+    ``(auto)``. The residuals are what `jax.vjp` saves: a pytree of arrays.
+
+    Args:
+        init: ``(key, x) -> params, state``.
+        apply: ``(params, state, x, *, key=None, train=False) -> y, state``.
 
     >>> import jax, jax.numpy as jnp
     >>> sine = autodiff(
@@ -158,118 +291,97 @@ def autodiff(init: Init, apply: Apply) -> Layer:
     >>> y, state, residuals = sine.forward((), (), jnp.array([0.0]))
     >>> sine.backward((), residuals, jnp.array([3.0]))[1]
     Array([3.], dtype=float32)
+
     """
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
-        def function(params: PyTree, floats: Any) -> tuple[Any, tuple[Any, PyTree]]:
-            y, new_state = apply(params, state, merged(floats, x), key=key, train=train)
-            return floating(y), (y, new_state)
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
+        def function(params: Params, floats: Input) -> tuple[Output, tuple[Output, State]]:
+            y, new_state = apply(params, state, combine(floats, x), key=key, train=train)
+            return inexact_leaves(y), (y, new_state)
 
-        _, pull_back, (y, state) = jax.vjp(function, params, floating(x), has_aux=True)
-        return y, state, pull_back
+        _, vjp, (y, state) = jax.vjp(function, params, inexact_leaves(x), has_aux=True)
+        return y, state, vjp
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         del params
         dparams, dx = residuals(dy)
         return dparams, dx
 
-    layer = Layer(init, apply, forward, backward)
-    layer.derivation = "auto"
-    return layer
+    return Layer(init, apply, forward, backward, derivation="auto")
 
 
 @constructor
-def use_rules(layer: Layer, /) -> Layer:
-    """Give a layer's hand-derived gradient to `jax.grad`, through `jax.custom_vjp`.
+def use_manual(layer: Layer, /) -> Layer:
+    """Manual gradient for `jax.grad`: a layer's `backward`, through `jax.custom_vjp`.
 
     The layer computes the same; only what autodiff does with it changes. Any script that calls
-    `jax.grad` on the wrapped layer, or on a whole wrapped model, runs the hand rules. As with every
-    `jax.custom_vjp`, reverse over reverse mode works and forward mode (`jax.jvp`) does not.
+    `jax.grad` on the wrapped layer, or on a whole wrapped model, runs the gradients by hand. As
+    with every `jax.custom_vjp`, reverse over reverse mode works and forward mode does not.
+
+    Args:
+        layer: any layer or model.
 
     >>> import fnn, jax, jax.numpy as jnp
-    >>> tanh = use_rules(fnn.tanh())
+    >>> tanh = use_manual(fnn.tanh())
     >>> jax.grad(lambda x: tanh.apply((), (), x)[0])(0.0)
     Array(1., dtype=float32, weak_type=True)
+
     """
 
     def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
         @jax.custom_vjp
-        def function(params: PyTree, state: PyTree, x: Any, key: Key) -> tuple[Any, PyTree]:
+        def function(params: Params, state: State, x: Input, key: Key) -> tuple[Output, State]:
             return layer.apply(params, state, x, key=key, train=train)
 
-        def function_forward(
-            params: PyTree, state: PyTree, x: Any, key: Key
-        ) -> tuple[tuple[Any, PyTree], PyTree]:
+        def forward(
+            params: Params, state: State, x: Input, key: Key
+        ) -> tuple[tuple[Output, State], Residuals]:
             y, state, residuals = layer.forward(params, state, x, key=key, train=train)
             return (y, state), (params, residuals)
 
-        def function_backward(saved: PyTree, cotangents: PyTree) -> tuple[PyTree, ...]:
+        def backward(saved: Residuals, cotangents: Cotangent) -> tuple[Cotangent, ...]:
             params, residuals = saved
-            dparams, dx = layer.backward(params, residuals, floating(cotangents[0]))
+            dparams, dx = layer.backward(params, residuals, inexact_leaves(cotangents[0]))
             return dparams, None, dx, None
 
-        function.defvjp(function_forward, function_backward)
-        y_and_state: tuple[Any, PyTree] = function(params, state, x, key)
+        function.defvjp(forward, backward)
+        y_and_state: tuple[Output, State] = function(params, state, x, key)
         return y_and_state
 
-    wrapped = Layer(layer.init, apply, layer.forward, layer.backward)
-    wrapped.derivation = layer.derivation
-    return wrapped
+    wrapped = wrapping(use_manual, layer, (layer.init, apply, layer.forward, layer.backward))
+    return dataclasses.replace(wrapped, derivation=layer.derivation)
 
 
 @constructor
-def use_autodiff(layer: Layer, /) -> Layer:
-    """Give up a layer's hand rule, and take the gradient of its `apply` from `jax.vjp`.
+def use_auto(layer: Layer, /) -> Layer:
+    """Automatic gradient in place of the manual one: `jax.vjp` of the layer's plain formula.
 
-    The other way round than `use_rules`: forward and backward of a model run autodiff in this
+    The other way round than `use_manual`: forward and backward of a model run autodiff in this
     layer. Parameters, state and gradient are the same, so that a trained model goes on with its
     weights. `fnn.tune` does so wherever autodiff measures faster.
 
+    Args:
+        layer: any layer or model.
+
     >>> import fnn, jax.numpy as jnp
-    >>> tanh = use_autodiff(fnn.tanh())
+    >>> tanh = use_auto(fnn.tanh())
     >>> y, state, residuals = tanh.forward((), (), jnp.zeros(1))
     >>> tanh.derivation, tanh.backward((), residuals, jnp.ones(1))[1]
     ('auto', Array([1.], dtype=float32))
+
     """
-    return autodiff(layer.init, layer.apply)
+    automatic = autodiff(layer.init, layer.apply)
+    title = layer.name.removesuffix(" (auto)")
+    return dataclasses.replace(automatic, title=title, manual=layer.manual or layer)
 
 
-def floating(tree: PyTree) -> PyTree:
-    """Return the part of a tree that has a derivative: None in place of all other arrays.
-
-    >>> import jax.numpy as jnp
-    >>> floating((jnp.ones(1), jnp.array([3])))
-    (Array([1.], dtype=float32), None)
-    """
-    return jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.floating) else None, tree)
-
-
-def merged(floats: PyTree, tree: PyTree) -> PyTree:
-    """Put floating numbers back in their places: ``merged(floating(tree), tree)`` is the tree."""
-    return jax.tree.map(
-        lambda f, a: a if f is None else f, floats, tree, is_leaf=lambda node: node is None
-    )
-
-
-def shape_witness(x: Any) -> Array:
-    """Return an array of no bytes that carries the shape and dtype of `x` through residuals.
-
-    Residuals hold arrays only, and a backward pass sometimes needs nothing but a shape: read it
-    back as ``witness.shape[1:]``.
-
-    >>> import jax.numpy as jnp
-    >>> witness = shape_witness(jnp.ones((2, 3)))
-    >>> witness.nbytes, witness.shape[1:]
-    (0, (2, 3))
-    """
-    return jnp.zeros((0, *x.shape), x.dtype)
-
-
-def output_shape(layer: Layer, params: PyTree, state: PyTree, x: Any) -> Any:
+def output_shape(layer: Layer, params: Params, state: State, x: Input) -> Output:
     """Return the `jax.ShapeDtypeStruct` of ``layer.apply(params, state, x)``; nothing is computed.
 
     >>> import fnn, jax
@@ -280,26 +392,3 @@ def output_shape(layer: Layer, params: PyTree, state: PyTree, x: Any) -> Any:
     (32, 10)
     """
     return jax.eval_shape(lambda p, s, x: layer.apply(p, s, x)[0], params, state, x)
-
-
-def check_same_shape(where: str, x: Any, y: Any) -> None:
-    """Raise `InputError` unless two trees of arrays have the same structure and shapes."""
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (x, y)]
-    if structures[0] != structures[1] or any(
-        a.shape != b.shape for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    ):
-        shapes = [str(jax.tree.map(lambda a: tuple(a.shape), tree)) for tree in (x, y)]
-        raise InputError(
-            where, f"shapes {shapes[0]} in and out", shapes[1], "make the widths equal"
-        )
-
-
-def check_floating(where: str, x: Any) -> None:
-    """Raise `InputError` unless `x` is an array of floating-point numbers."""
-    if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(
-            where,
-            "x of a floating dtype",
-            describe(x),
-            "convert it first, as in jnp.asarray(x, 'float32') / 255 for images",
-        )

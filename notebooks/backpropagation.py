@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import fnn
-from fnn.gradient.tolerance import rounding
+from fnn.lab import rounding
 
 # Some accelerators round matrix products to fewer digits; we want to compare gradients closely.
 jax.config.update("jax_default_matmul_precision", "highest")

@@ -35,9 +35,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 
-from fnn import optim, plot
-from fnn.optim import landscape
-from fnn.optim.tracing import Path
+from fnn import landscapes, optim, plot
+from fnn.landscapes import Trajectory
 
 # Shows figures that are made without pyplot, too.
 # %matplotlib inline
@@ -58,9 +57,11 @@ KEY = jax.random.key(3)
 # $\eta < 2 / c_i$. The steepest direction sets the limit, the flattest one the time.
 
 # %%
-bowl = landscape.quadratic((1.0, 10.0))
+bowl = landscapes.quadratic((1.0, 10.0))
 rates = {"too small: 0.01": 0.01, "good: 0.15": 0.15, "too large: 0.205": 0.205}
-paths = {name: optim.trace(optim.sgd(rate), bowl, [-1.8, 0.9], 60) for name, rate in rates.items()}
+paths = {
+    name: landscapes.descend(optim.sgd(rate), bowl, [-1.8, 0.9], 60) for name, rate in rates.items()
+}
 figure = plot.descent(bowl, paths)
 display(figure)
 
@@ -81,9 +82,9 @@ assert paths["too large: 0.205"].values[-1] > paths["too large: 0.205"].values[2
 # The slope is zero at every minimum, deep or not: descent stays in the basin where it starts.
 
 # %%
-wells = landscape.double_well()
-stuck = optim.trace(optim.sgd(0.02), wells, [1.6], 100)
-found = optim.trace(optim.sgd(0.02), wells, [-1.6], 100)
+wells = landscapes.double_well()
+stuck = landscapes.descend(optim.sgd(0.02), wells, [1.6], 100)
+found = landscapes.descend(optim.sgd(0.02), wells, [-1.6], 100)
 display(plot.descent(wells, {"from the right": stuck, "from the left": found}))
 print(f"heights {stuck.values[-1]:.3f} and {found.values[-1]:.3f}")
 assert stuck.values[-1] > found.values[-1] + 0.5
@@ -98,10 +99,13 @@ assert stuck.values[-1] > found.values[-1] + 0.5
 # the ridge it never leaves.
 
 # %%
-saddle = landscape.saddle()
+saddle = landscapes.saddle()
 print("curvatures", jnp.linalg.eigvalsh(jax.hessian(saddle)(jnp.zeros(2))))
 starts = {"on the ridge": 0.0, "off by 1e-6": 1e-6, "off by 0.1": 0.1}
-paths = {name: optim.trace(optim.sgd(0.1), saddle, [1.3, off], 200) for name, off in starts.items()}
+paths = {
+    name: landscapes.descend(optim.sgd(0.1), saddle, [1.3, off], 200)
+    for name, off in starts.items()
+}
 display(plot.descent(saddle, paths))
 for name, path in paths.items():
     away = np.abs(path.points[:, 1]) > 0.5
@@ -118,8 +122,8 @@ assert paths["off by 0.1"].values[-1] < -0.24
 
 # %%
 shaken = optim.chain(optim.sphere_noise(0.1, key=KEY), optim.sgd(0.1))
-path = optim.trace(shaken, saddle, [1.3, 0.0], 200)
-pushed = optim.trace(
+path = landscapes.descend(shaken, saddle, [1.3, 0.0], 200)
+pushed = landscapes.descend(
     optim.perturbed(optim.sgd(0.1), 0.01, 0.01, 50, key=KEY), saddle, [1.3, 0.0], 200
 )
 display(plot.descent(saddle, {"noise at every step": path, "a push at rest": pushed}))
@@ -129,9 +133,9 @@ assert pushed.values[-1] < -0.24
 # %%
 fading = optim.schedule.exponential(0.6, 0.5, steps=500)
 annealed = optim.sgld(0.02, temperature=fading, key=KEY)
-path = optim.trace(annealed, wells, [1.6], 4000)
+path = landscapes.descend(annealed, wells, [1.6], 4000)
 display(plot.descent(wells, {"no noise": stuck, "noise that fades": path}))
-print(f"ends at {path.points[-1, 0]:.2f}, the deep minimum is at {wells.minima[0, 0]:.2f}")
+print(f"ends at {path.points[-1, 0]:.2f}, the deep minimum is at {wells.minima[0][0]:.2f}")
 assert path.values[-1] < 0
 
 # %% [markdown]
@@ -139,7 +143,7 @@ assert path.values[-1] < 0
 
 # %%
 ends = jax.vmap(
-    lambda key: optim.trace(
+    lambda key: landscapes.descend(
         optim.sgld(0.02, temperature=fading, key=key), wells, [1.6], 4000
     ).points[-1, 0]
 )(jax.random.split(KEY, 200))
@@ -157,15 +161,17 @@ assert (ends < 0).mean() > 0.6
 
 # %%
 with jax.enable_x64(True):
-    octopus = landscape.octopus(6)
+    octopus = landscapes.octopus(6)
     start = np.random.default_rng(0).uniform(-1, 1, 6)
-    rules = {
+    optimizers = {
         "plain": optim.sgd(0.25),
         "pushed": optim.perturbed(optim.sgd(0.25), 0.03, 0.03, 1, key=KEY),
     }
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for (name, rule), colour, marker in zip(rules.items(), (BLUE, ORANGE), "o^", strict=True):
-        path = optim.trace(rule, octopus, start, 1600)
+    for (name, optimizer), colour, marker in zip(
+        optimizers.items(), (BLUE, ORANGE), "o^", strict=True
+    ):
+        path = landscapes.descend(optimizer, octopus, start, 1600)
         left = (np.abs(path.points) > 2 * math.e).argmax(0)
         print(f"{name:<7} leaves the saddles at steps {left.tolist()}")
         axes.plot(range(1, 7), left, color=colour, marker=marker, label=name)
@@ -206,7 +212,7 @@ def by_batches(size, steps=120, rate=0.1):
         return p - rate * slope, p
 
     points = jax.lax.scan(step, jnp.array([-1.5, 1.0]), jnp.arange(steps))[1]
-    return Path(points, height(points))
+    return Trajectory(points, height(points))
 
 
 sizes = {"stochastic: 1": 1, "mini-batch: 16": 16, "full batch: 256": 256}
@@ -232,7 +238,7 @@ assert spread["stochastic: 1"] > spread["mini-batch: 16"] > spread["full batch: 
 
 # %%
 a, rate, temperature, chains = 3.0, 0.1, 0.5, 20_000
-path = optim.trace(
+path = landscapes.descend(
     optim.sgld(rate, temperature=temperature, key=KEY),
     lambda p: (a * p**2 / 2).sum(),
     jnp.zeros(chains),
@@ -244,7 +250,7 @@ print(f"variance of {chains:,} points {variance:.4f}, predicted {predicted:.4f}"
 assert abs(variance / predicted - 1) < 5 * math.sqrt(2 / chains)
 
 # %%
-cloud = optim.trace(
+cloud = landscapes.descend(
     optim.sgld(0.01, temperature=0.5, key=KEY),
     lambda p: wells(p[:, None]).sum(),
     jax.random.uniform(KEY, (5000,), minval=-1.5, maxval=1.5),

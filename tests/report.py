@@ -13,8 +13,8 @@ import sys
 from typing import Any, NamedTuple
 
 import fnn
-from fnn.gradient.check import Report, compare_layer, gradients
-from fnn.table import table
+from fnn._core.table import table
+from fnn.lab.check import Report, compare_layer, gradients
 from tests import cases, conftest
 from tests.test_layers import KEY, exact, inputs, named, place, unnoticed
 from tests.test_losses import as_layer, prediction

@@ -10,8 +10,8 @@ import pytest
 
 import fnn
 from fnn import optim
-from fnn.optim.matrix import orthogonal
-from tests.test_rules import STEPS, assert_close, flat, tree
+from fnn.optim.optimizers.muon import orthogonal
+from tests.test_optimizers import STEPS, assert_close, flat, tree
 from tests.tolerance import rounding
 
 KEY = jax.random.key(3)
@@ -24,12 +24,12 @@ def float64():
         yield
 
 
-def walk(rule, params=None, steps=STEPS):
+def walk(optimizer, params=None, steps=STEPS):
     """Take steps by given gradients; return the parameters after each, and the last state."""
     params = tree(0) if params is None else params
-    state, seen = rule.init(params), []
+    state, seen = optimizer.init(params), []
     for t in range(steps):
-        updates, state = rule.update(tree(t + 1), state, params)
+        updates, state = optimizer.update(tree(t + 1), state, params)
         params = jax.tree.map(jnp.add, params, updates)
         seen.append(params)
     return seen, state
@@ -39,7 +39,7 @@ def test_the_moving_average_is_the_weighted_mean_of_all_parameters(float64):
     seen, state = walk(optim.chain(optim.sgd(LR), optim.ema(0.6)))
     weights = 0.6 ** np.arange(STEPS)[::-1]
     expected = weights @ np.stack([flat(p) for p in seen]) / weights.sum()
-    assert_close(flat(optim.averaged(seen[-1], state)), expected)
+    assert_close(flat(optim.eval_params(state, seen[-1])), expected)
 
 
 def test_the_moving_average_is_that_of_optax(float64):
@@ -49,7 +49,7 @@ def test_the_moving_average_is_that_of_optax(float64):
     with jax.numpy_dtype_promotion("standard"):
         for params in seen:
             average, their_state = theirs.update(params, their_state)
-    assert_close(flat(optim.averaged(seen[-1], state)), flat(average))
+    assert_close(flat(optim.eval_params(state, seen[-1])), flat(average))
 
 
 def test_lookahead_is_that_of_optax(float64):
@@ -62,7 +62,7 @@ def test_lookahead_is_that_of_optax(float64):
             updates, their_state = theirs.update(tree(t + 1), their_state, params)
             params = optax.apply_updates(params, updates)
     assert_close(flat(seen[-1]), flat(params.fast))
-    assert_close(flat(optim.averaged(seen[-1], state)), flat(params.slow))
+    assert_close(flat(optim.eval_params(state, seen[-1])), flat(params.slow))
 
 
 @pytest.mark.parametrize(
@@ -73,33 +73,33 @@ def test_lookahead_is_that_of_optax(float64):
     ],
 )
 def test_schedule_free_rules_evaluate_at_the_mean_of_their_base(make, float64):
-    params, state, rule, bases = tree(0), make().init(tree(0)), make(), []
+    params, state, optimizer, bases = tree(0), make().init(tree(0)), make(), []
     for t in range(STEPS):
-        updates, state = rule.update(tree(t + 1), state, params)
+        updates, state = optimizer.update(tree(t + 1), state, params)
         params = jax.tree.map(jnp.add, params, updates)
         bases.append(flat(state.base))
-    assert_close(flat(optim.averaged(params, state)), np.mean(bases, axis=0))
+    assert_close(flat(optim.eval_params(state, params)), np.mean(bases, axis=0))
 
 
 def test_an_average_is_found_inside_of_any_rule_and_for_a_part_of_the_parameters(float64):
     inner = optim.chain(optim.sgd(LR), optim.ema(0.6))
     whole, state = walk(inner)
-    expected = optim.averaged(whole[-1], state)
-    for rule in (optim.skip_nonfinite(inner), optax.chain(optax.identity(), inner)):
-        seen, state = walk(rule)
-        assert_close(flat(optim.averaged(seen[-1], state)), flat(expected))
+    expected = optim.eval_params(state, whole[-1])
+    for optimizer in (optim.skip_nonfinite(inner), optax.chain(optax.identity(), inner)):
+        seen, state = walk(optimizer)
+        assert_close(flat(optim.eval_params(state, seen[-1])), flat(expected))
     seen, state = walk(optim.by_path({"b/*": inner}, optim.sgd(LR)))
-    average = optim.averaged(seen[-1], state)
+    average = optim.eval_params(state, seen[-1])
     assert_close(flat(average["b"]), flat(expected["b"]))
     assert_close(flat(average["a"]), flat(seen[-1]["a"]))
     free = optim.by_path({"b/*": optim.schedule_free_sgd(LR)}, optim.sgd(LR))
     seen, state = walk(free)
-    assert_close(flat(optim.averaged(seen[-1], state)["a"]), flat(seen[-1]["a"]))
+    assert_close(flat(optim.eval_params(state, seen[-1])["a"]), flat(seen[-1]["a"]))
 
 
 def test_without_an_average_the_parameters_are_evaluated():
-    params, rule = tree(0, "float32"), optim.adam(LR)
-    assert optim.averaged(params, rule.init(params)) is params
+    params, optimizer = tree(0, "float32"), optim.adam(LR)
+    assert optim.eval_params(optimizer.init(params), params) is params
 
 
 def spoilt(gradient, value, leaf=1):
@@ -129,35 +129,38 @@ def test_the_guard_skips_a_bad_step_counts_it_and_names_the_array(value, float64
 
 
 def test_a_guard_compiles_to_no_more_for_every_array_where_there_are_more_of_them():
-    rule = optim.skip_nonfinite(optim.sgd(LR))
+    optimizer = optim.skip_nonfinite(optim.sgd(LR))
 
     def size(arrays):
         params = [jnp.ones(2)] * arrays
         return len(
-            jax.jit(rule.update).lower(params, rule.init(params), params).compile().as_text()
+            jax.jit(optimizer.update)
+            .lower(params, optimizer.init(params), params)
+            .compile()
+            .as_text()
         )
 
     assert size(20) < 2.2 * size(10)
 
 
 def test_the_guard_keeps_the_key_of_the_noise_inside():
-    rule = optim.skip_nonfinite(optim.gradient_noise(0.1, key=KEY))
+    optimizer = optim.skip_nonfinite(optim.gradient_noise(0.1, key=KEY))
     params = tree(0, "float32")
-    state = rule.init(params)
-    updates, skipped = rule.update(spoilt(params, np.nan), state, params)
+    state = optimizer.init(params)
+    updates, skipped = optimizer.update(spoilt(params, np.nan), state, params)
     assert not flat(updates).any()
     assert (jax.random.key_data(skipped.inner.key) == jax.random.key_data(KEY)).all()
     assert int(skipped.inner.step) == 0
 
 
 def test_every_group_goes_by_its_own_rule_and_the_first_pattern_wins(float64):
-    rule = optim.by_path({"b/1": optim.sgd(0.0), "b/*": optim.sgd(LR)}, optim.sgd(1.0))
-    updates, _ = rule.update(tree(1), rule.init(tree(0)), tree(0))
+    optimizer = optim.by_path({"b/1": optim.sgd(0.0), "b/*": optim.sgd(LR)}, optim.sgd(1.0))
+    updates, _ = optimizer.update(tree(1), optimizer.init(tree(0)), tree(0))
     expected = {"a": -tree(1)["a"], "b": (-LR * tree(1)["b"][0], 0 * tree(1)["b"][1])}
     assert_close(flat(updates), flat(expected))
 
 
-def test_rules_keep_no_state_for_what_is_not_theirs():
+def test_optimizers_keep_no_state_for_what_is_not_theirs():
     params = tree(0, "float32")
     state = optim.freeze(optim.adam(LR), "a").init(params)
     shapes = [a.shape for a in jax.tree.leaves(state) if a.ndim]
@@ -165,23 +168,23 @@ def test_rules_keep_no_state_for_what_is_not_theirs():
 
 
 def test_a_mask_may_be_a_prefix_of_the_tree(float64):
-    rule = optim.masked(optim.sgd(LR), {"a": False, "b": True})
-    updates, _ = rule.update(tree(1), rule.init(tree(0)), tree(0))
+    optimizer = optim.masked(optim.sgd(LR), {"a": False, "b": True})
+    updates, _ = optimizer.update(tree(1), optimizer.init(tree(0)), tree(0))
     assert_close(flat(updates["a"]), flat(tree(1)["a"]))
     assert_close(flat(updates["b"]), -LR * flat(tree(1)["b"]))
 
 
 def test_the_plateau_waits_rests_and_stops_at_the_least():
     losses = [5.0, 4.0, 3.9, 3.9, 3.9, 3.9, 3.9, 3.9, 3.0, 3.0, 3.0, 3.0]
-    rule = optim.reduce_on_plateau(0.5, 2, tolerance=0.1, cooldown=2, least=0.2)
+    optimizer = optim.reduce_on_plateau(0.5, 2, tolerance=0.1, cooldown=2, least=0.2)
     params, scales = jnp.ones(1), []
-    state = rule.init(params)
+    state = optimizer.init(params)
     for loss in losses:
 
         def gradient_at(p, loss=loss):
             return ((jnp.float32(loss), ()), p)
 
-        _, updates, state = optim.take_step(rule, gradient_at, params, state)
+        _, updates, state = optim.take_step(optimizer, gradient_at, params, state)
         scales.append(float(updates[0]))
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, pytest.approx(0.2)]
 
@@ -199,9 +202,9 @@ def batch(examples=8):
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
 def test_a_sharpness_aware_step_is_two_gradients_with_the_same_chance(gradient):
     model, loss = network(), fnn.losses.squared_error()
-    rule = optim.chain(optim.sam(0.3), optim.sgd(LR))
-    start = fnn.init_train_state(model, rule, batch()[0], key=KEY)
-    end, metrics = jax.jit(fnn.train_step(model, loss, rule, gradient))(start, batch())
+    optimizer = optim.chain(optim.sam(0.3), optim.sgd(LR))
+    start = fnn.init_train_state(model, optimizer, batch()[0], key=KEY)
+    end, metrics = jax.jit(fnn.train_step(model, loss, optimizer, gradient))(start, batch())
 
     of = jax.jit(fnn.value_and_grad(model, loss))
     key = jax.random.fold_in(start.key, 0)
@@ -227,7 +230,8 @@ def test_accumulated_parts_of_a_batch_are_the_batch(float64):
     start = fnn.init_train_state(model, whole, x, key=KEY)
     expected, _ = fnn.train_step(model, loss, whole)(start, (x, y))
     step = jax.jit(fnn.train_step(model, loss, parts))
-    train_state = start._replace(rule_state=parts.init(start.params))
+    again = fnn.init_train_state(model, parts, x, key=KEY)
+    train_state = again._replace(params=start.params, key=start.key)
     for i in range(0, 8, 2):
         train_state, _ = step(train_state, (x[i : i + 2], y[i : i + 2]))
     bound = rounding("float64", 1000)
@@ -256,11 +260,11 @@ def test_fit_trains_by_rules_of_all_kinds(make):
 
 def test_fit_validates_the_average():
     model, loss = fnn.dense(2), fnn.losses.squared_error()
-    rule = optim.chain(optim.sgd(LR), optim.ema(0.9))
+    optimizer = optim.chain(optim.sgd(LR), optim.ema(0.9))
     train_state, history = fnn.fit(
-        model, loss, rule, batch(), epochs=3, batch_size=4, key=KEY, validation=batch()
+        model, loss, optimizer, batch(), epochs=3, batch_size=4, key=KEY, validation=batch()
     )
-    average = optim.averaged(train_state.params, train_state.rule_state)
+    average = optim.eval_params(train_state.opt_state, train_state.params)
     values = [
         float(loss.apply(model.apply(p, (), batch()[0])[0], batch()[1]).mean())
         for p in (average, train_state.params)
@@ -272,7 +276,7 @@ def test_fit_validates_the_average():
 
 
 @pytest.mark.parametrize(
-    "rule",
+    "optimizer",
     [
         optim.sam(0.1),
         optim.chain(optim.sgd(LR), optim.reduce_on_plateau()),
@@ -280,10 +284,10 @@ def test_fit_validates_the_average():
     ],
     ids=["alone", "in a chain", "in a chain of optax"],
 )
-def test_a_rule_that_needs_more_than_the_gradient_says_so(rule):
+def test_a_rule_that_needs_more_than_the_gradient_says_so(optimizer):
     params = tree(0, "float32")
     with pytest.raises(fnn.InputError, match="expected to be handed the gradient as a function"):
-        rule.update(params, rule.init(params), params)
+        optimizer.update(params, optimizer.init(params), params)
 
 
 def test_lbfgs_with_positive_curvature_is_that_of_optax(float64):
@@ -317,8 +321,8 @@ def test_muon_iterates_to_singular_values_near_one_and_keeps_the_vectors(shape, 
 
 def test_half_precision_is_averaged_in_single():
     # Steps of 1/1024 of the mean square: in bfloat16 they would be rounded away.
-    rule = optim.rmsprop(LR, decay=1 - 2**-10)
+    optimizer = optim.rmsprop(LR, decay=1 - 2**-10)
     params = jnp.ones(1, "bfloat16")
-    state = rule.init(params)._replace(square=jnp.ones(1))
-    _, state = rule.update(2 * params, state, params)
+    state = optimizer.init(params)._replace(square=jnp.ones(1))
+    _, state = optimizer.update(2 * params, state, params)
     np.testing.assert_allclose(state.square, 1 + 3 * 2**-10, rtol=rounding("float32", 1))

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
-from fnn.gradient.check import moved_place
-from fnn.layer import floating
-from fnn.layers.blockwise import Scoring, attend, attend_backward
+from fnn._core.tree import inexact_leaves
+from fnn.lab.check import moved_place
+from fnn.layers.attention._blockwise import Scoring, attend, attend_backward
 from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
 from tests.test_layers import assert_close
 
@@ -29,7 +28,7 @@ def there_and_back(layer, x, weights=None):
     """Output and gradient of a layer, away from where it starts; some outputs may not count."""
     params, state = moved_place(layer, x, KEY)
     y, _, residuals = layer.forward(params, state, x)
-    dy = jax.tree.map(jnp.cos, floating(y))
+    dy = jax.tree.map(jnp.cos, inexact_leaves(y))
     if weights is not None:
         dy = jax.tree.map(lambda d: d * weights[..., None].astype(d.dtype), dy)
     return y, layer.backward(params, residuals, dy)
@@ -363,7 +362,7 @@ def bad(name, call, expected, got):
             "a score_bias that is a function of places",
             r"float32 of shape \(\)",
         ),
-        bad("rate", lambda: fnn.attention(2, dropout=1.0), r"a rate in \[0, 1\)", r"1\.0"),
+        bad("rate", lambda: fnn.attention(2, dropout=1.0), r"rate in \[0, 1\)", r"1\.0"),
         Bad("mlp", lambda: fnn.mlp(0), "mlp", "a hidden of 1 or more", "0"),
         Bad("activation", lambda: fnn.mlp(activation="sin"), "mlp", "one of gelu, .*", "'sin'"),
         Bad(
@@ -391,14 +390,14 @@ def bad(name, call, expected, got):
             "attention_dropout",
             lambda: fnn.transformer_block(2, attention_dropout=-0.1),
             "attention",
-            r"a rate in \[0, 1\)",
+            r"rate in \[0, 1\)",
             r"-0\.1",
         ),
         Bad(
             "dropout",
             lambda: fnn.transformer_block(2, dropout=1.0),
             "dropout",
-            r"a rate in \[0, 1\)",
+            r"rate in \[0, 1\)",
             r"1\.0",
         ),
     ]

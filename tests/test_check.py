@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.gradient.guess import guess
+from fnn.lab.diagnose import guess
 
 X = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
 RIGHT = fnn.dense(5)

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fnn import optim
-from fnn.optim import constraint
+from fnn.optim.transforms import constraint
 from tests.test_errors import Bad, assert_complains, parametrize
 from tests.tolerance import rounding
 
@@ -80,29 +79,29 @@ def test_projected_descent_finds_the_constrained_minimum(name):
     nearest, outside = SETS[name]
     with jax.enable_x64(True):
         c = jnp.asarray(point(5))
-        rule = optim.chain(optim.sgd(0.2), optim.project(nearest))
+        optimizer = optim.chain(optim.sgd(0.2), optim.project(nearest))
 
         def step(_, carry):
             p, state = carry
-            update, state = rule.update(p - c, state, p)
+            update, state = optimizer.update(p - c, state, p)
             return p + update, state
 
         start = jnp.zeros_like(c)
-        p = jax.jit(lambda: jax.lax.fori_loop(0, 300, step, (start, rule.init(start)))[0])()
+        p = jax.jit(lambda: jax.lax.fori_loop(0, 300, step, (start, optimizer.init(start)))[0])()
         assert outside(np.asarray(p)) <= rounding("float64", p.size)
         assert outside(np.asarray(c)) > 0.1
         np.testing.assert_allclose(p, nearest(c), atol=1e-10)
 
 
-def updated(rule, updates, params):
-    new, _ = rule.update(updates, rule.init(params), params)
+def updated(optimizer, updates, params):
+    new, _ = optimizer.update(updates, optimizer.init(params), params)
     return jax.tree.map(jnp.add, params, new)
 
 
 def test_numbers_inside_keep_their_update_to_the_bit_and_zero_is_exact():
     p, u = jnp.asarray(point(1), "float32"), jnp.asarray(point(2), "float32")
-    rule = optim.project(constraint.non_negative())
-    new, _ = rule.update(u, (), p)
+    optimizer = optim.project(constraint.non_negative())
+    new, _ = optimizer.update(u, (), p)
     inside = p + u >= 0
     assert inside.any()
     assert not inside.all()
@@ -113,32 +112,34 @@ def test_numbers_inside_keep_their_update_to_the_bit_and_zero_is_exact():
 def test_paths_choose_what_is_constrained_and_the_first_match_counts():
     params = {"in": {"weight": jnp.ones(2), "bias": jnp.ones(2)}, "out": jnp.ones(2)}
     updates = jax.tree.map(lambda p: -3 * p, params)
-    rule = optim.project({"*/bias": constraint.box(-1.0, 1.0), "in/*": constraint.non_negative()})
-    after = updated(rule, updates, params)
+    optimizer = optim.project(
+        {"*/bias": constraint.box(-1.0, 1.0), "in/*": constraint.non_negative()}
+    )
+    after = updated(optimizer, updates, params)
     np.testing.assert_array_equal(after["in"]["weight"], 0)
     np.testing.assert_array_equal(after["in"]["bias"], -1)
     np.testing.assert_array_equal(after["out"], -2)
 
 
 def test_any_function_of_an_array_is_a_projection():
-    rule = optim.project(jnp.round)
-    np.testing.assert_array_equal(updated(rule, jnp.array([0.3, 0.8]), jnp.zeros(2)), [0, 1])
+    optimizer = optim.project(jnp.round)
+    np.testing.assert_array_equal(updated(optimizer, jnp.array([0.3, 0.8]), jnp.zeros(2)), [0, 1])
 
 
 @all_sets
 def test_projection_is_mapped_and_compiled(name):
     p, u = jnp.asarray(point(1, (2, 4, 3)), "float32"), jnp.asarray(point(2, (2, 4, 3)), "float32")
-    rule = optim.project(SETS[name][0])
-    mapped = jax.jit(jax.vmap(lambda p, u: updated(rule, u, p)))(p, u)
+    optimizer = optim.project(SETS[name][0])
+    mapped = jax.jit(jax.vmap(lambda p, u: updated(optimizer, u, p)))(p, u)
     for i in range(2):
-        np.testing.assert_allclose(mapped[i], updated(rule, u[i], p[i]), atol=1e-5)
+        np.testing.assert_allclose(mapped[i], updated(optimizer, u[i], p[i]), atol=1e-5)
     assert optim.project(constraint.box(0, 1)) == optim.project(constraint.box(0, 1))
-    assert str(rule) == f"project({SETS[name][0]})"
+    assert str(optimizer) == f"project({SETS[name][0]})"
 
 
 def project_by(pattern):
-    rule = optim.project({pattern: constraint.non_negative()})
-    return rule.init({"weight": jnp.ones(2)})
+    optimizer = optim.project({pattern: constraint.non_negative()})
+    return optimizer.init({"weight": jnp.ones(2)})
 
 
 @parametrize(

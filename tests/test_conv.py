@@ -6,15 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
-from fnn.gradient.check import moved_place
-from fnn.layers import convolve as plain
-from fnn.layers import convolve_fast as fast
-from fnn.layers import convolve_weight as fast_weight
-from fnn.layers.window import Window
+from fnn.lab.check import moved_place
+from fnn.layers._window import Window
+from fnn.layers.conv import _fast as fast, _reference as plain, _weight_gradient as fast_weight
 from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
 from tests.test_layers import assert_close
 
@@ -22,7 +19,7 @@ KEY = jax.random.key(5)
 
 
 def geometry_of(x, kernel, **options):
-    return Window("conv", kernel, **options).over(x)
+    return Window(kernel, **options).over(x)
 
 
 def normal(seed, *shape):
@@ -154,7 +151,7 @@ def test_every_platform_computes_the_same_sums(way):
                 fast_weight.weight_gradient(x, dy, geometry, groups),
                 plain.weight_gradient(x, dy, geometry, groups),
             )
-            turned = plain.turned(weight, geometry, space, dy.shape[1:-1], groups)
+            turned = plain.flip_kernel(weight, geometry, space, dy.shape[1:-1], groups)
             dx = (
                 fast.input_gradient(dy, weight, geometry, space, groups),
                 plain.convolve(dy, *turned),
@@ -245,7 +242,7 @@ def test_the_phases_of_a_spread_array_make_its_convolution(kernel, stride, paddi
         geometry = geometry_of(x, kernel, stride=stride, padding=padding)
         places = geometry.places(space)
         dy = normal(5, 2, *places, 3)
-        turned, back = plain.turned(weight, geometry, space, places, 1)
+        turned, back = plain.flip_kernel(weight, geometry, space, places, 1)
         assert fast._way_on_cpu(dy, turned, back) is fast._by_phase
         dx = jax.jit(lambda: fast.input_gradient(dy, weight, geometry, space, 1))()
         assert_close(dx, plain.convolve(dy, turned, back), "float64", x.size)

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
-from fnn.gradient.check import moved_place
+from fnn.lab.check import moved_place
 from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
 from tests.test_layers import assert_close
 
@@ -68,7 +67,7 @@ def test_an_index_that_comes_often_is_counted_in_float32(dtype):
 
 
 def test_tokens_in_a_sequence_become_a_sequence_of_rows():
-    layer = fnn.on_values(fnn.serial(fnn.embedding(3, 4), fnn.positional()))
+    layer = fnn.over_sequence(fnn.serial(fnn.embedding(3, 4), fnn.positional()))
     x = fnn.Sequence(jnp.array([[0, 2], [1, 1]]), jnp.array([2, 1]))
     params, state = layer.init(KEY, x)
     y, _, residuals = layer.forward(params, state, x)

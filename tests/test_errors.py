@@ -16,7 +16,7 @@ import pytest
 
 import fnn
 from fnn import datasets, losses, optim
-from fnn.files import output_folder
+from fnn._core.atomic_write import output_folder
 from fnn.optim import schedule
 
 KEY = jax.random.key(0)
@@ -38,6 +38,12 @@ class Bad(NamedTuple):
     layer: str = ""
 
 
+def optimizer_of(name):
+    """The constructor of an optimizer, of one with chance with a key."""
+    make = getattr(optim, name)
+    return functools.partial(make, key=KEY) if name == "sophia" else make
+
+
 def parametrize(cases):
     return pytest.mark.parametrize("bad", cases, ids=lambda bad: bad.name)
 
@@ -46,7 +52,9 @@ def assert_complains(bad, function, *args):
     with pytest.raises(fnn.InputError) as raised:
         function(*args)
     place = rf" \(at layer '{re.escape(bad.layer)}'\)" if bad.layer else ""
-    pattern = rf"fnn\.{re.escape(bad.where)}: expected {bad.expected}, got {bad.got}; .+?{place}"
+    expected = re.sub(r"^an? ", "", bad.expected)
+    where = rf"fnn\.{re.escape(bad.where)}" if bad.where else "fnn"
+    pattern = rf"{where}: expected (?:an? )?{expected}, got {bad.got}; .+?{place}"
     message = str(raised.value)
     assert re.fullmatch(pattern, message), message
     assert ("at layer" in message) == bool(bad.layer)
@@ -170,8 +178,8 @@ CONSTRUCTORS = [
         )
         for where, name, make in (
             *(
-                (rule, "learning_rate", getattr(optim, rule))
-                for rule in [
+                (optimizer, "learning_rate", optimizer_of(optimizer))
+                for optimizer in [
                     "adadelta",
                     "adafactor",
                     "adagrad",
@@ -193,15 +201,19 @@ CONSTRUCTORS = [
                 ]
             ),
             ("adagrad", "start", lambda value: optim.adagrad(0.1, start=value)),
-            ("adamw", "decay", lambda value: optim.adamw(0.1, decay=value)),
-            ("lamb", "decay", lambda value: optim.lamb(0.1, decay=value)),
-            ("lars", "decay", lambda value: optim.lars(0.1, decay=value)),
+            ("adamw", "decay", lambda value: optim.adamw(0.1, weight_decay=value)),
+            ("lamb", "decay", lambda value: optim.lamb(0.1, weight_decay=value)),
+            ("lars", "decay", lambda value: optim.lars(0.1, weight_decay=value)),
             ("lars", "trust", lambda value: optim.lars(0.1, trust=value)),
-            ("lion", "decay", lambda value: optim.lion(0.1, decay=value)),
-            ("muon", "decay", lambda value: optim.muon(0.1, decay=value)),
-            ("sophia", "decay", lambda value: optim.sophia(0.1, decay=value)),
-            ("schedule_free_sgd", "decay", lambda v: optim.schedule_free_sgd(0.1, decay=v)),
-            ("schedule_free_adamw", "decay", lambda v: optim.schedule_free_adamw(0.1, decay=v)),
+            ("lion", "decay", lambda value: optim.lion(0.1, weight_decay=value)),
+            ("muon", "decay", lambda value: optim.muon(0.1, weight_decay=value)),
+            ("sophia", "decay", lambda value: optim.sophia(0.1, weight_decay=value, key=KEY)),
+            ("schedule_free_sgd", "decay", lambda v: optim.schedule_free_sgd(0.1, weight_decay=v)),
+            (
+                "schedule_free_adamw",
+                "decay",
+                lambda v: optim.schedule_free_adamw(0.1, weight_decay=v),
+            ),
             ("clip_by_value", "limit", optim.clip_by_value),
             ("clip_by_norm", "limit", optim.clip_by_norm),
             ("clip_by_unit_norm", "ratio", optim.clip_by_unit_norm),
@@ -223,8 +235,8 @@ CONSTRUCTORS = [
         )
         for where, names, make in (
             *(
-                (rule, "beta1 beta2", functools.partial(getattr(optim, rule), 0.1))
-                for rule in [
+                (optimizer, "beta1 beta2", functools.partial(optimizer_of(optimizer), 0.1))
+                for optimizer in [
                     "adam",
                     "adamax",
                     "adamw",
@@ -259,8 +271,8 @@ CONSTRUCTORS = [
         )
         for where, names, make in (
             *(
-                (rule, "epsilon", functools.partial(getattr(optim, rule), 0.1))
-                for rule in [
+                (optimizer, "epsilon", functools.partial(optimizer_of(optimizer), 0.1))
+                for optimizer in [
                     "adadelta",
                     "adagrad",
                     "adamax",
@@ -279,7 +291,7 @@ CONSTRUCTORS = [
             ("clip_by_unit_norm", "least", optim.clip_by_unit_norm),
             ("schedule_free_sgd", "beta", functools.partial(optim.schedule_free_sgd, 0.1)),
             ("schedule_free_adamw", "beta1", functools.partial(optim.schedule_free_adamw, 0.1)),
-            ("sophia", "gamma", functools.partial(optim.sophia, 0.1)),
+            ("sophia", "gamma", functools.partial(optim.sophia, 0.1, key=KEY)),
             ("backtracking", "shrink slope", functools.partial(optim.backtracking, SGD)),
             ("schedule.one_cycle", "rise", functools.partial(schedule.one_cycle, 1, 9)),
             ("schedule.polynomial", "power", functools.partial(schedule.polynomial, 1, 0, 9)),
@@ -299,7 +311,7 @@ CONSTRUCTORS = [
         for where, name, make in (
             ("lbfgs", "memory", optim.lbfgs),
             ("backtracking", "trials", functools.partial(optim.backtracking, SGD)),
-            ("sophia", "every", functools.partial(optim.sophia, 0.1)),
+            ("sophia", "every", functools.partial(optim.sophia, 0.1, key=KEY)),
             ("muon", "iterations", functools.partial(optim.muon, 0.1)),
             ("adafactor", "least", optim.adafactor),
             ("lookahead", "every", optim.lookahead),
@@ -311,26 +323,26 @@ CONSTRUCTORS = [
     *(
         Bad(
             f"{where}-{name}",
-            lambda make=make, rule=rule: make(rule),
+            lambda make=make, optimizer=optimizer: make(optimizer),
             f"optim.{where}",
             f"{expected}{more}",
             got,
         )
         for where, expected, make in (
-            ("masked", "a rule", lambda rule: optim.masked(rule, True)),
-            ("by_path", "rules", lambda rule: optim.by_path({"*": rule})),
-            ("by_path", "rules", lambda rule: optim.by_path({}, rule)),
-            ("accumulate", "a rule", lambda rule: optim.accumulate(rule, 2)),
+            ("masked", "a rule", lambda optimizer: optim.masked(optimizer, True)),
+            ("by_path", "optimizers", lambda optimizer: optim.by_path({"*": optimizer})),
+            ("by_path", "optimizers", lambda optimizer: optim.by_path({}, optimizer)),
+            ("accumulate", "a rule", lambda optimizer: optim.accumulate(optimizer, 2)),
             ("skip_nonfinite", "a rule", optim.skip_nonfinite),
             ("backtracking", "a rule", optim.backtracking),
-            ("muon", "a rule", lambda rule: optim.muon(0.1, otherwise=rule)),
+            ("muon", "a rule", lambda optimizer: optim.muon(0.1, otherwise=optimizer)),
         )
-        for name, rule, more, got in (
+        for name, optimizer, more, got in (
             ("number", 0.1, "", r"0\.1"),
             ("sam", optim.sam(0.1), " that the gradient suffices", r"sam\(0\.1\)"),
         )
     ),
-    Bad("sophia-key", lambda: optim.sophia(0.1), "optim.sophia", "a key", "None"),
+    Bad("sophia-key", lambda: optim.sophia(0.1, key=None), "optim.sophia", "a key", "None"),
     Bad("freeze-none", lambda: optim.freeze(SGD), "optim.freeze", "patterns", r"\(\)"),
     Bad("freeze-int", lambda: optim.freeze(SGD, 0), "optim.freeze", "patterns", r"\(0,\)"),
     Bad(
@@ -343,7 +355,7 @@ CONSTRUCTORS = [
     Bad(
         "freeze-nothing",
         lambda: optim.freeze(SGD, "2/*").init(PARAMS),
-        "optim.by_path",
+        "optim.freeze",
         "a pattern that matches a parameter",
         r"'2/\*'",
     ),
@@ -385,21 +397,21 @@ CONSTRUCTORS = [
     Bad(
         "schedule-of-two",
         lambda: optim.sgd(schedule.constant(jnp.ones(2))).update(PARAMS, SGD.init(PARAMS), PARAMS),
-        "optim",
+        "optim.sgd",
         r"one number from the schedule constant\(.*\)",
         r"float32 of shape \(2,\)",
     ),
     Bad(
         "schedule-of-nothing",
         lambda: optim.sgd(lambda t: None).update(PARAMS, SGD.init(PARAMS), PARAMS),
-        "optim",
+        "optim.sgd",
         "one number from the schedule .*",
         "None",
     ),
     Bad(
         "hyper-of-two",
         lambda: optim.sgd(jnp.ones(2)).update(PARAMS, SGD.init(PARAMS), PARAMS),
-        "optim",
+        "optim.sgd",
         "a hyper-parameter of one number",
         r"float32 of shape \(2,\)",
     ),
@@ -407,7 +419,7 @@ CONSTRUCTORS = [
         Bad(
             f"join-{boundaries}",
             lambda boundaries=boundaries: schedule.piecewise([0.1, 0.2, 0.3], boundaries),
-            "optim.schedule",
+            "optim.schedule.join",
             "2 boundaries, rising from 1 or more",
             re.escape(repr(boundaries)),
         )
@@ -607,7 +619,9 @@ ARRAYS = [
         ones(2, 6),
         Bad(
             "path-wrapped",
-            Applied(fnn.serial(a=fnn.use_rules(fnn.remat(fnn.residual(fnn.serial(fnn.dense(5))))))),
+            Applied(
+                fnn.serial(a=fnn.use_manual(fnn.remat(fnn.residual(fnn.serial(fnn.dense(5))))))
+            ),
             "dense",
             r"x of shape \(\.\.\., 5\)",
             r"\(2, 6\)",
@@ -678,7 +692,7 @@ ARRAYS = [
                 r"float32 of shape \(2, 5\)",
             ),
         )
-        for make in (fnn.on_first, fnn.cross_residual)
+        for make in (fnn.over_query, fnn.residual_cross)
     ),
     (
         ones(2, 5),
@@ -779,9 +793,9 @@ def spoilt(value, index, part=0):
 
 def fit(parts=None, *, model=None, loss=None, **options):
     options = {"epochs": 1, "batch_size": 3, "key": KEY} | options
-    rule = options.pop("rule", optim.sgd(0.1))
+    optimizer = options.pop("optimizer", optim.sgd(0.1))
     return fnn.fit(
-        model or fnn.dense(CLASSES), loss or losses.cross_entropy(), rule,
+        model or fnn.dense(CLASSES), loss or losses.cross_entropy(), optimizer,
         data() if parts is None else parts, **options,
     )  # fmt: skip
 
@@ -834,7 +848,7 @@ FITS = [
     Bad(
         "x-only",
         lambda: fit(data()[0]),
-        "batch",
+        "fit",
         r"\(x, target\) or \(x, target, weights\)",
         r"float32 of shape \(7, 5\)",
     ),
@@ -1050,8 +1064,10 @@ def test_fashion_mnist_refuses_a_folder_without_its_files(tmp_path):
 def test_an_output_folder_below_a_file_is_refused_and_nothing_is_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        bad = Bad("", None, "main", "a folder to write to", rf"{re.escape(str(folder))} \(.+\)")
-        assert_complains(bad, lambda folder=folder: output_folder("main", folder))
+        bad = Bad(
+            "", None, "output_folder", "a folder to write to", rf"{re.escape(str(folder))} \(.+\)"
+        )
+        assert_complains(bad, lambda folder=folder: output_folder(folder))
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -1113,5 +1129,6 @@ def test_a_missing_package_is_named_with_what_to_install(
 def test_an_input_error_is_a_value_error_that_pickles():
     import pickle
 
-    error = fnn.InputError("dense", "a width", "0", "pass an int")
+    error = fnn.InputError("a width", "0", "pass an int")
+    error.where, error.path = "fnn.dense", ("hidden", "0")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

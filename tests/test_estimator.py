@@ -12,6 +12,9 @@ import pytest
 
 import fnn
 from fnn import losses, optim
+from fnn.gradient.estimators import label_noise as label_module
+from fnn.gradient.estimators.dp_sgd import dp_sgd, privacy_spent
+from fnn.gradient.estimators.label_noise import label_noise
 from tests.test_errors import Bad, assert_complains, parametrize
 from tests.tolerance import rounding
 
@@ -26,7 +29,7 @@ def shown(loss, target, outputs, **noise):
     model = fnn.dense(outputs)
     x = jnp.zeros((len(target), 1))
     params = {"weight": jnp.zeros((1, outputs)), "bias": jnp.zeros(outputs)}
-    gradient = optim.label_noise(**noise)
+    gradient = label_noise(**noise)
     of = fnn.value_and_grad(model, loss, gradient)
     return np.asarray(of(params, (), (x, target), key=KEY)[1]["bias"], np.float64)
 
@@ -54,7 +57,7 @@ def test_numbers_get_a_deviation():
     # With a prediction of 0 the loss is t^2: its mean tells the variance.
     model, x = fnn.dense(1), jnp.zeros((n, 1))
     params = {"weight": jnp.zeros((1, 1)), "bias": jnp.zeros(1)}
-    of = fnn.value_and_grad(model, losses.squared_error(), optim.label_noise(deviation=deviation))
+    of = fnn.value_and_grad(model, losses.squared_error(), label_noise(std=deviation))
     (value, _), grads = of(params, (), (x, jnp.zeros((n, 1))), key=KEY)
     assert abs(float(value) / deviation**2 - 1) <= K * math.sqrt(2 / n)
     assert abs(float(grads["bias"][0]) / 2) <= K * deviation / math.sqrt(n)
@@ -77,8 +80,8 @@ def assert_same(one, other):
 def test_no_noise_in_the_labels_is_the_plain_gradient_to_the_bit(gradient):
     model, params, state, batch = problem(weights=True)
     loss = losses.cross_entropy()
-    for noise in ({}, {"flip": 0.0}, {"deviation": 0.0}):
-        noisy = fnn.value_and_grad(model, loss, optim.label_noise(**noise, gradient=gradient))
+    for noise in ({}, {"flip": 0.0}, {"std": 0.0}):
+        noisy = fnn.value_and_grad(model, loss, label_noise(**noise, gradient=gradient))
         plain = fnn.value_and_grad(model, loss, gradient)
         assert_same(noisy(params, state, batch, key=KEY), plain(params, state, batch, key=KEY))
 
@@ -91,7 +94,7 @@ def test_labels_are_noisy_in_another_way_at_every_step_and_the_same_from_the_sam
     runs = [
         fnn.fit(
             model, loss, optim.sgd(0.0), (x, target), **options,
-            gradient=optim.label_noise(flip=0.5),
+            gradient=label_noise(flip=0.5),
         )[1].loss
         for _ in range(2)
     ]  # fmt: skip
@@ -99,7 +102,7 @@ def test_labels_are_noisy_in_another_way_at_every_step_and_the_same_from_the_sam
     plain = fnn.fit(model, loss, optim.sgd(0.0), (x, target), **options)[1].loss
     np.testing.assert_allclose(plain, math.log(3), rtol=1e-5)
     params = {"weight": jnp.zeros((1, 3)), "bias": jnp.array([1.0, 0.0, -1.0])}
-    of = fnn.value_and_grad(model, loss, optim.label_noise(flip=0.5))
+    of = fnn.value_and_grad(model, loss, label_noise(flip=0.5))
     values = {float(of(params, (), (x, target), key=k)[0][0]) for k in jax.random.split(KEY, 3)}
     assert len(values) == 3
 
@@ -129,7 +132,7 @@ def test_a_private_gradient_without_noise_is_the_mean_of_the_clipped(gradient, a
     values, expected = private_by_hand(model, loss, params, state, batch)
     norms = [norm for _, norm in values]
     assert min(norms) < LIMIT < max(norms)
-    private = optim.dp_sgd(LIMIT, 0.0, at_once=at_once, gradient=gradient)
+    private = dp_sgd(LIMIT, 0.0, at_once=at_once, gradient=gradient)
     of = fnn.value_and_grad(model, loss, private)
     (value, _), grads = jax.jit(of)(params, state, batch, key=KEY)
     bound = rounding("float32", 30)
@@ -142,7 +145,7 @@ def test_a_private_gradient_without_noise_is_the_mean_of_the_clipped(gradient, a
 def test_many_private_gradients_in_half_precision_are_added_in_float32():
     params = {"weight": jnp.zeros((1, 1), "bfloat16"), "bias": jnp.zeros(1, "bfloat16")}
     x, target = jnp.zeros((512, 1), "bfloat16"), jnp.full((512, 1), 50, "bfloat16")
-    of = fnn.value_and_grad(fnn.dense(1), losses.squared_error(), optim.dp_sgd(1.0, 0.0))
+    of = fnn.value_and_grad(fnn.dense(1), losses.squared_error(), dp_sgd(1.0, 0.0))
     grads = of(params, (), (x, target), key=KEY)[1]
     # Every gradient is clipped to -1; in bfloat16 their sum would stop at -256.
     assert (grads["bias"].dtype, float(grads["bias"][0])) == (jnp.bfloat16, -1.0)
@@ -155,7 +158,7 @@ def test_a_private_gradient_has_noise_of_its_deviation_over_the_examples(generat
     model, x = fnn.dense(n), jnp.zeros((examples, 2))
     params = {"weight": jnp.zeros((2, n)), "bias": jnp.zeros(n)}
     of = fnn.value_and_grad(
-        model, losses.squared_error(), optim.dp_sgd(LIMIT, NOISE, generator=generator)
+        model, losses.squared_error(), dp_sgd(LIMIT, NOISE, generator=generator)
     )
     grads = of(params, (), (x, jnp.zeros((examples, n))), key=KEY)[1]
     deviation = NOISE * LIMIT / examples
@@ -176,7 +179,7 @@ def test_private_training_learns_and_one_outlier_pulls_by_the_limit_at_most():
     for target in (2 * x, outlier):
         train_state, _ = fnn.fit(
             fnn.dense(1), losses.squared_error(), optim.sgd(0.1), (x, target),
-            epochs=120, batch_size=64, key=KEY, gradient=optim.dp_sgd(1.0, 0.5),
+            epochs=120, batch_size=64, key=KEY, gradient=dp_sgd(1.0, 0.5),
         )  # fmt: skip
         ends.append(float(train_state.params["weight"][0, 0]))
     assert abs(ends[0] - 2) < 0.5
@@ -184,10 +187,10 @@ def test_private_training_learns_and_one_outlier_pulls_by_the_limit_at_most():
 
 
 def test_estimators_compare_by_their_call_and_stand_in_each_other():
-    assert optim.label_noise(flip=0.1) == optim.label_noise(flip=0.1) != optim.label_noise(flip=0.2)
-    assert str(optim.dp_sgd(1.0, 1.1)) == "dp_sgd(1.0, 1.1)"
+    assert label_noise(flip=0.1) == label_noise(flip=0.1) != label_noise(flip=0.2)
+    assert str(dp_sgd(1.0, 1.1)) == "dp_sgd(1.0, 1.1)"
     model, params, state, batch = problem()
-    both = optim.label_noise(flip=0.5, gradient=optim.dp_sgd(LIMIT, NOISE))
+    both = label_noise(flip=0.5, gradient=dp_sgd(LIMIT, NOISE))
     of = fnn.value_and_grad(model, losses.cross_entropy(), both)
     grads = jax.eval_shape(lambda *a: of(*a, key=KEY), params, state, batch)[1]
     assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
@@ -195,8 +198,8 @@ def test_estimators_compare_by_their_call_and_stand_in_each_other():
 
 def test_privacy_needs_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
-    with pytest.raises(ImportError, match=r"optim\.privacy_spent.*pip install 'fnn\[private\]'"):
-        optim.privacy_spent(1.0, 10, 100, 5, 1e-5)
+    with pytest.raises(ImportError, match=r"fnn\.privacy_spent.*pip install 'fnn\[private\]'"):
+        privacy_spent(1.0, 10, 100, 5, 1e-5)
 
 
 spent = {"noise": 1.0, "batch_size": 10, "examples": 100, "steps": 5, "delta": 1e-5}
@@ -206,54 +209,54 @@ def label(target, model=None, **noise):
     model = model or fnn.dense(2)
     x = jnp.zeros((3, 1))
     params, state = model.init(KEY, x)
-    of = fnn.value_and_grad(model, losses.squared_error(), optim.label_noise(**noise))
+    of = fnn.value_and_grad(model, losses.squared_error(), label_noise(**noise))
     return of(params, state, (x, target))
 
 
 def private(model, *weights, key=KEY):
     x = jnp.zeros((3, 1))
     params, state = model.init(KEY, x)
-    of = fnn.value_and_grad(model, losses.squared_error(), optim.dp_sgd(1.0, 1.0))
+    of = fnn.value_and_grad(model, losses.squared_error(), dp_sgd(1.0, 1.0))
     return of(params, state, (x, jnp.zeros((3, 2)), *weights), key=key)
 
 
-LABEL, PRIVATE, SPENT = "optim.label_noise", "optim.dp_sgd", "optim.privacy_spent"
+LABEL, PRIVATE, SPENT = "label_noise", "dp_sgd", "privacy_spent"
 
 
 @parametrize(
     [
-        Bad("flip", lambda: optim.label_noise(flip=1.5), LABEL, r"a flip in \[0, 1\]", r"1\.5"),
+        Bad("flip", lambda: label_noise(flip=1.5), LABEL, r"a flip in \[0, 1\]", r"1\.5"),
         Bad(
             "deviation",
-            lambda: optim.label_noise(deviation=-1.0),
+            lambda: label_noise(std=-1.0),
             LABEL,
-            "a deviation of 0 or more",
+            "std of 0 or more",
             r"-1\.0",
         ),
         Bad(
             "both",
-            lambda: optim.label_noise(flip=0.1, deviation=0.1),
+            lambda: label_noise(flip=0.1, std=0.1),
             LABEL,
-            "a flip for labels or a deviation for numbers",
-            r"flip=0\.1 and deviation=0\.1",
+            "a flip for labels or a std for numbers",
+            r"flip=0\.1 and std=0\.1",
         ),
-        Bad("key", lambda: label(jnp.zeros((3, 2)), deviation=0.1), LABEL, "a key", "None"),
+        Bad("key", lambda: label(jnp.zeros((3, 2)), std=0.1), LABEL, "a key", "None"),
         Bad(
             "integers",
-            lambda: optim.label._shaken(jnp.zeros(3, int), 0.1, KEY),
-            LABEL,
-            "targets of a floating dtype for a deviation",
+            lambda: label_module._shaken(jnp.zeros(3, int), 0.1, KEY),
+            "",
+            "targets of a floating dtype for a std",
             r"int32 of shape \(3,\)",
         ),
-        Bad("limit", lambda: optim.dp_sgd(0.0, 1.0), PRIVATE, "a limit above 0", r"0\.0"),
+        Bad("limit", lambda: dp_sgd(0.0, 1.0), PRIVATE, "a limit above 0", r"0\.0"),
         Bad(
             "at-once",
-            lambda: optim.dp_sgd(1.0, 1.0, at_once=0),
+            lambda: dp_sgd(1.0, 1.0, at_once=0),
             PRIVATE,
             "at_once of 1 or more",
             "0",
         ),
-        Bad("noise", lambda: optim.dp_sgd(1.0, -1.0), PRIVATE, "noise of 0 or more", r"-1\.0"),
+        Bad("noise", lambda: dp_sgd(1.0, -1.0), PRIVATE, "noise of 0 or more", r"-1\.0"),
         Bad("no-key", lambda: private(fnn.dense(2), key=None), PRIVATE, "a key", "None"),
         Bad(
             "state",
@@ -272,7 +275,7 @@ LABEL, PRIVATE, SPENT = "optim.label_noise", "optim.dp_sgd", "optim.privacy_spen
         *(
             Bad(
                 f"spent-{name}",
-                lambda name=name, value=value: optim.privacy_spent(**spent | {name: value}),
+                lambda name=name, value=value: privacy_spent(**spent | {name: value}),
                 SPENT,
                 expected,
                 got,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.datasets import idx
-from fnn.files import output_folder, replacing
+from fnn._core.atomic_write import atomic_write, output_folder
 
 KEY = jax.random.key(3)
+# The module, whose name is that of the data set.
+idx = importlib.import_module("fnn.datasets.fashion_mnist")
 
 
 def names(folder):
@@ -49,7 +51,7 @@ def test_replacing_shows_the_file_when_it_is_whole(tmp_path, old):
     file = tmp_path / "note.txt"
     if old:
         file.write_text(old)
-    with replacing(str(file)) as temporary:
+    with atomic_write(str(file)) as temporary:
         temporary.write_text("half")
         assert (file.read_text() if file.exists() else None) == old
         assert temporary.parent == tmp_path
@@ -64,7 +66,7 @@ def test_a_failure_while_replacing_leaves_what_was_there(tmp_path, old, written,
     file = tmp_path / "note.txt"
     if old:
         file.write_text(old)
-    with pytest.raises(error), replacing(file) as temporary:  # noqa: PT012
+    with pytest.raises(error), atomic_write(file) as temporary:  # noqa: PT012
         if written:
             temporary.write_text("half")
         raise error
@@ -74,7 +76,7 @@ def test_a_failure_while_replacing_leaves_what_was_there(tmp_path, old, written,
 
 def test_an_output_folder_is_made_with_its_parents_and_left_empty(tmp_path):
     for _ in range(2):
-        folder = output_folder("main", str(tmp_path / "a" / "b"))
+        folder = output_folder(str(tmp_path / "a" / "b"))
         assert folder == tmp_path / "a" / "b"
         assert names(folder) == []
 

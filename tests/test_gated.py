@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
-from fnn.gradient.check import moved_place
+from fnn.lab.check import moved_place
 from tests.test_errors import Applied, Bad, assert_complains, initialised, ones, parametrize
 from tests.test_layers import assert_close
 

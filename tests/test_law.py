@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn.optim import law
-from fnn.optim.counter import bits, streams
+from fnn.optim.noise import distributions as law
+from fnn.optim.noise._random_bits import bits, streams
 from tests.test_errors import Bad, assert_complains, parametrize
 
 K = 5
@@ -218,16 +218,16 @@ def test_the_counter_stores_no_array_of_words():
     # The noise of the whole leaf is computed within the update: no temporary of its size.
     from fnn import optim
 
-    rule = optim.chain(optim.gradient_noise(0.3, key=jax.random.key(0)), optim.sgd(0.1))
+    optimizer = optim.chain(optim.gradient_noise(0.3, key=jax.random.key(0)), optim.sgd(0.1))
     params = jnp.ones((512, 512))
-    compiled = jax.jit(rule.update).lower(params, rule.init(params), params).compile()
+    compiled = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < params.nbytes / 10
 
 
 def test_laws_print_and_compare_by_their_call():
     assert law.student(3.0) == law.student(3.0) != law.student(4.0)
     assert str(law.student(3.0)) == "student(3.0)"
-    assert law.law_of("optim", "sphere") == law.sphere()
+    assert law.distribution_of("sphere") == law.sphere()
 
 
 DEGREES = "degrees of freedom above 2"
@@ -235,12 +235,18 @@ DEGREES = "degrees of freedom above 2"
 
 @parametrize(
     [
-        Bad("degrees", lambda: law.student(2.0), "optim.student", DEGREES, r"2\.0"),
-        Bad("law", lambda: law.law_of("optim.x", "cauchy"), "optim.x", "a law of .+", "'cauchy'"),
+        Bad("degrees", lambda: law.student(2.0), "optim.distributions.student", DEGREES, r"2\.0"),
+        Bad(
+            "law",
+            lambda: law.distribution_of("cauchy"),
+            "",
+            "a law of .+",
+            "'cauchy'",
+        ),
         Bad(
             "places",
             lambda: bits(jnp.zeros(2, "uint32"), (2**16, 2**16, 2), "counter"),
-            "optim",
+            "",
             r"at most 2\^32 numbers in a leaf, the places that 32 bits count",
             str(2**33),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.gradient.check import agreements, gradients, moved_place, normal_like
-from fnn.layer import floating, merged
+from fnn._core.tree import combine, inexact_leaves
+from fnn.combinators.walk import layers_by_path
+from fnn.lab.check import agreements, gradients, moved_place, normal_like
+from fnn.lab.summary import residual_bytes
 from tests import cases
 from tests.tolerance import rounding
 
@@ -70,7 +73,7 @@ def inputs(case, variant="plain", dtype="float32"):
 def there_and_back(layer, train, params, state, x):
     """Run forward and, for a random cotangent, backward."""
     y, new_state, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
-    dy = normal_like(DY_KEY, floating(y))
+    dy = normal_like(DY_KEY, inexact_leaves(y))
     return y, new_state, layer.backward(params, residuals, dy)
 
 
@@ -88,7 +91,7 @@ def named(name):
 
 def twice(x):
     """Two inputs: x, and x with its numbers doubled."""
-    double = merged(jax.tree.map(lambda a: 2 * a, floating(x)), x)
+    double = combine(jax.tree.map(lambda a: 2 * a, inexact_leaves(x)), x)
     return jax.tree.map(lambda a, b: jnp.stack([a, b]), x, double)
 
 
@@ -103,13 +106,15 @@ def views(name, train):
         one = functools.partial(there_and_back, layer, train, params, state)
 
         def objective(apply, params, floats):
-            y, _ = apply(params, state, merged(floats, x), key=RUN_KEY, train=train)
-            dy = normal_like(DY_KEY, floating(y))
-            return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, floating(y), dy)), jnp.float32(0))
+            y, _ = apply(params, state, combine(floats, x), key=RUN_KEY, train=train)
+            dy = normal_like(DY_KEY, inexact_leaves(y))
+            return sum(
+                jax.tree.leaves(jax.tree.map(jnp.vdot, inexact_leaves(y), dy)), jnp.float32(0)
+            )
 
         def forward(carry, x):
             y, new_state, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
-            dy = normal_like(DY_KEY, floating(y))
+            dy = normal_like(DY_KEY, inexact_leaves(y))
             return carry, (y, new_state, dy, residuals)
 
         def backward(carry, saved):
@@ -118,13 +123,13 @@ def views(name, train):
 
         _, (ys, states, dys, residuals) = jax.lax.scan(forward, None, twice(x))
         _, pulled = jax.lax.scan(backward, None, (dys, residuals))
-        ruled = functools.partial(objective, fnn.use_rules(layer).apply)
+        manual = functools.partial(objective, fnn.use_manual(layer).apply)
         return {
             "jit": one(x),
             "apply": layer.apply(params, state, x, key=RUN_KEY, train=train),
             "vmap": jax.vmap(one)(twice(x)),
             "scan": (ys, states, pulled),
-            "use_rules": jax.grad(ruled, (0, 1))(params, floating(x)),
+            "use_manual": jax.grad(manual, (0, 1))(params, inexact_leaves(x)),
         }
 
     return jax.tree.map(np.asarray, run(*place(name), inputs(case)))
@@ -135,8 +140,8 @@ def first(stacked):
 
 
 def widen(tree):
-    floats = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), "float64"), floating(tree))
-    return merged(floats, tree)
+    floats = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), "float64"), inexact_leaves(tree))
+    return combine(floats, tree)
 
 
 def longest(*trees):
@@ -245,10 +250,10 @@ def test_residuals_cross_from_one_scan_to_another(case, train):
 
 @once
 @in_modes
-def test_jax_grad_through_use_rules_is_the_hand_rule(case, train):
+def test_jax_grad_through_use_manual_is_the_manual_gradient(case, train):
     seen = views(case.name, train)
     terms = longest(place(case.name), seen["jit"])
-    assert_close(seen["use_rules"], seen["jit"][2], jnp.float32, terms)
+    assert_close(seen["use_manual"], seen["jit"][2], jnp.float32, terms)
 
 
 @in_modes
@@ -266,7 +271,7 @@ def abstract(layer, train, x):
         params, state = layer.init(KEY, x)
         y, new_state, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(residuals))
-        dy = normal_like(KEY, floating(y))
+        dy = normal_like(KEY, inexact_leaves(y))
         return params, state, y, new_state, layer.backward(params, residuals, dy)
 
     return jax.eval_shape(run, x)
@@ -277,8 +282,8 @@ def abstract(layer, train, x):
 def test_dtype_is_kept_and_residuals_are_arrays(case, train, dtype):
     with jax.enable_x64(dtype == "float64"):
         x = inputs(case, dtype=dtype)
-        results = floating(abstract(case.make(), train, x))
-        expected = dtype if jax.tree.leaves(floating(x)) else jnp.result_type(float).name
+        results = inexact_leaves(abstract(case.make(), train, x))
+        expected = dtype if jax.tree.leaves(inexact_leaves(x)) else jnp.result_type(float).name
         assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {expected}
 
 
@@ -291,7 +296,7 @@ def test_gradients_have_the_structure_of_what_they_belong_to(case):
         return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
 
     assert shapes(new_state) == shapes(state)
-    assert shapes((dparams, dx)) == shapes((params, floating(x)))
+    assert shapes((dparams, dx)) == shapes((params, inexact_leaves(x)))
 
 
 @once
@@ -304,7 +309,140 @@ def test_init_needs_the_shape_only(case):
     assert from_shape == from_values
 
 
-@each([case for case in cases.LAYERS if not {"stateless", "autodiff"} & cases.makers(case.make())])
+def plain(model):
+    """The model of plain formulas alone: every layer is evaluated by what autodiff sees of it."""
+    return fnn.map_layers(
+        lambda path, layer: dataclasses.replace(layer, apply=layer.plain, reference=None), model
+    )
+
+
+TWO_FACED = [
+    case
+    for case in cases.LAYERS
+    if any(layer.reference for layer in layers_by_path(case.make()).values())
+]
+
+
+@once
+@each(TWO_FACED)
+def test_every_derivative_of_apply_is_that_of_the_plain_formula_to_the_last_bit(case):
+    """By `jax.grad`, `jax.jvp` of it, and under `jax.vmap`, `jax.checkpoint` and `jax.lax.scan`."""
+    (params, state), x = place(case.name), inputs(case)
+    direction = normal_like(jax.random.key(6), (params, inexact_leaves(x)))
+
+    def derivatives(layer, params, state, x):
+        def objective(here, x=x):
+            params, floats = here
+            y, new_state = layer.apply(params, state, combine(floats, x), key=RUN_KEY, train=True)
+            dy = normal_like(DY_KEY, inexact_leaves(y))
+            terms = jax.tree.map(lambda a, b: (a * a * b).sum(), inexact_leaves(y), dy)
+            return sum(jax.tree.leaves(terms), jnp.float32(0)), new_state
+
+        here, grad = (params, inexact_leaves(x)), jax.grad(objective, has_aux=True)
+        xs = twice(x)
+
+        def of(x):
+            return grad((params, inexact_leaves(x)), x)
+
+        return {
+            "grad": grad(here),
+            "jvp of grad": jax.jvp(lambda here: grad(here)[0], (here,), (direction,)),
+            "checkpoint": jax.grad(jax.checkpoint(objective), has_aux=True)(here),
+            "vmap": jax.vmap(of)(xs),
+            "scan": jax.lax.scan(lambda carry, x: (carry, of(x)), None, xs)[1],
+        }
+
+    one, other = (
+        jax.jit(functools.partial(derivatives, layer))(params, state, x)
+        for layer in (case.make(), plain(case.make()))
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.fixture
+def optimized():
+    """Programs as users get them: the suite does without the optimizations that plan memory."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def temporary(function, *args):
+    """The bytes that a compiled program takes beside its inputs and outputs."""
+    return jax.jit(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+@once
+@each(TWO_FACED)
+def test_apply_takes_no_more_memory_than_forward(case, optimized):
+    (params, state), x, layer = place(case.name), inputs(case), case.make()
+
+    def apply(params, state, x):
+        return layer.apply(params, state, x)[0]
+
+    def forward(params, state, x):
+        return layer.forward(params, state, x)[0]
+
+    assert temporary(apply, params, state, x) <= temporary(forward, params, state, x)
+
+
+WRAPPED = {
+    "remat": fnn.remat,
+    "residual": fnn.residual,
+    "over_sequence": fnn.over_sequence,
+    "serial": lambda layer: fnn.serial(layer, layer),
+    "repeat": lambda layer: fnn.repeat(layer, 2),
+    "reversible": lambda layer: fnn.reversible(layer, layer),
+}
+
+
+@once
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_combinator_evaluates_with_the_memory_of_the_layers_in_it(name, optimized):
+    """Not with that of their plain formula, which for attention grows with the square of T."""
+    layer = fnn.attention(2)
+    x = jax.ShapeDtypeStruct((1, 512, 16 if name == "reversible" else 8), "float32")
+    one = jax.ShapeDtypeStruct((1, 512, 8), "float32")
+
+    def needed(layer, x):
+        params, state = jax.eval_shape(layer.init, KEY, x)
+        return temporary(lambda p, s, x: layer.apply(p, s, x)[0], params, state, x)
+
+    inside, plain_inside = needed(layer, one), needed(plain(layer), one)
+    assert plain_inside > 3 * inside
+    # An input and an output of the layers inside may be alive beside each other.
+    assert needed(WRAPPED[name](layer), x) <= inside + 8 * one.size * 4
+
+
+@once
+def test_remat_and_reversible_keep_the_bytes_of_their_ends_alone():
+    """Whatever the depth and the layers inside, which keep their own."""
+    x = jax.ShapeDtypeStruct((4, 64, 8), "float32")
+
+    def kept(layer):
+        params, state = jax.eval_shape(layer.init, KEY, x)
+        return sum(residual_bytes(layer, params, state, x, KEY).values())
+
+    block = fnn.transformer_block(2)
+    half = fnn.mlp()
+    assert kept(fnn.remat(block)) <= x.size * 4 + 64
+    assert kept(fnn.repeat(fnn.remat(block), 5)) <= 5 * (x.size * 4 + 64)
+    assert kept(block) > 5 * x.size * 4
+    assert kept(fnn.reversible(half, half, depth=2)) == kept(fnn.reversible(half, half, depth=20))
+
+
+# Made of functions that fnn does not know, which may read what changes: equal to themselves alone.
+OF_FUNCTIONS = {"stateless", "stateful", "autodiff", "from_function"}
+
+
+@each(
+    [
+        case
+        for case in cases.LAYERS
+        if not OF_FUNCTIONS & cases.makers(case.make()) and case.name != "attention-cross-blocks"
+    ]
+)
 def test_an_equal_layer_is_an_equal_static_argument(case):
     assert case.make() == case.make()
     assert hash(case.make()) == hash(case.make())
@@ -327,22 +465,22 @@ def test_an_equal_layer_is_not_compiled_again():
 @pytest.mark.parametrize(
     ("case", "train"), [pair for pair in pairs() if pair.values[0].formula or pair.values[1]]
 )
-def test_second_derivatives_through_use_rules_are_those_of_apply(case, train):
+def test_second_derivatives_through_use_manual_are_those_of_apply(case, train):
     """Reverse over reverse, and forward over reverse as in `jax.hessian`, along a direction."""
     layer, x = case.make(), inputs(case)
-    ruled = fnn.use_rules(layer)
+    manual = fnn.use_manual(layer)
 
     @jax.jit
     def run(params, state, x, direction):
-        here = params, floating(x)
+        here = params, inexact_leaves(x)
 
         def gradient(apply):
             def objective(here):
                 params, floats = here
-                y, _ = apply(params, state, merged(floats, x), key=RUN_KEY, train=train)
-                dy = normal_like(DY_KEY, floating(y))
+                y, _ = apply(params, state, combine(floats, x), key=RUN_KEY, train=train)
+                dy = normal_like(DY_KEY, inexact_leaves(y))
                 # A square, lest the second derivative of a linear layer be zero.
-                terms = jax.tree.map(lambda a, b: (a * a * b).sum(), floating(y), dy)
+                terms = jax.tree.map(lambda a, b: (a * a * b).sum(), inexact_leaves(y), dy)
                 return sum(jax.tree.leaves(terms), jnp.float64(0))
 
             return jax.grad(objective)
@@ -354,15 +492,15 @@ def test_second_derivatives_through_use_rules_are_those_of_apply(case, train):
             )
 
         return (
-            jax.grad(along)(here, ruled.apply),
-            jax.jvp(gradient(ruled.apply), (here,), (direction,))[1],
+            jax.grad(along)(here, manual.apply),
+            jax.jvp(gradient(manual.apply), (here,), (direction,))[1],
             jax.jvp(gradient(layer.apply), (here,), (direction,))[1],
         )
 
     with jax.enable_x64(True):
         (params, state), x = widen(place(case.name)), widen(x)
         # Drawn outside of the program, where one draw may be worked out twice, rounded otherwise.
-        direction = normal_like(jax.random.key(6), (params, floating(x)))
+        direction = normal_like(jax.random.key(6), (params, inexact_leaves(x)))
         results = run(params, state, x, direction)
         terms = longest(results)
         if not case.surrogate:
@@ -370,16 +508,16 @@ def test_second_derivatives_through_use_rules_are_those_of_apply(case, train):
         assert_close(results[1], results[0], "float64", terms)
 
 
-def test_forward_mode_through_use_rules_says_that_it_does_not_work():
-    ruled = fnn.use_rules(fnn.tanh())
+def test_forward_mode_through_use_manual_says_that_it_does_not_work():
+    manual = fnn.use_manual(fnn.tanh())
     with pytest.raises(TypeError, match=r"forward-mode .* custom_vjp"):
-        jax.jvp(lambda x: ruled.apply((), (), x)[0], (jnp.ones(()),), (jnp.ones(()),))
+        jax.jvp(lambda x: manual.apply((), (), x)[0], (jnp.ones(()),), (jnp.ones(()),))
 
 
-def test_use_rules_runs_the_hand_rule_and_not_autodiff():
+def test_use_manual_runs_the_manual_gradient_and_not_autodiff():
     wrong = fnn.stateless(lambda key, x: (), lambda p, x: (x, ()), lambda p, r, dy: ((), 7 * dy))
-    ruled = fnn.use_rules(wrong)
-    assert jax.grad(lambda x: ruled.apply((), (), x)[0])(1.0) == 7
+    manual = fnn.use_manual(wrong)
+    assert jax.grad(lambda x: manual.apply((), (), x)[0])(1.0) == 7
     assert jax.grad(lambda x: wrong.apply((), (), x)[0])(1.0) == 1
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.gradient.check import gradients, normal_like
-from fnn.layer import floating, merged
+from fnn._core.tree import combine, inexact_leaves
+from fnn.lab.check import gradients, normal_like
 from tests import cases
 from tests.cases.losses import B, K
 from tests.test_layers import (
@@ -116,13 +116,13 @@ def test_the_derivative_of_backward_is_the_second_derivative_of_apply(case):
 
     @jax.jit
     def both(y, direction, dvalues):
-        floats = floating(y)
+        floats = inexact_leaves(y)
 
         def by_hand(floats):
-            return loss.backward(loss.forward(merged(floats, y), case.target)[1], dvalues)
+            return loss.backward(loss.forward(combine(floats, y), case.target)[1], dvalues)
 
         def auto(floats):
-            return (loss.apply(merged(floats, y), case.target) * dvalues).sum()
+            return (loss.apply(combine(floats, y), case.target) * dvalues).sum()
 
         return [
             jax.jvp(gradient, (floats,), (direction,))[1] for gradient in (by_hand, jax.grad(auto))
@@ -130,7 +130,7 @@ def test_the_derivative_of_backward_is_the_second_derivative_of_apply(case):
 
     with jax.enable_x64(True):
         y = prediction(case, dtype="float64")
-        direction = normal_like(jax.random.key(6), floating(y))
+        direction = normal_like(jax.random.key(6), inexact_leaves(y))
         by_hand, auto = both(y, direction, normal_like(jax.random.key(3), jnp.zeros(B)))
         assert_close(by_hand, auto, "float64", longest(y))
 
@@ -142,7 +142,9 @@ def test_dtype_is_kept(case, dtype):
         y = prediction(case, dtype=dtype)
         results = run(case.make(), y, case.target)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {dtype}
-        shapes = [jax.tree.map(lambda a: a.shape, tree) for tree in (results[-1], floating(y))]
+        shapes = [
+            jax.tree.map(lambda a: a.shape, tree) for tree in (results[-1], inexact_leaves(y))
+        ]
         assert shapes[0] == shapes[1]
 
 

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 import fnn
-from fnn import main_job, networks, recipes
+from fnn.cli import networks, optimizers as recipes, run as main_job
 from fnn.datasets import Dataset
 
 FILES = {"curves.png", "gradients.png", "predictions.png", "metrics.csv", "model.safetensors"}
@@ -61,18 +61,18 @@ def test_the_help_fits_80_columns_and_names_every_setting(tmp_path):
         (["--gradient", "wrong"], "'manual'"),
         (["--hidden", "12,x"], "expected numbers such as 256,128, got '12,x'"),
         (["--hidden", "0"], "fnn.dense: expected a width of 1 or more, got 0"),
-        (["--dropout", "1"], "fnn.dropout: expected a rate in [0, 1), got 1.0"),
+        (["--dropout", "1"], "fnn.dropout: expected rate in [0, 1), got 1.0"),
         (["--model", "wrong"], "'mlp'"),
         (["--model", "cnn", "--channels", "0"], "fnn.conv: expected channels of 1 or more, got 0"),
-        (["--rule", "wrong"], "fnn.main: expected rule of sgd, momentum"),
-        (["--rule", "adam", "--noise", "sgld"], "expected no rule beside sgld, got 'adam'"),
-        (["--rule", "adam", "--momentum", "0.5"], "expected no momentum for adam, got 0.5"),
-        (["--noise", "wrong"], "fnn.main: expected noise of none, gradient_noise"),
+        (["--optimizer", "wrong"], "python -m fnn: expected optimizer of sgd, momentum"),
+        (["--optimizer", "adam", "--noise", "sgld"], "expected no rule beside sgld, got 'adam'"),
+        (["--optimizer", "adam", "--momentum", "0.5"], "expected no momentum for adam, got 0.5"),
+        (["--noise", "wrong"], "python -m fnn: expected noise of none, gradient_noise"),
         (["--noise-scale", "-1"], "fnn.optim.gradient_noise: expected eta of 0 or more"),
-        (["--noise", "dp_sgd"], "fnn.optim.dp_sgd: expected a model without running state"),
-        (["--epochs", "-1"], "fnn.fit: expected epochs of 0 or more, got -1"),
-        (["--batch-size", "0"], "fnn.fit: expected a batch_size from 1"),
-        (["--batch-size", "4001"], "fnn.fit: expected a batch_size from 1 to 4000"),
+        (["--noise", "dp_sgd"], "fnn.dp_sgd: expected a model without running state"),
+        (["--epochs", "-1"], "python -m fnn: expected epochs of 0 or more, got -1"),
+        (["--batch-size", "0"], "python -m fnn: expected a batch_size from 1"),
+        (["--batch-size", "4001"], "python -m fnn: expected a batch_size from 1 to 4000"),
         (["--data", "fashion_mnist", "--data-folder", "nowhere"], "no such file in nowhere"),
         (["--output", "taken/inside"], "expected a folder to write to"),
     ],
@@ -115,14 +115,14 @@ def test_the_saved_weights_are_the_trained_model(tmp_path, capsys):
     assert f"test accuracy {right:.4f}" in capsys.readouterr().out
 
 
-def learns(rule, noise, model="mlp", **settings):
+def learns(optimizer, noise, model="mlp", **settings):
     """Train on a few images with a rule and a noise by name: the loss falls."""
     (x, labels), _ = few()
     settings = SMALL._replace(model=model, batch_norm=noise != "dp_sgd", dropout=0.1, **settings)
     model, loss = main_job.build(settings, (28, 28), 10)
-    size = len(x) if rule == "lbfgs" else 25
+    size = len(x) if optimizer == "lbfgs" else 25
     made, gradient = recipes.training(
-        rule, noise, "manual", learning_rate=None, momentum=None, size=None,
+        optimizer, noise, "manual", learning_rate=None, momentum=None, size=None,
         steps=8 * len(x) // size, examples=len(x), labels=True, seed=0,
     )  # fmt: skip
     _, history = fnn.fit(
@@ -132,9 +132,9 @@ def learns(rule, noise, model="mlp", **settings):
     return history.epoch_loss[-1] < 0.95 * history.epoch_loss[0]
 
 
-@pytest.mark.parametrize("rule", recipes.RULES)
-def test_every_rule_by_name_learns(rule):
-    assert learns(rule, "none")
+@pytest.mark.parametrize("optimizer", recipes.OPTIMIZERS)
+def test_every_rule_by_name_learns(optimizer):
+    assert learns(optimizer, "none")
 
 
 @pytest.mark.parametrize("noise", recipes.NOISES)
@@ -153,4 +153,4 @@ def test_every_rule_and_noise_of_the_library_has_a_name():
         if hasattr(value, "__wrapped__"):
             options = inspect.signature(value).parameters
             if {"learning_rate", "time_step", "key"} & set(options):
-                assert name in {*recipes.RULES, *recipes.NOISES}
+                assert name in {*recipes.OPTIMIZERS, *recipes.NOISES}

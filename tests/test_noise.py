@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import fnn
 from tests.cases.noise import DEVIATION, RATE
@@ -91,7 +90,7 @@ def test_spatial_dropout_has_the_gradient_of_autodiff_at_any_shape(rate, shape):
 
 
 rate = r"a rate in \[0, 1\)"
-deviation = "a finite deviation of 0 or more"
+deviation = "std of 0 or more"
 
 
 @parametrize(

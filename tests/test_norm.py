@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
-from fnn.gradient.check import moved_place
+from fnn.lab.check import moved_place
 from tests.cases.norm import EPSILON, MOMENTUM
 from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
 from tests.test_layers import assert_close
@@ -83,7 +82,7 @@ def test_groups_are_between_a_norm_of_all_and_one_of_each_channel():
         params, state = moved_place(fnn.instance_norm(EPSILON), x, jax.random.key(5))
         each = fnn.group_norm(4, EPSILON).apply(params, state, x)
         assert_close(each, fnn.instance_norm(EPSILON).apply(params, state, x), "float64", x.size)
-        plain = {"scale": False, "offset": False}
+        plain = {"scale": False, "shift": False}
         all_, _ = fnn.group_norm(1, EPSILON, **plain).apply((), (), x)
         rows, _ = fnn.layer_norm(EPSILON, **plain).apply((), (), x.reshape(2, 12))
         assert_close(all_.reshape(2, 12), rows, "float64", x.size)
@@ -129,18 +128,18 @@ sizes = st.integers(1, 4)
     batch=sizes,
     groups=sizes,
     width=sizes,
-    options=st.fixed_dictionaries({"scale": st.booleans(), "offset": st.booleans()}),
+    options=st.fixed_dictionaries({"scale": st.booleans(), "shift": st.booleans()}),
 )
 def test_gradients_are_those_of_autodiff_at_any_shape(name, space, batch, groups, width, options):
     if name == "rms_norm":
-        del options["offset"]
+        del options["shift"]
     first = {"group_norm": (groups,), "batch_norm": (MOMENTUM,)}.get(name, ())
     layer = getattr(fnn, name)(*first, EPSILON, **options)
     x = jax.random.normal(jax.random.key(3), (batch, *space, groups * width))
     fnn.check_layer(layer, x, numeric=False)
     params, state = jax.eval_shape(layer.init, jax.random.key(0), x)
     wanted = {
-        our for our, option in (("scale", "scale"), ("shift", "offset")) if options.get(option)
+        our for our, option in (("scale", "scale"), ("shift", "shift")) if options.get(option)
     }
     assert set(params) == wanted
     assert {leaf.shape for leaf in jax.tree.leaves(params)} <= {(groups * width,)}
@@ -227,7 +226,7 @@ def test_norms_refuse_options(bad):
             ones(2, 6),
             Bad(
                 "batch_norm-plain",
-                applied_to(fnn.batch_norm(scale=False, offset=False), (2, 5)),
+                applied_to(fnn.batch_norm(scale=False, shift=False), (2, 5)),
                 "batch_norm",
                 r"x of shape \(B, \.\.\., 5\)",
                 r"\(2, 6\)",

@@ -71,7 +71,7 @@ def one_after_the_other(*formulas):
     return update
 
 
-RULES = [
+OPTIMIZERS = [
     RuleCase(
         "gradient_noise",
         lambda: optim.gradient_noise(ETA, GAMMA, key=KEY),
@@ -89,10 +89,10 @@ RULES = [
         precision="float32",
     ),
 ]
-all_rules = pytest.mark.parametrize("case", RULES, ids=lambda case: case.name)
+all_rules = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
 # Rules of one hyper-parameter, and a value for it.
 HYPERS = {
-    "gradient_noise": (functools.partial(optim.gradient_noise, gamma=GAMMA, key=KEY), ETA),
+    "gradient_noise": (functools.partial(optim.gradient_noise, decay_power=GAMMA, key=KEY), ETA),
 }
 all_hypers = pytest.mark.parametrize("name", HYPERS)
 
@@ -116,12 +116,12 @@ def flat(values):
     return np.asarray(ravel_pytree(values)[0], np.float64)
 
 
-def run(rule, dtype="float64", steps=STEPS):
+def run(optimizer, dtype="float64", steps=STEPS):
     """Update parameters by given gradients; return the updates of every step, flat, and the end."""
     params = tree(0, dtype)
-    state, updates = rule.init(params), []
+    state, updates = optimizer.init(params), []
     for t in range(steps):
-        update, state = rule.update(tree(t + 1, dtype), state, params)
+        update, state = optimizer.update(tree(t + 1, dtype), state, params)
         params = jax.tree.map(jnp.add, params, update)
         updates.append(flat(update))
     return np.stack(updates), params, state
@@ -163,24 +163,24 @@ def test_the_gradients_of_these_tests_are_clipped_at_some_steps_and_not_at_other
 @all_rules
 def test_updates_look_like_gradients_and_the_state_keeps_its_looks(case, dtype):
     with jax.enable_x64(dtype == "float64"):
-        rule, params = case.make(), tree(0, dtype)
-        before = rule.init(params)
-        updates, after = rule.update(tree(1, dtype), before, params)
+        optimizer, params = case.make(), tree(0, dtype)
+        before = optimizer.init(params)
+        updates, after = optimizer.update(tree(1, dtype), before, params)
         assert specs(updates) == specs(params)
         assert specs(after) == specs(before)
 
 
-def scanned(rule, dtype):
+def scanned(optimizer, dtype):
     """What `run` does, as a scan; the updates are still arrays of JAX."""
     gradients = jax.tree.map(lambda *a: jnp.stack(a), *(tree(t + 1, dtype) for t in range(STEPS)))
 
     def step(carry, g):
         params, state = carry
-        update, state = rule.update(g, state, params)
+        update, state = optimizer.update(g, state, params)
         return (jax.tree.map(jnp.add, params, update), state), ravel_pytree(update)[0]
 
     start = tree(0, dtype)
-    (params, state), updates = jax.lax.scan(step, (start, rule.init(start)), gradients)
+    (params, state), updates = jax.lax.scan(step, (start, optimizer.init(start)), gradients)
     return updates, params, state
 
 
@@ -196,7 +196,7 @@ def test_jit_and_scan_take_the_same_ten_steps(case, dtype):
 @all_rules
 def test_an_equal_rule_and_a_later_step_need_no_second_compilation(case):
     params = tree(0, "float32")
-    update = jax.jit(lambda rule, g, s, p: rule.update(g, s, p), static_argnums=0)
+    update = jax.jit(lambda optimizer, g, s, p: optimizer.update(g, s, p), static_argnums=0)
     state = case.make().init(params)
     for _ in range(3):
         _, state = update(case.make(), params, state, params)
@@ -229,24 +229,24 @@ def test_vmap_maps_over_hyper_parameters(name, dtype):
 def test_noisy_descent_on_a_quadratic_settles_at_the_predicted_mean_and_variance():
     # p' = (1 - lr) p - lr n settles at mean 0, variance lr^2 eta / (1 - (1 - lr)^2); within K
     # standard errors of DRAWS independent parameters.
-    rule = optim.chain(optim.gradient_noise(ETA, 0.0, key=KEY), optim.sgd(LR))
+    optimizer = optim.chain(optim.gradient_noise(ETA, 0.0, key=KEY), optim.sgd(LR))
     start = jnp.ones(DRAWS)
 
     def step(_, carry):
         p, state = carry
-        update, state = rule.update(p, state, p)
+        update, state = optimizer.update(p, state, p)
         return p + update, state
 
-    p = np.asarray(jax.lax.fori_loop(0, 300, step, (start, rule.init(start)))[0], np.float64)
+    p = np.asarray(jax.lax.fori_loop(0, 300, step, (start, optimizer.init(start)))[0], np.float64)
     variance = LR**2 * ETA / (1 - (1 - LR) ** 2)
     assert abs(p.mean()) <= K * np.sqrt(variance / DRAWS)
     assert abs(p.var() - variance) <= K * variance * np.sqrt(2 / DRAWS)
 
 
 def noise(t=0, key=KEY, eta=ETA, gamma=GAMMA, dtype="float32"):
-    rule, zeros = optim.gradient_noise(eta, gamma, key=key), jnp.zeros(DRAWS, dtype)
+    optimizer, zeros = optim.gradient_noise(eta, gamma, key=key), jnp.zeros(DRAWS, dtype)
     zeros = {"a": zeros, "b": zeros}
-    drawn, _ = rule.update(zeros, rule.init(zeros)._replace(step=jnp.int32(t)), zeros)
+    drawn, _ = optimizer.update(zeros, optimizer.init(zeros)._replace(step=jnp.int32(t)), zeros)
     return jax.tree.map(lambda a: np.asarray(a, np.float64), drawn)
 
 
@@ -282,16 +282,16 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others():
 
 def test_making_and_using_noise_leaves_the_callers_key_usable():
     key = jax.random.key(3)
-    rule = optim.gradient_noise(ETA, key=key)
-    state = rule.init(())
+    optimizer = optim.gradient_noise(ETA, key=key)
+    state = optimizer.init(())
     jax.jit(lambda s: jax.tree.map(lambda a: a, s), donate_argnums=0)(state)
     assert jax.random.key_data(key).tolist() == [0, 3]
 
 
 def test_noise_of_eta_0_changes_no_bit(dtype):
     plain, noisy = (
-        run(rule, dtype)[0]
-        for rule in (
+        run(optimizer, dtype)[0]
+        for optimizer in (
             optim.sgd(LR, MOMENTUM),
             optim.chain(optim.gradient_noise(0.0, GAMMA, key=KEY), optim.sgd(LR, MOMENTUM)),
         )
@@ -309,11 +309,11 @@ def test_noise_of_eta_0_changes_no_bit(dtype):
 )
 def test_chain_applies_its_rules_from_left_to_right(order, expected):
     with jax.enable_x64(True):
-        rule = optim.chain(*order(optim.gradient_noise(ETA, GAMMA, key=KEY), optim.sgd(LR)))
+        optimizer = optim.chain(*order(optim.gradient_noise(ETA, GAMMA, key=KEY), optim.sgd(LR)))
         g, zeros = tree(1), jax.tree.map(jnp.zeros_like, tree(1))
         alone = optim.gradient_noise(ETA, GAMMA, key=KEY)
         n = flat(alone.update(zeros, alone.init(zeros), zeros)[0])
-        update = flat(rule.update(g, rule.init(g), g)[0])
+        update = flat(optimizer.update(g, optimizer.init(g), g)[0])
         assert_close(update, expected(flat(g), n), "float64")
 
 
@@ -327,26 +327,32 @@ def test_chain_applies_its_rules_from_left_to_right(order, expected):
     ],
     ids=["optax-first-in-fnn", "optax-last-in-fnn", "fnn-first-in-optax", "fnn-last-in-optax"],
 )
-def test_rules_of_fnn_and_optax_mix(mixed, dtype):
+def test_optimizers_of_fnn_and_optax_mix(mixed, dtype):
     own = optim.chain(optim.clip_by_global_norm(LIMIT), optim.sgd(LR, MOMENTUM))
     assert_close(run(mixed(), dtype)[0], run(own, dtype)[0], dtype)
 
 
 def test_fit_trains_with_an_optax_rule():
     x = jnp.linspace(-1, 1, 8)[:, None]
-    data, rule = (x, 2 * x + 1), optim.chain(optax.scale_by_adam(), optim.sgd(0.1))
+    data, optimizer = (x, 2 * x + 1), optim.chain(optax.scale_by_adam(), optim.sgd(0.1))
     with jax.numpy_dtype_promotion("standard"):  # adam promotes its step count
         _, history = fnn.fit(
-            fnn.dense(1), fnn.losses.squared_error(), rule, data, epochs=100, batch_size=8, key=KEY
+            fnn.dense(1),
+            fnn.losses.squared_error(),
+            optimizer,
+            data,
+            epochs=100,
+            batch_size=8,
+            key=KEY,
         )
     assert history.loss[-1] < history.loss[0] / 100
 
 
 def test_clipping_leaves_a_zero_gradient_zero_and_a_short_one_as_it_is(dtype):
-    rule = optim.clip_by_global_norm(LIMIT)
+    optimizer = optim.clip_by_global_norm(LIMIT)
     short = {"a": jnp.asarray([0.0, 0.1, -0.2], dtype), "b": jnp.asarray(0.3, dtype)}
     for gradient in (jax.tree.map(jnp.zeros_like, short), short):
-        update, _ = rule.update(gradient, rule.init(gradient), gradient)
+        update, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
         np.testing.assert_array_equal(flat(update), flat(gradient))
 
 

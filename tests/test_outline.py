@@ -26,7 +26,7 @@ def test_a_summary_counts_all_parameters_state_and_residuals():
     paths = {row.path: row for row in summary.rows}
     assert paths["deep/0"].parameters == 3 * (5 * 5 + 5)
     # What remat keeps is its input, its running mean and var and a key, for each copy.
-    assert paths["deep"].name == "remat"
+    assert paths["deep"].name == "repeat(remat(residual(serial)))"
     assert paths["deep"].residual_bytes == 3 * (4 * 5 * 4 + 2 * 5 * 4 + 8)
     assert paths["deep/0"].residual_bytes == 0
     assert paths["both/0/1"].output.shape == (4, 2)

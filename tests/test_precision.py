@@ -9,7 +9,7 @@ import pytest
 
 import fnn
 from fnn import losses
-from fnn.gradient.check import moved_place
+from fnn.lab.check import moved_place
 from tests.test_layers import widen
 from tests.tolerance import rounding
 
@@ -130,7 +130,7 @@ def sum_in_half(x):
 
 
 def centred_by(total):
-    return fnn.function(lambda x: x - total(x) / x.shape[-1], lambda x, dy: dy)
+    return fnn.from_function(lambda x: x - total(x) / x.shape[-1], lambda x, dy: dy)
 
 
 def softmax_by(total):
@@ -138,7 +138,7 @@ def softmax_by(total):
         e = jnp.exp(x - x.max(-1, keepdims=True))
         return e / total(e)
 
-    return fnn.function(softmax, lambda x, dy: dy)
+    return fnn.from_function(softmax, lambda x, dy: dy)
 
 
 @halves

@@ -51,5 +51,5 @@ def test_every_idea_of_the_lecture_is_in_the_table():
         "gradient descent, noise, stochastic, mini-batch, backpropagation, output, hidden, update, "
         "local minima, saddle points, vanishing gradient, dropout, batch norm, CNN, RNN"
     )
-    table = README[README.index("## The lecture") :].lower()
+    table = README[README.index("## Concepts") :].lower()
     assert [idea for idea in ideas.split(", ") if idea.lower() not in table] == []

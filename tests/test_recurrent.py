@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
-from fnn.gradient.check import moved_place, normal_like
-from fnn.layer import floating
+from fnn._core.tree import inexact_leaves
+from fnn.lab.check import moved_place, normal_like
 from tests.test_errors import Bad, assert_complains, ones, parametrize
 from tests.test_layers import assert_close
 
@@ -49,7 +48,7 @@ def zeros(kind, batch=B):
 def there_and_back(layer, params, x, dy=None):
     """Run forward and backward, for a random cotangent or a given one."""
     y, _, residuals = layer.forward(params, (), x)
-    dy = normal_like(jax.random.key(7), floating(y)) if dy is None else dy
+    dy = normal_like(jax.random.key(7), inexact_leaves(y)) if dy is None else dy
     return y, layer.backward(params, residuals, dy)
 
 
@@ -79,7 +78,7 @@ def test_a_padded_batch_is_each_sequence_alone(kind, truncate):
     padded = fnn.Sequence(x, LENGTHS, start)
     y, (dparams, dx) = there_and_back(layer, params, padded)
     # Random, so that steps which are not there have a cotangent too.
-    dy = normal_like(jax.random.key(7), floating(y))
+    dy = normal_like(jax.random.key(7), inexact_leaves(y))
     total = jax.tree.map(jnp.zeros_like, dparams)
     for b, n in enumerate(LENGTHS.tolist()):
 
@@ -101,7 +100,7 @@ def test_a_way_around_a_layer_goes_around_its_values_and_not_its_carry(kind):
     carry = jax.tree.map(lambda _: jax.random.normal(jax.random.key(9), (B, INPUTS)), zeros(kind))
     padded = fnn.Sequence(x, LENGTHS, carry)
     y, (dparams, dx) = there_and_back(layer, params, padded)
-    dy = normal_like(jax.random.key(7), floating(y))
+    dy = normal_like(jax.random.key(7), inexact_leaves(y))
     around = there_and_back(fnn.residual(layer), params, padded, dy)
     assert_close(around[0], y._replace(values=x + y.values), "float64", x.size)
     moved = dx._replace(values=dx.values + dy.values)
@@ -140,7 +139,7 @@ def test_two_halves_from_carry_to_carry_are_the_whole(kind):
     x, params = drawn(layer)
     whole = fnn.Sequence(x, None, (zeros(kind), zeros(kind)))
     y, (dparams, dx) = there_and_back(layer, params, whole)
-    dy = normal_like(jax.random.key(7), floating(y))
+    dy = normal_like(jax.random.key(7), inexact_leaves(y))
 
     def half(tree, steps, carry):
         return fnn.Sequence(tree.values[:, steps], None, carry)
@@ -168,7 +167,7 @@ def test_a_long_sequence_goes_piece_by_piece_to_the_same_end(kind, monkeypatch):
     run = there_and_back.__wrapped__
     whole = run(layer, params, padded)
     # Pieces of two steps.
-    monkeypatch.setattr(fnn.layers.unrolled, "_ROWS", 2 * B)
+    monkeypatch.setattr("fnn.layers.recurrent._scan._ROWS", 2 * B)
     assert_close(run(layer, params, padded), whole, "float64", x.size)
 
 
@@ -220,7 +219,7 @@ def test_every_gate_has_an_orthogonal_matrix(kind):
 def test_backward_needs_no_more_arrays_than_the_docstring_says(monkeypatch):
     x = jnp.ones((B, 6, INPUTS))
     # Pieces of two steps: the carries before each, and what every step saves.
-    monkeypatch.setattr(fnn.layers.unrolled, "_ROWS", 2 * B)
+    monkeypatch.setattr("fnn.layers.recurrent._scan._ROWS", 2 * B)
     expected = {"rnn": ([H], [H]), "lstm": ([H, H], [4 * H]), "gru": ([H], [H, 3 * H])}
     for kind, (carries, saved) in expected.items():
         layer = MAKERS[kind](H)

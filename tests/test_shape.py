@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
 from tests.test_errors import Bad, assert_complains, ones, parametrize
@@ -55,9 +54,21 @@ sizes = "integers of 1 or more, and at most one -1"
         Bad("minus-2", lambda: fnn.reshape(-2), "reshape", sizes, r"\(-2,\)"),
         Bad("float", lambda: fnn.reshape(2.0), "reshape", sizes, r"\(2\.0,\)"),
         Bad("float-free", lambda: fnn.reshape(-1, -1.0), "reshape", sizes, r"\(-1, -1\.0\)"),
-        Bad("function", lambda: fnn.function(3), "function", "a function", "3"),
-        Bad("layer", lambda: fnn.function(fnn.relu()), "function", "a function", r"relu\(\)"),
-        Bad("backward", lambda: fnn.function(jnp.sin, "cos"), "function", "a function", "'cos'"),
+        Bad("function", lambda: fnn.from_function(3), "from_function", "a function", "3"),
+        Bad(
+            "layer",
+            lambda: fnn.from_function(fnn.relu()),
+            "from_function",
+            "a function",
+            r"relu\(\)",
+        ),
+        Bad(
+            "backward",
+            lambda: fnn.from_function(jnp.sin, "cos"),
+            "from_function",
+            "a function",
+            "'cos'",
+        ),
     ]
 )
 def test_constructors_refuse(bad):
@@ -115,8 +126,8 @@ def there_and_back(layer):
                 ones(2, 5),
                 Bad(
                     "function-dx",
-                    there_and_back(fnn.function(lambda x: x.sum(1), lambda x, dy: dy)),
-                    "function",
+                    there_and_back(fnn.from_function(lambda x: x.sum(1), lambda x, dy: dy)),
+                    "from_function",
                     r"shapes \(2, 5\) in and out",
                     r"\(2,\)",
                 ),
@@ -144,12 +155,12 @@ def test_arrays_are_refused(x, bad):
 
 
 def test_a_function_says_where_its_gradient_comes_from():
-    assert fnn.function(jnp.sin).derivation == "auto"
-    assert fnn.function(jnp.sin, lambda x, dy: jnp.cos(x) * dy).derivation == "hand"
+    assert fnn.from_function(jnp.sin).derivation == "auto"
+    assert fnn.from_function(jnp.sin, lambda x, dy: jnp.cos(x) * dy).derivation == "manual"
 
 
 def test_a_function_passes_integers_on_and_gives_them_no_gradient():
-    layer = fnn.function(
+    layer = fnn.from_function(
         lambda x: x[0] * x[1].astype("float32"), lambda x, dy: (dy * x[1].astype("float32"), None)
     )
     x = jnp.array([2.0, 3.0]), jnp.array([4, 5])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fnn.gradient.check import normal_like
-from fnn.layer import floating, merged
+from fnn._core.tree import combine, inexact_leaves
+from fnn.lab.check import normal_like
 from tests import cases, twins
 from tests.test_layers import RUN_KEY, assert_close, inputs, longest, widen
 from tests.test_losses import prediction
@@ -93,7 +93,7 @@ def test_layer_agrees_with_its_twin(twin, train):
 
         params, state = twin.convert(layer, weights)
         y, _, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
-        out, back_through_out = jax.vjp(lambda y_: twin.out(merged(y_, y)), floating(y))
+        out, back_through_out = jax.vjp(lambda y_: twin.out(combine(y_, y)), inexact_leaves(y))
         terms = longest(params, x, y)
         assert_close(out, arrays(theirs), "float64", terms)
 
@@ -103,7 +103,9 @@ def test_layer_agrees_with_its_twin(twin, train):
         sum(jax.tree.leaves(products)).backward()
         dparams, dx = layer.backward(params, residuals, back_through_out(dout)[0])
         _, to_theirs = jax.vjp(lambda own: twin.convert(layer, weights | own)[0], own)
-        _, to_ours = jax.vjp(lambda x_: floating(twin.into(merged(x_, x))), floating(x))
+        _, to_ours = jax.vjp(
+            lambda x_: inexact_leaves(twin.into(combine(x_, x))), inexact_leaves(x)
+        )
         assert_close(
             to_theirs(dparams)[0], slopes(dict(module.named_parameters())), "float64", terms
         )

@@ -112,7 +112,7 @@ def same_encoder(norm_first, activation):
     block = fnn.transformer_block(
         2, hidden=HIDDEN, activation=activation, norm_first=norm_first, causal=True, dropout=0.1
     )
-    last = (fnn.on_values(fnn.layer_norm()),) if norm_first else ()
+    last = (fnn.over_sequence(fnn.layer_norm()),) if norm_first else ()
     return fnn.serial(fnn.repeat(block, 2), *last)
 
 

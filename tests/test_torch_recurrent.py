@@ -37,16 +37,16 @@ def trained(kind):
     x, lengths = torch.randn(B, T, INPUTS), torch.arange(B) % T + 1
     lengths[0] = T
     labels = torch.randint(K, (B,))
-    rule = torch.optim.Adam(model.parameters(), 0.05)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
     values = []
     for _ in range(20):
-        rule.zero_grad()
+        optimizer.zero_grad()
         value = torch.nn.functional.cross_entropy(model(x, lengths), labels)
         value.backward()
-        rule.step()
+        optimizer.step()
         values.append(value.item())
     assert values[-1] < values[0] / 2
-    rule.zero_grad()
+    optimizer.zero_grad()
     logits = model(x, lengths)
     torch.nn.functional.cross_entropy(logits, labels).backward()
     return model, (x.numpy(), lengths.int().numpy(), labels.int().numpy()), logits.detach().numpy()

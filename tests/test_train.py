@@ -59,10 +59,10 @@ def momentum():
     return optim.sgd(LR, MOMENTUM)
 
 
-def train(data=None, rule=None, *, epochs=EPOCHS, batch_size=5, model=None, **options):
+def train(data=None, optimizer=None, *, epochs=EPOCHS, batch_size=5, model=None, **options):
     options = {"key": KEY} | options if "start" not in options else options
     return fnn.fit(
-        model or network(), fnn.losses.cross_entropy(), rule or momentum(), data or classes(),
+        model or network(), fnn.losses.cross_entropy(), optimizer or momentum(), data or classes(),
         epochs=epochs, batch_size=batch_size, **options,
     )  # fmt: skip
 
@@ -112,17 +112,19 @@ def compiled(caplog, function):
 
 
 def test_a_step_is_pure_and_adds_the_updates():
-    model, rule = fnn.serial(fnn.dropout(0.3), fnn.dense(CLASSES)), momentum()
+    model, optimizer = fnn.serial(fnn.dropout(0.3), fnn.dense(CLASSES)), momentum()
     loss, batch = fnn.losses.cross_entropy(), classes()
-    start = fnn.init_train_state(model, rule, batch[0], key=KEY)
-    before, step = bits((start, batch)), fnn.train_step(model, loss, rule)
+    start = fnn.init_train_state(model, optimizer, batch[0], key=KEY)
+    before, step = bits((start, batch)), fnn.train_step(model, loss, optimizer)
     (one, metrics), (other, again) = step(start, batch), step(start, batch)
     assert bits((one, metrics)) == bits((other, again))
     assert bits((start, batch)) == before
-    (value, _), grads = fnn.value_and_grad(model, loss)(
+    # Of the same numbers, which are arrays in a step.
+    made = step.structure.build(start.hyperparameters)
+    (value, _), grads = fnn.value_and_grad(made["model"], loss)(
         start.params, start.state, batch, key=jax.random.fold_in(start.key, 0)
     )
-    updates, _ = rule.update(grads, start.rule_state, start.params)
+    updates, _ = made["optimizer"].update(grads, start.opt_state, start.params)
     assert bits(one.params) == bits(jax.tree.map(jnp.add, start.params, updates))
     assert metrics["loss"] == value
     assert (int(one.step), bits(one.key)) == (1, bits(start.key))
@@ -147,16 +149,16 @@ def test_a_training_state_starts_from_init_whether_x_is_known_or_only_its_shape(
 @sizes_and_dtypes
 def test_fit_is_a_loop_of_steps_in_the_order_drawn(batch_size, dtype):
     with jax.enable_x64(dtype == "float64"):
-        (x, y), rule = classes(dtype=dtype), momentum()
-        step = jax.jit(fnn.train_step(network(), fnn.losses.cross_entropy(), rule))
+        (x, y), optimizer = classes(dtype=dtype), momentum()
+        step = jax.jit(fnn.train_step(network(), fnn.losses.cross_entropy(), optimizer))
         spec = jax.ShapeDtypeStruct((batch_size, INPUTS), dtype)
-        looped, losses = fnn.init_train_state(network(), rule, spec, key=KEY), []
+        looped, losses = fnn.init_train_state(network(), optimizer, spec, key=KEY), []
         for order in orders(2):
             for i in range(0, EXAMPLES, batch_size):
                 rows = order[i : i + batch_size]
                 looped, metrics = step(looped, (x[rows], y[rows]))
                 losses.append(metrics["loss"])
-        fitted, history = train((x, y), rule, epochs=2, batch_size=batch_size)
+        fitted, history = train((x, y), optimizer, epochs=2, batch_size=batch_size)
         bound = rounding(dtype, EXAMPLES * len(losses))
         assert_close(fitted.params, looped.params, bound)
         assert_close(history.loss, np.stack(losses), bound)
@@ -229,9 +231,12 @@ def test_fit_is_gradient_descent_by_hand(batch_size, dtype):
 )
 def test_bits_do_not_depend_on(options):
     # An old-style key holds the same numbers; only its own leaf looks different.
-    rule = noisy()
-    (one, first), (other, second) = train(rule=rule), train(**{"rule": rule} | options)
-    for name in ("params", "state", "rule_state", "step"):
+    optimizer = noisy()
+    (one, first), (other, second) = (
+        train(optimizer=optimizer),
+        train(**{"optimizer": optimizer} | options),
+    )
+    for name in ("params", "state", "opt_state", "step"):
         assert bits(getattr(one, name)) == bits(getattr(other, name))
     assert bits((first.loss, first.epoch_loss)) == bits((second.loss, second.epoch_loss))
 
@@ -282,11 +287,11 @@ def test_histories_agree_with_the_manual_gradient(gradient):
 def test_a_second_fit_of_equal_things_compiles_nothing(caplog):
     def once(width, seed):
         model = fnn.serial(fnn.dense(width), fnn.relu(), fnn.dense(CLASSES))
-        rule = optim.chain(
+        optimizer = optim.chain(
             optim.clip_by_global_norm(0.7), optim.sgd(optim.schedule.cosine(0.02, 9), 0.6)
         )
         return fnn.fit(
-            model, fnn.losses.cross_entropy(0.05), rule, classes(seed), epochs=2, batch_size=7,
+            model, fnn.losses.cross_entropy(0.05), optimizer, classes(seed), epochs=2, batch_size=7,
             validation=classes(seed + 1), metrics={"accuracy": fnn.accuracy},
             key=jax.random.key(seed),
         )  # fmt: skip

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.gradient import cost
-from fnn.gradient import tune as tuning_module
-from fnn.gradient.check import normal_like
-from fnn.gradient.measure import Measurement, Way, choose, measure
+from fnn.lab import cost, tune as tuning_module
+from fnn.lab._measure import Measurement, Way, choose, measure
+from fnn.lab.check import normal_like
 from tests.cases.compound import wave
 from tests.test_layers import assert_close
 
@@ -60,7 +59,7 @@ def deep():
     return fnn.serial(
         enter=fnn.dense(6),
         deep=fnn.repeat(fnn.remat(fnn.residual(hidden())), 2),
-        both=fnn.serial(fnn.parallel(fnn.tanh(), fnn.use_rules(fnn.tanh())), fnn.add()),
+        both=fnn.serial(fnn.parallel(fnn.tanh(), fnn.use_manual(fnn.tanh())), fnn.add()),
         back=fnn.reversible(fnn.dense(3), fnn.tanh(), 2),
         wave=wave(),
         leave=fnn.dense(3),
@@ -74,7 +73,7 @@ def measured(monkeypatch):
 
     def fake(layer, x, key):
         seen.append(layer)
-        better = layer.origin.make is not fnn.dense
+        better = layer.call.make is not fnn.dense
         return ways([2.0 if better else 1.0], [1.0])
 
     def fake_whole(functions, args, kept):
@@ -87,7 +86,7 @@ def measured(monkeypatch):
 
 def test_tuning_reaches_every_layer_and_measures_equal_ones_once(measured):
     tuned, tuning = fnn.tune(deep(), LOSS, (X, LABELS), key=KEY)
-    auto = fnn.use_autodiff
+    auto = fnn.use_auto
     normal = fnn.serial(
         fnn.dense(6), auto(fnn.batch_norm()), auto(fnn.gelu()), auto(fnn.dropout(0.5))
     )
@@ -95,7 +94,7 @@ def test_tuning_reaches_every_layer_and_measures_equal_ones_once(measured):
         enter=fnn.dense(6),
         deep=fnn.repeat(fnn.remat(fnn.residual(normal)), 2),
         both=fnn.serial(
-            fnn.parallel(auto(fnn.tanh()), fnn.use_rules(auto(fnn.tanh()))), auto(fnn.add())
+            fnn.parallel(auto(fnn.tanh()), fnn.use_manual(auto(fnn.tanh()))), auto(fnn.add())
         ),
         back=fnn.reversible(fnn.dense(3), auto(fnn.tanh()), 2),
         wave=wave(),
@@ -130,9 +129,9 @@ def test_the_tuned_model_has_the_same_parameters_and_gradient(measured):
 
 
 def test_a_tuned_model_tuned_again_may_go_back_to_the_hand_rule(measured, monkeypatch):
-    model = fnn.serial(fnn.tanh(), fnn.use_autodiff(fnn.dense(3)))
+    model = fnn.serial(fnn.tanh(), fnn.use_auto(fnn.dense(3)))
     tuned, _ = fnn.tune(model, LOSS, (X, LABELS))
-    assert tuned == fnn.serial(fnn.use_autodiff(fnn.tanh()), fnn.dense(3))
+    assert tuned == fnn.serial(fnn.use_auto(fnn.tanh()), fnn.dense(3))
     monkeypatch.setattr(cost, "measure", lambda layer, x, key: ways([1.0], [1.0]))
     tuned, tuning = fnn.tune(tuned, LOSS, (X, LABELS))
     assert tuned == fnn.serial(fnn.tanh(), fnn.dense(3))
@@ -155,7 +154,7 @@ def test_a_rule_that_keeps_too_much_loses_by_bytes_to_the_better_one():
     model = fnn.serial(large, fnn.batch_norm())
     tuned, tuning = fnn.tune(model, fnn.losses.squared_error(), (X, X), by="bytes")
     assert tuning.chosen == ("auto", "manual")
-    assert tuned.origin.args[0] == fnn.use_autodiff(large)
+    assert tuned.call.args[0] == fnn.use_auto(large)
     assert tuning.costs[0].ways.manual.kept_bytes == 11 * X.nbytes
     assert max(map(len, str(tuning).splitlines())) <= 80
     assert "tuned" in str(tuning)

@@ -18,7 +18,7 @@ LOSS = fnn.losses.squared_error()
 def traced(model, x=X, change=lambda params: params, target=X):
     params, state = model.init(jax.random.key(0), x)
     key = jax.random.key(1)
-    return fnn.trace_values(model, LOSS, change(params), state, (x, target), key=key)
+    return fnn.trace_activations(model, LOSS, change(params), state, (x, target), key=key)
 
 
 def test_values_and_cotangents_are_those_of_a_chain_written_out():
@@ -47,7 +47,7 @@ def test_every_layer_has_a_row_in_the_order_of_the_run():
     model = fnn.serial(
         zeta=fnn.dense(6),
         alpha=fnn.repeat(fnn.remat(fnn.residual(fnn.serial(fnn.dense(6), fnn.dropout(0.5)))), 2),
-        both=fnn.serial(fnn.parallel(wave(), fnn.use_autodiff(fnn.tanh())), fnn.add()),
+        both=fnn.serial(fnn.parallel(wave(), fnn.use_auto(fnn.tanh())), fnn.add()),
         back=fnn.reversible(fnn.dense(3), fnn.tanh(), 2),
     )
     trace = traced(model)
@@ -79,7 +79,7 @@ def test_a_unit_that_is_zero_for_all_examples_is_dead():
 
 
 def test_the_first_number_that_is_not_finite_is_found():
-    log = fnn.function(jnp.log)
+    log = fnn.from_function(jnp.log)
     model = fnn.serial(fnn.dense(6), log, fnn.dense(6))
     trace = traced(model)
     (_, wrong, after) = trace.layers
@@ -93,11 +93,11 @@ def test_the_first_number_that_is_not_finite_is_found():
 
 def test_a_cotangent_that_is_not_finite_is_found_where_all_values_are():
     # The slope of a root at 0 is infinite.
-    root = fnn.function(jnp.sqrt)
+    root = fnn.from_function(jnp.sqrt)
     trace = traced(fnn.serial(fnn.relu(), root, fnn.dense(6)), x=np.zeros_like(X), target=X)
     assert trace.first_wrong() == "dy of 0 relu, number 0"
 
 
 def test_what_is_no_model_is_refused():
     with pytest.raises(fnn.InputError, match="expected a Layer"):
-        fnn.trace_values(fnn.dense, LOSS, (), (), (X, X))
+        fnn.trace_activations(fnn.dense, LOSS, (), (), (X, X))

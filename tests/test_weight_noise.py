@@ -9,8 +9,7 @@ import pytest
 
 import fnn
 from fnn import losses, optim
-from fnn.optim.draw import NoiseState
-from fnn.optim.draw import noise as noise_of
+from fnn.optim.noise._base import NoiseState, noise as noise_of
 from tests.test_errors import Bad, assert_complains
 from tests.tolerance import rounding
 
@@ -29,15 +28,15 @@ def gradient_at(p):
 
 @pytest.mark.parametrize("law", ["gaussian", "uniform", "sphere"])
 def test_the_gradient_is_that_at_the_place_nearby_and_the_parameters_move_from_theirs(law):
-    rule = optim.chain(optim.weight_noise(SCALE, law=law, key=KEY), optim.sgd(RATE))
+    optimizer = optim.chain(optim.weight_noise(SCALE, distribution=law, key=KEY), optim.sgd(RATE))
     p = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
-    state, source = rule.init(p), noise_of("", "", SCALE, KEY, law, "counter")
+    state, source = optimizer.init(p), noise_of("", SCALE, KEY, law, "counter")
     for t in range(3):
         n = source.draw(NoiseState(KEY, jnp.int32(t)), p)
         nearby = jax.tree.unflatten(
             jax.tree.structure(p), [a + b for a, b in zip(jax.tree.leaves(p), n, strict=True)]
         )
-        (value, _), updates, state = optim.take_step(rule, gradient_at, p, state)
+        (value, _), updates, state = optim.take_step(optimizer, gradient_at, p, state)
         np.testing.assert_allclose(value, cubic(nearby), rtol=rounding("float32", 3))
         jax.tree.map(
             lambda u, q: np.testing.assert_allclose(u, -RATE * q**2, rtol=rounding("float32", 3)),
@@ -50,18 +49,20 @@ def test_the_gradient_is_smoothed_on_average():
     # E (p + n)^2 = p^2 + scale^2, within K = 5 standard errors of sqrt(4 p^2 s^2 + 2 s^4): once in
     # 1.7 million seeds, and the seed is fixed.
     count, p = 100_000, jnp.float32(0.7)
-    rule = optim.weight_noise(SCALE, key=KEY)
+    optimizer = optim.weight_noise(SCALE, key=KEY)
     many = jnp.full(count, p)
-    slope = np.asarray(optim.take_step(rule, gradient_at, many, rule.init(many))[1], np.float64)
+    slope = np.asarray(
+        optim.take_step(optimizer, gradient_at, many, optimizer.init(many))[1], np.float64
+    )
     error = (4 * p**2 * SCALE**2 + 2 * SCALE**4) ** 0.5 / count**0.5
     assert abs(slope.mean() - (p**2 + SCALE**2)) <= 5 * error
 
 
-def trained(rule, gradient="manual"):
+def trained(optimizer, gradient="manual"):
     x = jnp.linspace(-1, 1, 16)[:, None]
     model = fnn.serial(fnn.dense(4), fnn.tanh(), fnn.dense(1))
     return fnn.fit(
-        model, losses.squared_error(), rule, (x, 2 * x + 1), epochs=30, batch_size=8, key=KEY,
+        model, losses.squared_error(), optimizer, (x, 2 * x + 1), epochs=30, batch_size=8, key=KEY,
         gradient=gradient,
     )  # fmt: skip
 
@@ -80,16 +81,16 @@ def test_weight_noise_refuses():
     where, params = "optim.weight_noise", {"weight": jnp.zeros(2)}
 
     def by_path():
-        rule = optim.weight_noise({"*/scale": 0.1}, key=KEY)
-        optim.take_step(rule, gradient_at, params, rule.init(params))
+        optimizer = optim.weight_noise({"*/scale": 0.1}, key=KEY)
+        optim.take_step(optimizer, gradient_at, params, optimizer.init(params))
 
     def bare():
-        rule = optim.weight_noise(0.1, key=KEY)
-        rule.update(params, rule.init(params), params)
+        optimizer = optim.weight_noise(0.1, key=KEY)
+        optimizer.update(params, optimizer.init(params), params)
 
     for bad in (
         Bad("", lambda: optim.weight_noise(-1.0, key=KEY), where, "scale of 0 or more", r"-1\.0"),
-        Bad("", lambda: optim.weight_noise(1.0), where, "a key", "None"),
+        Bad("", lambda: optim.weight_noise(1.0, key=None), where, "a key", "None"),
         Bad("", by_path, where, "a pattern that matches a parameter", r"'\*/scale'"),
         Bad("", bare, where, "to be handed the gradient as a function", ".+"),
     ):

@@ -1,8 +1,5 @@
-"""Data to learn from: the embedded digits, and loaders of larger sets."""
+"""Data to learn from: digits that come with fnn, Fashion-MNIST, and text."""
 
-from fnn.datasets.dataset import Dataset
-from fnn.datasets.digits import digits
-from fnn.datasets.idx import fashion_mnist, read_idx
-from fnn.datasets.text import Text, text
+from fnn._core.lazy import attach_stub
 
-__all__ = ["Dataset", "Text", "digits", "fashion_mnist", "read_idx", "text"]
+__getattr__, __dir__, __all__ = attach_stub(__name__)

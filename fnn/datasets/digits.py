@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from fnn.datasets.dataset import Dataset
+from fnn.datasets._dataset import Dataset
 
 
 def digits() -> Dataset:

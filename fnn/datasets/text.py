@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fnn.errors import InputError, describe, is_count
+from fnn._core import check
+from fnn._core.errors import InputError, describe, entry
 
 
 class Text(NamedTuple):
@@ -27,9 +28,7 @@ class Text(NamedTuple):
     def of(cls, text: str) -> Text:
         """Make a text of a string, the alphabet being the characters in it."""
         if not isinstance(text, str) or not text:
-            raise InputError(
-                "datasets.Text", "a string of characters", describe(text), "pass the text itself"
-            )
+            raise InputError("a string of characters", describe(text), "pass the text itself")
         alphabet = "".join(sorted(set(text)))
         return cls(alphabet, cls(alphabet, np.zeros(0, np.int32)).encode(text))
 
@@ -39,7 +38,6 @@ class Text(NamedTuple):
         unknown = sorted(set(text) - set(places))
         if unknown:
             raise InputError(
-                "datasets.Text.encode",
                 f"characters of the alphabet {self.alphabet!r}",
                 repr("".join(unknown)),
                 "leave them out, or make the Text of a text that has them",
@@ -59,9 +57,8 @@ class Text(NamedTuple):
         >>> x.tolist(), target.tolist()
         ([[1, 0], [2, 0]], [[0, 2], [0, 2]])
         """
-        if not is_count(length, 1) or length >= len(self.ids):
+        if not check.is_count(length, 1) or length >= len(self.ids):
             raise InputError(
-                "datasets.Text.windows",
                 f"a length from 1 to {len(self.ids) - 1}",
                 describe(length),
                 "cut windows shorter than the text",
@@ -71,6 +68,7 @@ class Text(NamedTuple):
         return self.ids[:ends].reshape(n, length), self.ids[1 : ends + 1].reshape(n, length)
 
 
+@entry
 def text(file: Path | str | None = None, characters: int | None = None) -> Text:
     """Read a text file in UTF-8, or without one the reference of the Python language.
 
@@ -92,10 +90,8 @@ def text(file: Path | str | None = None, characters: int | None = None) -> Text:
             content = Path(file).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                "datasets.text", "a text file in UTF-8", f"{file} ({error})", "name another file"
+                "a text file in UTF-8", f"{file} ({error})", "name another file"
             ) from error
-    if characters is not None and not is_count(characters, 1):
-        raise InputError(
-            "datasets.text", "1 or more characters", describe(characters), "pass None for all"
-        )
+    if characters is not None and not check.is_count(characters, 1):
+        raise InputError("1 or more characters", describe(characters), "pass None for all")
     return Text.of(content[:characters])

@@ -1,1 +1,1 @@
-"""Gradients: the objective, the checker, the comparison."""
+"""The gradient of the objective: manual, automatic, numeric, or by an estimator."""

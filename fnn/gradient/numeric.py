@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from fnn.layer import Array, PyTree
+from fnn._core.types import Array, PyTree
 
 
 def numeric_gradient(function: Callable[[PyTree], Array], params: PyTree) -> PyTree:

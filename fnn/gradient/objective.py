@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import jax
 
-from fnn.errors import InputError, describe
+from fnn._core.description import Call, Described
+from fnn._core.errors import InputError, describe, entry, named
+from fnn._core.tree import combine, inexact_leaves
+from fnn._core.types import Array, Data, Input, Key, PyTree, Scalar, Target
 from fnn.gradient.numeric import numeric_gradient
-from fnn.layer import Array, Key, Layer, PyTree, floating, merged
+from fnn.layer import Layer
 from fnn.losses import Loss, mean
-from fnn.origin import Made
 
 GradientName: TypeAlias = Literal["manual", "auto", "numeric"]
 
@@ -24,16 +27,20 @@ class ValueAndGrad(Protocol):
     ) -> tuple[tuple[Array, PyTree], PyTree]: ...
 
 
-class Estimator(Made):
+@dataclass(frozen=True, eq=False, repr=False)
+class Estimator(Described):
     """A way to the gradient of one's own: a function ``(model, loss) -> ValueAndGrad``."""
 
-    def __init__(self, of: Callable[[Layer, Loss], ValueAndGrad]):
-        self.of = of
+    functions: ClassVar[tuple[str, ...]] = ("of",)
+    of: Callable[[Layer, Loss], ValueAndGrad]
+    _: KW_ONLY
+    call: Call | None = None
 
 
 Gradient: TypeAlias = GradientName | Estimator
 
 
+@entry
 def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> ValueAndGrad:
     """Return the function that gives the objective and its gradient in the parameters.
 
@@ -46,8 +53,8 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
     - ``"numeric"``: central differences ``(f(p + h) - f(p - h)) / 2h`` with ``h = eps^(1/3)
       max(1, |p|)``, two evaluations for each parameter: for small models, and sharp in float64
       (some 10 digits), not in float32 (some 4).
-    - an `Estimator`, which changes the batch or the gradient: `fnn.optim.label_noise`,
-      `fnn.optim.dp_sgd`.
+    - an `Estimator`, which changes the batch or the gradient: `fnn.label_noise`,
+      `fnn.dp_sgd`.
 
     The returned function maps ``(params, state, (x, target), *, key=None)`` to ``((value, state),
     grads)``, grads having the structure of params.
@@ -64,30 +71,28 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
     (Array(2.5, dtype=float32), Array([[-5.]], dtype=float32))
     """
     if not isinstance(model, Layer):
-        raise InputError(
-            "value_and_grad", "a Layer", describe(model), "build one, as in fnn.serial(...)"
-        )
+        raise InputError("a Layer", describe(model), "build one, as in fnn.serial(...)")
     if not isinstance(loss, Loss):
-        raise InputError(
-            "value_and_grad", "a Loss", describe(loss), "pass one, as in fnn.losses.cross_entropy()"
-        )
+        raise InputError("a Loss", describe(loss), "pass one, as in fnn.losses.cross_entropy()")
     if isinstance(gradient, Estimator):
-        return gradient.of(model, loss)
+        estimate = gradient.of(model, loss)
+        return estimate if gradient.call is None else named(gradient.call.public_name, estimate)
     if gradient not in get_args(GradientName):
         raise InputError(
-            "value_and_grad",
             f"a gradient of {', '.join(map(repr, get_args(GradientName)))}",
             describe(gradient),
             "pass one of these names",
         )
 
     def objective(params: PyTree, state: PyTree, batch: Any, key: Key) -> tuple[Array, PyTree]:
-        return objective_of(model, loss, params, state, *unpack(batch), key)
+        return objective_of(model, loss, params, state, *as_batch(batch), key)
 
     def manual(
         params: PyTree, state: PyTree, batch: Any, /, *, key: Key = None
     ) -> tuple[tuple[Array, PyTree], PyTree]:
-        value_and_state, (grads, _) = pull_back(model, loss, params, state, *unpack(batch), key)
+        value_and_state, (grads, _) = manual_gradients(
+            model, loss, params, state, *as_batch(batch), key
+        )
         return value_and_state, grads
 
     def auto(
@@ -119,7 +124,7 @@ def objective_of(
     return mean(loss.apply(prediction, target), weights)[0], state
 
 
-def pull_back(
+def manual_gradients(
     model: Layer,
     loss: Loss,
     params: PyTree,
@@ -137,11 +142,11 @@ def pull_back(
     return (value, state), model.backward(params, residuals, dprediction)
 
 
-def auto_pull_back(model: Layer, loss: Loss, *run: Any) -> tuple[Any, tuple[PyTree, Any]]:
-    """Return ``(value, state), (dparams, dx)`` by autodiff: the other way than `pull_back`."""
+def auto_gradients(model: Layer, loss: Loss, *run: Any) -> tuple[Any, tuple[PyTree, Any]]:
+    """Return ``(value, state), (dparams, dx)`` by autodiff, as `manual_gradients` by hand."""
     params, x = run[0], run[2]
     return jax.value_and_grad(objective_in(model, loss, run), (0, 1), has_aux=True)(
-        params, floating(x)
+        params, inexact_leaves(x)
     )
 
 
@@ -150,17 +155,33 @@ def objective_in(model: Layer, loss: Loss, run: Any) -> Callable[[PyTree, Any], 
     _, state, x, target, weights, key = run
 
     def objective(params: PyTree, floats: Any) -> tuple[Array, PyTree]:
-        x_again = merged(floats, x)
+        x_again = combine(floats, x)
         return objective_of(model, loss, params, state, x_again, target, weights, key)
 
     return objective
 
 
-def unpack(batch: Any) -> tuple[Any, Any, Any]:
-    """Split a batch into x, target and weights (None when it has none)."""
+class Batch(NamedTuple):
+    """Batch: examples, what the model should give for them, and how much each counts.
+
+    Args:
+        x: (B, ...), an array or a tree of arrays.
+        target: (B, ...), what the loss compares with.
+        weights: (B, ...), one for each value of the loss, 0 or more; None where all count alike.
+
+    """
+
+    x: Input
+    target: Target
+    weights: Scalar = None
+
+
+def as_batch(batch: Data) -> Batch:
+    """Return a batch of ``(x, target)`` or ``(x, target, weights)``.
+
+    >>> as_batch((1, 2))
+    Batch(x=1, target=2, weights=None)
+    """
     if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
-        raise InputError(
-            "batch", "(x, target) or (x, target, weights)", describe(batch), "pass a tuple"
-        )
-    x, target, *weights = batch
-    return x, target, weights[0] if weights else None
+        raise InputError("(x, target) or (x, target, weights)", describe(batch), "pass a tuple")
+    return Batch(*batch)

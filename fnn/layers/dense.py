@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe, is_count
-from fnn.layer import Array, Layer, PyTree, check_floating, stateless
-from fnn.origin import constructor
+from fnn._core import check
+from fnn._core.description import constructor
+from fnn._core.errors import InputError, describe
+from fnn._core.types import Array, PyTree
+from fnn.layer import Layer, stateless
 
 lecun_normal = jax.nn.initializers.lecun_normal()
 
@@ -40,22 +42,21 @@ def dense(
     >>> dx
     Array([1., 3.], dtype=float32)
     """
-    if not is_count(width, 1):
-        raise InputError("dense", "a width of 1 or more", describe(width), "pass a positive int")
+    if not check.is_count(width, 1):
+        raise InputError("a width of 1 or more", describe(width), "pass a positive int")
 
     def init(key: Array, x: Any) -> PyTree:
-        check_floating("dense", x)
+        check.floating(x)
         if not x.shape:
-            raise InputError("dense", "x of shape (..., I)", describe(x), "give x a last axis")
+            raise InputError("x of shape (..., I)", describe(x), "give x a last axis")
         weight = initializer(key, (x.shape[-1], width), x.dtype)
         return {"weight": weight} | ({"bias": jnp.zeros(width, x.dtype)} if bias else {})
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-        check_floating("dense", x)
+        check.floating(x)
         inputs = params["weight"].shape[0]
         if x.shape[-1:] != (inputs,):
             raise InputError(
-                "dense",
                 f"x of shape (..., {inputs})",
                 str(tuple(x.shape)),
                 f"reshape x, or initialise the layer for {(x.shape or (0,))[-1]} inputs",

@@ -9,15 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe
-from fnn.layer import Array, Key, Layer, PyTree, check_floating, from_forward
-from fnn.origin import constructor
+from fnn._core import check
+from fnn._core.description import constructor
+from fnn._core.errors import InputError
+from fnn._core.types import Array, Coefficient, Key, PyTree, Scalar, Unchecked
+from fnn.layer import Layer, stateful
 
 _STEPS = 2**16
 
 
 @constructor
-def dropout(rate: float) -> Layer:
+def dropout(rate: Coefficient) -> Layer:
     """Set a random fraction `rate` of the numbers to zero in training; do nothing otherwise.
 
     Forward ``y = m x / (1 - rate)`` with m = 0 with probability `rate`, else 1, drawn from `key`
@@ -36,12 +38,12 @@ def dropout(rate: float) -> Layer:
     >>> layer.apply((), (), jnp.ones(4))[0]
     Array([1., 1., 1., 1.], dtype=float32)
     """
-    check_rate("dropout", rate)
-    return _dropout("dropout", rate, lambda x: x.shape)
+    check_rate(rate)
+    return _dropout(rate, lambda x: x.shape)
 
 
 @constructor
-def spatial_dropout(rate: float) -> Layer:
+def spatial_dropout(rate: Coefficient) -> Layer:
     """Set whole channels of an example to zero in training; do nothing otherwise.
 
     Neighbours in an image are alike, so that dropping one of them takes nothing away: here a
@@ -61,30 +63,29 @@ def spatial_dropout(rate: float) -> Layer:
             [2., 0.],
             [2., 0.]]], dtype=float32)
     """
-    check_rate("spatial_dropout", rate)
+    check_rate(rate)
 
     def mask_shape(x: Any) -> tuple[int, ...]:
         if x.ndim < 2:
             raise InputError(
-                "spatial_dropout",
                 "x of shape (B, ..., C)",
                 str(tuple(x.shape)),
                 "give x a batch axis, and keep the channels last",
             )
         return (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
 
-    return _dropout("spatial_dropout", rate, mask_shape)
+    return _dropout(rate, mask_shape)
 
 
 @constructor
-def gaussian_noise(deviation: float) -> Layer:
+def gaussian_noise(std: Coefficient) -> Layer:
     """Add normal noise to every number in training; do nothing otherwise.
 
-    Forward ``y = x + deviation e``, e normal with mean 0 and variance 1, drawn from `key` for every
+    Forward ``y = x + std e``, e normal with mean 0 and variance 1, drawn from `key` for every
     number; backward ``dx = dy``, in training and out of it. x, y, e (...). Saved: nothing. The
     noise of a key is the same for float32 and float64.
 
-    Raises `fnn.InputError` for a negative or infinite `deviation`, and for a missing key in
+    Raises `fnn.InputError` for a negative or infinite `std`, and for a missing key in
     training. Source: Bishop 1995, doi:10.1162/neco.1995.7.1.108.
 
     >>> import jax, jax.numpy as jnp
@@ -94,40 +95,32 @@ def gaussian_noise(deviation: float) -> Layer:
     >>> layer.apply((), (), jnp.ones(2))[0]
     Array([1., 1.], dtype=float32)
     """
-    if not 0 <= deviation < float("inf"):
-        raise InputError(
-            "gaussian_noise",
-            "a finite deviation of 0 or more",
-            describe(deviation),
-            "pass the standard deviation of the noise, such as 0.1",
-        )
+    check.number(
+        std, "std", least=0, remedy="pass the standard deviation of the noise, such as 0.1"
+    )
 
     def forward(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
         del params
-        check_floating("gaussian_noise", x)
-        if not train or deviation == 0:
+        check.floating(x)
+        if not train or check.is_zero(std):
             return x, state, ()
-        noise = jax.random.normal(given_key("gaussian_noise", key), x.shape, jnp.float32)
-        return x + (deviation * noise).astype(x.dtype), state, ()
+        noise = jax.random.normal(given_key(key), x.shape, jnp.float32)
+        return x + (jnp.asarray(std, noise.dtype) * noise).astype(x.dtype), state, ()
 
-    return from_forward(lambda key, x: ((), ()), forward, lambda params, residuals, dy: ((), dy))
+    return stateful(lambda key, x: ((), ()), forward, lambda params, residuals, dy: ((), dy))
 
 
-def check_rate(where: str, rate: float) -> None:
+def check_rate(rate: Unchecked) -> None:
     """Raise `InputError` unless `rate` is a fraction that leaves something."""
-    if not 0 <= rate < 1:
-        raise InputError(
-            where, "a rate in [0, 1)", describe(rate), "pass the fraction to drop, such as 0.2"
-        )
+    check.number(rate, "rate", least=0, below=1, remedy="pass the fraction to drop, such as 0.2")
 
 
-def given_key(where: str, key: Key) -> Array:
+def given_key(key: Key) -> Array:
     """Return the key that a layer needs in training, or raise `InputError` if there is none."""
     if key is None:
         raise InputError(
-            where,
             "a key in training",
             "None",
             "call model.apply(params, state, x, key=jax.random.key(0), train=True)",
@@ -135,39 +128,42 @@ def given_key(where: str, key: Key) -> Array:
     return key
 
 
-def _dropout(where: str, rate: float, mask_shape: Callable[[Any], tuple[int, ...]]) -> Layer:
+def _dropout(rate: Scalar, mask_shape: Callable[[Any], tuple[int, ...]]) -> Layer:
     """Drop by a mask of the given shape, which is that of x or broadcasts to it."""
 
     def forward(
         params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
     ) -> tuple[Any, PyTree, PyTree]:
         del params
-        check_floating(where, x)
+        check.floating(x)
         shape = mask_shape(x)
-        if not train or rate == 0:
+        if not train or check.is_zero(rate):
             return x, state, ()
-        kept = drawn(given_key(where, key), rate, shape)
+        kept = drawn(given_key(key), rate, shape)
         return scaled(kept, rate, x), state, (kept,)
 
     def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
         del params
         return (), scaled(residuals[0], rate, dy) if residuals else dy
 
-    return from_forward(lambda key, x: ((), ()), forward, backward)
+    return stateful(lambda key, x: ((), ()), forward, backward)
 
 
-def drawn(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
+def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
     """Return what is kept: booleans, True with probability ``1 - rate``, of half a word each."""
     count = math.prod(shape)
     words = jax.random.bits(key, (-(-count // 2),), jnp.uint32)
     halves = jnp.concatenate([words >> 16, words % _STEPS])[:count]
-    return (halves < _threshold(rate)).reshape(shape)
+    return (halves < jnp.asarray(_threshold(rate), jnp.uint32)).reshape(shape)
 
 
-def scaled(kept: Array, rate: float, x: Any) -> Any:
+def scaled(kept: Array, rate: Scalar, x: Any) -> Any:
     """Drop what is not kept, and scale what is, so that the mean stays."""
-    return jnp.where(kept, x / (_threshold(rate) / _STEPS), 0)
+    share = _threshold(rate) / _STEPS
+    return jnp.where(kept, x / (share.astype(x.dtype) if isinstance(share, Array) else share), 0)
 
 
-def _threshold(rate: float) -> int:
+def _threshold(rate: Scalar) -> Scalar:
+    if isinstance(rate, Array):
+        return jnp.maximum(jnp.round((1 - rate) * _STEPS), 1)
     return max(round((1 - rate) * _STEPS), 1)

@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, check_values, describe, is_count
-from fnn.layer import Array, Layer, PyTree, stateless
-from fnn.layers.precision import narrowed, widened
-from fnn.origin import constructor
+from fnn._core import check
+from fnn._core.description import constructor
+from fnn._core.errors import InputError, describe
+from fnn._core.precision import downcast, upcast
+from fnn._core.types import Array, PyTree
+from fnn.layer import Layer, stateless
 
 standard_normal = jax.nn.initializers.normal(1.0)
 
@@ -29,7 +31,7 @@ def embedding(
 
     x (...) integers in 0..count - 1 with any axes, weight (count, C) drawn by `initializer`, y
     (..., C), C being `width`. Saved: x. Of a `fnn.Sequence` of tokens write
-    ``fnn.on_values(fnn.embedding(...))``.
+    ``fnn.over_sequence(fnn.embedding(...))``.
 
     Raises `fnn.InputError` for a count or a width below 1, for an x of anything but integers and,
     outside jit, for an index out of range: -1 is one too. Under jit such an index gives a row of
@@ -48,21 +50,17 @@ def embedding(
            [2., 2.]], dtype=float32)
     """
     for name, value in (("count", count), ("width", width)):
-        if not is_count(value, 1):
-            raise InputError(
-                "embedding", f"a {name} of 1 or more", describe(value), "pass a positive int"
-            )
+        if not check.is_count(value, 1):
+            raise InputError(f"a {name} of 1 or more", describe(value), "pass a positive int")
 
-    def check(x: Any) -> None:
+    def check_input(x: Any) -> None:
         if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.integer):
             raise InputError(
-                "embedding",
                 "x of integers",
                 describe(x) if hasattr(x, "dtype") else f"a {type(x).__name__}",
-                "pass an array of indices; fnn.on_values takes them out of a sequence",
+                "pass an array of indices; fnn.over_sequence takes them out of a sequence",
             )
-        check_values(
-            "embedding",
+        check.values(
             x,
             lambda i: (i < 0) | (i >= count),
             f"indices in 0..{count - 1}",
@@ -71,20 +69,20 @@ def embedding(
         )
 
     def init(key: Array, x: Any) -> PyTree:
-        check(x)
+        check_input(x)
         return {"weight": initializer(key, (count, width), jnp.result_type(float))}
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-        check(x)
+        check_input(x)
         rows = params["weight"].shape[0]
         y = params["weight"].at[_indices(x, rows)].get(mode="fill", fill_value=jnp.nan)
         return y, jnp.asarray(x)
 
     def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
         weight = params["weight"]
-        zeros = jnp.zeros(weight.shape, widened(dy).dtype)
-        dweight = zeros.at[_indices(x, weight.shape[0])].add(widened(dy), mode="drop")
-        return {"weight": narrowed(dweight, weight)}, None
+        zeros = jnp.zeros(weight.shape, upcast(dy).dtype)
+        dweight = zeros.at[_indices(x, weight.shape[0])].add(upcast(dy), mode="drop")
+        return {"weight": downcast(dweight, weight)}, None
 
     return stateless(init, forward, backward)
 

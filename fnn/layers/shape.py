@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fnn.errors import InputError, describe, is_count
-from fnn.layer import Layer, PyTree, shape_witness, stateless
-from fnn.origin import constructor
+from fnn._core import check
+from fnn._core.description import constructor
+from fnn._core.errors import InputError, describe
+from fnn._core.tree import shape_witness
+from fnn._core.types import PyTree
+from fnn.layer import Layer, stateless
 
 
 @constructor
@@ -27,7 +30,7 @@ def flatten() -> Layer:
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         del params
         if not x.shape:
-            raise InputError("flatten", "x of shape (B, ...)", describe(x), "give x a batch axis")
+            raise InputError("x of shape (B, ...)", describe(x), "give x a batch axis")
         return x.reshape(x.shape[0], math.prod(x.shape[1:])), shape_witness(x)
 
     return stateless(lambda key, x: (), forward, _back)
@@ -48,10 +51,9 @@ def reshape(*shape: int) -> Layer:
     >>> reshape(28, -1, 1).apply((), (), jnp.ones((32, 784)))[0].shape
     (32, 28, 28, 1)
     """
-    free = sum(is_count(size, -1) and size == -1 for size in shape)
-    if free > 1 or sum(is_count(size, 1) for size in shape) + free < len(shape):
+    free = sum(check.is_count(size, -1) and size == -1 for size in shape)
+    if free > 1 or sum(check.is_count(size, 1) for size in shape) + free < len(shape):
         raise InputError(
-            "reshape",
             "integers of 1 or more, and at most one -1",
             describe(shape),
             "pass the axes of one example apart, as in fnn.reshape(28, 28, 1)",
@@ -61,11 +63,10 @@ def reshape(*shape: int) -> Layer:
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         del params
         if not x.shape:
-            raise InputError("reshape", "x of shape (B, ...)", describe(x), "give x a batch axis")
+            raise InputError("x of shape (B, ...)", describe(x), "give x a batch axis")
         numbers = math.prod(x.shape[1:])
         if numbers % known if free else numbers != known:
             raise InputError(
-                "reshape",
                 f"examples of {'a multiple of ' if free else ''}{known} numbers",
                 str(tuple(x.shape)),
                 "the product of the new axes is that of the old, the batch axis left out",

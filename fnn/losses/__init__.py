@@ -20,57 +20,6 @@ alone. Under jit a label outside 0..K-1 makes its value NaN. `fnn.fit` and `fnn.
 whole data beforehand.
 """
 
-from typing import TYPE_CHECKING
+from fnn._core.lazy import attach_stub
 
-from fnn.losses.classes import cross_entropy, focal, kl_divergence, nll, zero_one
-from fnn.losses.loss import Loss, mean
-from fnn.on_demand import on_demand
-
-if TYPE_CHECKING:
-    from fnn.losses.alignment import ctc
-    from fnn.losses.chunked import linear_cross_entropy
-    from fnn.losses.margin import multiclass_hinge
-    from fnn.losses.numbers import (
-        absolute_error,
-        binary_cross_entropy,
-        cosine_distance,
-        hinge,
-        huber,
-        logistic,
-        poisson,
-        squared_error,
-    )
-else:
-    __getattr__, __dir__ = on_demand(
-        __name__,
-        {
-            "alignment": "ctc",
-            "chunked": "linear_cross_entropy",
-            "margin": "multiclass_hinge",
-            "numbers": (
-                "absolute_error binary_cross_entropy cosine_distance hinge huber logistic poisson "
-                "squared_error"
-            ),
-        },
-    )
-
-__all__ = [
-    "Loss",
-    "absolute_error",
-    "binary_cross_entropy",
-    "cosine_distance",
-    "cross_entropy",
-    "ctc",
-    "focal",
-    "hinge",
-    "huber",
-    "kl_divergence",
-    "linear_cross_entropy",
-    "logistic",
-    "mean",
-    "multiclass_hinge",
-    "nll",
-    "poisson",
-    "squared_error",
-    "zero_one",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__)

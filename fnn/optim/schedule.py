@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe, is_count
-from fnn.optim.hyper import check_number, check_positive, check_share
-from fnn.origin import Made, constructor
+from fnn._core import check
+from fnn._core.description import Call, Described, constructor
+from fnn._core.errors import InputError, describe
+from fnn._core.types import Number
+from fnn.optim._hyperparameters import check_fraction, check_number, check_positive
 
 
-class Schedule(Made):
+@dataclass(frozen=True, eq=False, repr=False)
+class Schedule(Described):
     """A function of the step: ``schedule(t) -> value``."""
 
-    def __init__(self, value: Callable[[Any], Any]):
-        self.value = value
+    functions: ClassVar[tuple[str, ...]] = ("value",)
+    value: Callable[[Any], Any]
+    _: KW_ONLY
+    call: Call | None = None
 
     def __call__(self, step: Any) -> Any:
         """Return the value at a step."""
@@ -29,7 +35,7 @@ class Schedule(Made):
 
 
 @constructor
-def constant(value: float) -> Schedule:
+def constant(value: Number) -> Schedule:
     """Keep the value: ``value``.
 
     >>> constant(0.1)(1000)
@@ -39,7 +45,7 @@ def constant(value: float) -> Schedule:
 
 
 @constructor
-def step(value: float, factor: float, every: int) -> Schedule:
+def step(value: Number, factor: Number, every: int) -> Schedule:
     """Multiply by `factor` after every `every` steps: ``value factor^floor(t / every)``.
 
     Raises `fnn.InputError` for an `every` below 1.
@@ -47,12 +53,12 @@ def step(value: float, factor: float, every: int) -> Schedule:
     >>> float(step(0.5, 0.5, every=10)(25))
     0.125
     """
-    _check_steps("step", "every", every)
+    _check_steps("every", every)
     return Schedule(lambda t: value * factor ** _float(t // every))
 
 
 @constructor
-def exponential(value: float, factor: float, steps: int) -> Schedule:
+def exponential(value: Number, factor: Number, steps: int) -> Schedule:
     """Decay smoothly, by `factor` every `steps` steps: ``value factor^(t / steps)``.
 
     Raises `fnn.InputError` for `steps` below 1.
@@ -60,12 +66,12 @@ def exponential(value: float, factor: float, steps: int) -> Schedule:
     >>> float(exponential(0.5, 0.25, steps=10)(5))
     0.25
     """
-    _check_steps("exponential", "steps", steps)
+    _check_steps("steps", steps)
     return Schedule(lambda t: value * factor ** (_float(t) / steps))
 
 
 @constructor
-def cosine(value: float, steps: int, final: float = 0.0) -> Schedule:
+def cosine(value: Number, steps: int, final: Number = 0.0) -> Schedule:
     """Go from `value` to `final` along half a cosine, then stay.
 
     ``final + (value - final) (1 + cos(pi min(t, steps) / steps)) / 2``. Source: Loshchilov and
@@ -76,7 +82,7 @@ def cosine(value: float, steps: int, final: float = 0.0) -> Schedule:
     >>> float(cosine(0.5, steps=10)(0)), float(cosine(0.5, steps=10)(10))
     (0.5, 0.0)
     """
-    _check_steps("cosine", "steps", steps)
+    _check_steps("steps", steps)
 
     def at(t: Any) -> Any:
         return (
@@ -87,7 +93,7 @@ def cosine(value: float, steps: int, final: float = 0.0) -> Schedule:
 
 
 @constructor
-def polynomial(value: float, final: float, steps: int, power: float = 1.0) -> Schedule:
+def polynomial(value: Number, final: Number, steps: int, power: Number = 1.0) -> Schedule:
     """Go from `value` to `final`, in a straight line or along a power, then stay.
 
     ``final + (value - final) (1 - min(t, steps) / steps)^power``.
@@ -97,8 +103,8 @@ def polynomial(value: float, final: float, steps: int, power: float = 1.0) -> Sc
     >>> float(polynomial(0.5, 0.25, steps=4)(1)), float(polynomial(0.5, 0.0, steps=4, power=2)(2))
     (0.4375, 0.125)
     """
-    _check_steps("polynomial", "steps", steps)
-    check_positive("optim.schedule.polynomial", power=power)
+    _check_steps("steps", steps)
+    check_positive(power=power)
 
     def at(t: Any) -> Any:
         return final + (value - final) * (1 - jnp.minimum(_float(t) / steps, 1)) ** power
@@ -107,7 +113,7 @@ def polynomial(value: float, final: float, steps: int, power: float = 1.0) -> Sc
 
 
 @constructor
-def inverse_time(value: float, steps: int, power: float = 1.0) -> Schedule:
+def inverse_time(value: Number, steps: int, power: Number = 1.0) -> Schedule:
     """Decay ever more slowly: ``value / (1 + t / steps)^power``.
 
     With a power of 0.5 to 1 the steps go everywhere and still come to rest, which is what the proof
@@ -118,14 +124,14 @@ def inverse_time(value: float, steps: int, power: float = 1.0) -> Schedule:
     >>> float(inverse_time(0.5, steps=10)(30))
     0.125
     """
-    _check_steps("inverse_time", "steps", steps)
-    check_positive("optim.schedule.inverse_time", power=power)
+    _check_steps("steps", steps)
+    check_positive(power=power)
     return Schedule(lambda t: value / (1 + _float(t) / steps) ** power)
 
 
 @constructor
 def one_cycle(
-    peak: float, steps: int, rise: float = 0.3, start: float = 0.04, final: float = 4e-6
+    peak: Number, steps: int, rise: Number = 0.3, start: Number = 0.04, final: Number = 4e-6
 ) -> Schedule:
     """Rise to `peak` along half a cosine, fall along another to almost nothing, then stay.
 
@@ -141,12 +147,11 @@ def one_cycle(
     >>> float(rate(0)), float(rate(25)), float(rate(100))
     (0.25, 0.5, 0.0)
     """
-    where = "optim.schedule.one_cycle"
-    _check_steps("one_cycle", "steps", steps)
-    check_share(where, "rise", rise)
-    check_positive(where, rise=rise)
-    check_number(where, "start", start)
-    check_number(where, "final", final)
+    _check_steps("steps", steps)
+    check_fraction("rise", rise)
+    check_positive(rise=rise)
+    check_number("start", start)
+    check_number("final", final)
 
     def at(t: Any) -> Any:
         up = _float(t) / (rise * steps)
@@ -159,7 +164,7 @@ def one_cycle(
 
 
 @constructor
-def cyclic(low: float, high: float, steps: int, shrink: float = 1.0) -> Schedule:
+def cyclic(low: Number, high: Number, steps: int, shrink: Number = 1.0) -> Schedule:
     """Go up from `low` to `high` in `steps` steps and down again, over and over.
 
     ``low + (high - low) shrink^floor(t / (2 steps)) (1 - |t / steps mod 2 - 1|)``. Source: Smith
@@ -172,7 +177,7 @@ def cyclic(low: float, high: float, steps: int, shrink: float = 1.0) -> Schedule
     >>> [float(rate(t)) for t in range(8)]
     [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25]
     """
-    _check_steps("cyclic", "steps", steps)
+    _check_steps("steps", steps)
 
     def at(t: Any) -> Any:
         height = 1 - abs(_float(t % (2 * steps)) / steps - 1)
@@ -210,14 +215,11 @@ def join(schedules: Sequence[Callable[[Any], Any]], boundaries: Sequence[int]) -
     """
     for schedule in schedules:
         if not callable(schedule):
-            raise InputError(
-                "optim.schedule.join", "schedules", describe(schedule), "wrap it in constant(...)"
-            )
+            raise InputError("schedules", describe(schedule), "wrap it in constant(...)")
     starts = [0, *boundaries]
-    rising = all(is_count(b, a + 1) for a, b in itertools.pairwise(starts))
+    rising = all(check.is_count(b, a + 1) for a, b in itertools.pairwise(starts))
     if not rising or len(starts) != len(schedules):
         raise InputError(
-            "optim.schedule",
             f"{len(schedules) - 1} boundaries, rising from 1 or more",
             describe(list(boundaries)),
             "pass the steps at which the next part begins",
@@ -247,11 +249,9 @@ def warm_up(steps: int, then: Callable[[Any], Any]) -> Schedule:
     >>> [float(rate(t)) for t in range(6)]
     [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
     """
-    _check_steps("warm_up", "steps", steps)
+    _check_steps("steps", steps)
     if not callable(then):
-        raise InputError(
-            "optim.schedule.warm_up", "a schedule", describe(then), "wrap it in constant(...)"
-        )
+        raise InputError("a schedule", describe(then), "wrap it in constant(...)")
 
     def at(t: Any) -> Any:
         t = jnp.asarray(t)
@@ -265,10 +265,9 @@ def _float(t: Any) -> Any:
     return jnp.asarray(t).astype(jnp.result_type(float))
 
 
-def _check_steps(where: str, name: str, value: int) -> None:
-    if not is_count(value, 1):
+def _check_steps(name: str, value: int) -> None:
+    if not check.is_count(value, 1):
         raise InputError(
-            f"optim.schedule.{where}",
             f"{name} of 1 or more",
             describe(value),
             "pass a number of steps, as in epochs * (examples // batch_size)",

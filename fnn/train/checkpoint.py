@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.errors import InputError, describe
-from fnn.extras import require
-from fnn.files import replacing
-from fnn.layer import PyTree
+from fnn._core.atomic_write import atomic_write
+from fnn._core.errors import InputError, describe, entry
+from fnn._core.extras import require
+from fnn._core.types import PyTree
 
 
 def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
@@ -25,7 +25,6 @@ def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
     if len(named) != len(leaves):
         raise InputError(
-            "save_weights",
             "a path of its own for every array",
             f"{len(named)} paths for {len(leaves)} arrays",
             "name layers without a slash",
@@ -33,6 +32,7 @@ def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
     return named
 
 
+@entry
 def save_weights(file: Path | str, params: PyTree, state: PyTree = ()) -> None:
     """Write parameters and state as safetensors, under names like ``params/0/weight``.
 
@@ -47,10 +47,11 @@ def save_weights(file: Path | str, params: PyTree, state: PyTree = ()) -> None:
     """
     save_file = require("safetensors.numpy", "save_weights").save_file
     leaves = named_leaves({"params": params, "state": state})
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         save_file({name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}, temporary)
 
 
+@entry
 def load_weights(file: Path | str, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
     """Read parameters and state written by `save_weights`, in the structure of `like`.
 
@@ -63,7 +64,6 @@ def load_weights(file: Path | str, like: tuple[PyTree, PyTree]) -> tuple[PyTree,
         arrays = load_file(file)
     except (OSError, library.SafetensorError) as error:
         raise InputError(
-            "load_weights",
             "a file in the safetensors format",
             f"{file} ({error})",
             "name a file that save_weights wrote",
@@ -73,7 +73,6 @@ def load_weights(file: Path | str, like: tuple[PyTree, PyTree]) -> tuple[PyTree,
     if set(arrays) != set(wanted):
         missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
         raise InputError(
-            "load_weights",
             f"the {len(wanted)} arrays of the model",
             f"a file without {missing[:3]} and with {extra[:3]} besides",
             "build the model that was saved",
@@ -81,7 +80,6 @@ def load_weights(file: Path | str, like: tuple[PyTree, PyTree]) -> tuple[PyTree,
     for name, leaf in wanted.items():
         if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
             raise InputError(
-                "load_weights",
                 f"{name} to be {describe(leaf)}",
                 describe(arrays[name]),
                 "build the model that was saved",

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fnn.gradient.objective import unpack
-from fnn.layer import Array, Layer, PyTree
-from fnn.losses import Loss, zero_one
-from fnn.train.data import check_batch_size, check_data, check_finite, in_batches, length
-
-Metric: TypeAlias = Callable[[Any, Any], Array] | Loss
-Metrics: TypeAlias = Mapping[str, Metric]
-
-
-def accuracy(prediction: Any, target: Any) -> Array:
-    """Return 1 for every right answer and 0 for every wrong one: 1 minus `fnn.losses.zero_one`.
-
-    >>> import jax.numpy as jnp
-    >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1]))
-    Array([1., 0.], dtype=float32)
-    """
-    return 1 - zero_one().apply(prediction, target)
+from fnn._core.description import Structure, split
+from fnn._core.errors import entry
+from fnn._core.types import Array, PyTree
+from fnn.gradient.objective import as_batch
+from fnn.layer import Layer
+from fnn.losses import Loss
+from fnn.train.batch import check_batch_size, check_data, check_finite, in_batches, length
+from fnn.train.metrics import Metrics
 
 
+@entry
 def predict(model: Layer, params: PyTree, state: PyTree, x: Any, *, batch_size: int = 256) -> Any:
     """Return the model's outputs for all of x, out of training mode, batch by batch.
 
@@ -40,19 +31,29 @@ def predict(model: Layer, params: PyTree, state: PyTree, x: Any, *, batch_size: 
     >>> predict(model, (), (), jnp.array([-1.0, 2.0, 3.0]), batch_size=2)
     Array([0., 2., 3.], dtype=float32)
     """
-    length("predict", x)
-    check_batch_size("predict", batch_size)
-    check_finite("predict", "x", x)
-    return _predict(model, params, state, jax.tree.map(jnp.asarray, x), batch_size)
+    length(x)
+    check_batch_size(batch_size)
+    check_finite("x", x)
+    structure, numbers = split(model=model)
+    return _predict(structure, numbers, params, state, jax.tree.map(jnp.asarray, x), batch_size)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "batch_size"))
-def _predict(model: Layer, params: PyTree, state: PyTree, x: Any, batch_size: int) -> Any:
+@functools.partial(jax.jit, static_argnames=("structure", "batch_size"))
+def _predict(
+    structure: Structure,
+    numbers: dict[str, Any],
+    params: PyTree,
+    state: PyTree,
+    x: Any,
+    batch_size: int,
+) -> Any:
+    model: Layer = structure.build(numbers)["model"]
     parts = in_batches(lambda rows: model.apply(params, state, rows)[0], x, batch_size)
     flat = [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), part) for part in parts]
     return jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *flat)
 
 
+@entry
 def evaluate(
     model: Layer,
     loss: Loss,
@@ -80,8 +81,8 @@ def evaluate(
     >>> {name: round(value, 3) for name, value in result.items()}
     {'loss': 0.794, 'accuracy': 0.667}
     """
-    check_batch_size("evaluate", batch_size)
-    data = check_data("evaluate", model, loss, params, state, data)
+    check_batch_size(batch_size)
+    data = check_data(model, loss, params, state, as_batch(data))
     return run_evaluation(model, loss, params, state, data, metrics, batch_size)
 
 
@@ -95,31 +96,33 @@ def run_evaluation(
     batch_size: int,
 ) -> dict[str, float]:
     """Evaluate on data that was checked before."""
-    functions = (("loss", loss), *(metrics or {}).items())
-    means = _evaluate(model, functions, params, state, data, batch_size)
-    return {name: float(value) for (name, _), value in zip(functions, means, strict=True)}
+    structure, numbers = split(model=model, functions={"loss": loss, **(metrics or {})})
+    means = _evaluate(structure, numbers, params, state, data, batch_size)
+    return {name: float(means[name]) for name in ("loss", *(metrics or {}))}
 
 
-@functools.partial(jax.jit, static_argnames=("model", "functions", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("structure", "batch_size"))
 def _evaluate(
-    model: Layer,
-    functions: tuple[tuple[str, Metric], ...],
+    structure: Structure,
+    numbers: dict[str, Any],
     params: PyTree,
     state: PyTree,
     data: Any,
     batch_size: int,
-) -> list[Array]:
-    def sums(batch: Any) -> list[tuple[Array, Array]]:
-        x, target, weights = unpack(batch)
-        prediction, _ = model.apply(params, state, x)
-        results = []
-        for _, function in functions:
+) -> dict[str, Array]:
+    made = structure.build(numbers)
+
+    def sums(batch: Any) -> dict[str, tuple[Array, Array]]:
+        x, target, weights = batch
+        prediction, _ = made["model"].apply(params, state, x)
+        results = {}
+        for name, function in made["functions"].items():
             apply = function.apply if isinstance(function, Loss) else function
             values = apply(prediction, target)
             share = jnp.ones_like(values) if weights is None else weights.astype(values.dtype)
-            results.append(((share * values).sum(), share.sum()))
+            results[name] = (share * values).sum(), share.sum()
         return results
 
     parts = in_batches(sums, data, batch_size)
     totals = jax.tree.map(lambda *pieces: jnp.concatenate(pieces).sum(), *parts)
-    return [total / weight for total, weight in totals]
+    return {name: total / weight for name, (total, weight) in totals.items()}

@@ -11,15 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.errors import InputError, check_key, describe, is_count
-from fnn.gradient.objective import Gradient, unpack
-from fnn.layer import Array, Key, Layer, PyTree
+from fnn._core import check
+from fnn._core.errors import InputError, describe, entry
+from fnn._core.types import Array, Key, PyTree
+from fnn.gradient.objective import Gradient, as_batch
+from fnn.layer import Layer
 from fnn.losses import Loss
-from fnn.optim.rule import UpdateRule, averaged
-from fnn.train.data import check_batch_size, check_data, length
-from fnn.train.evaluate import Metrics, run_evaluation
-from fnn.train.progress import Progress, Report, progress_bar
-from fnn.train.step import TrainState, init_train_state, train_step
+from fnn.optim.optimizer import Optimizer, eval_params
+from fnn.train._progress import Progress, Report, progress_bar
+from fnn.train.batch import check_batch_size, check_data, length
+from fnn.train.evaluate import run_evaluation
+from fnn.train.metrics import Metrics
+from fnn.train.step import TrainState, TrainStep, hyperparameters, init_train_state, train_step
 
 _DISPATCH_SECONDS = 0.1
 
@@ -39,10 +42,11 @@ class History(NamedTuple):
     run_seconds: float
 
 
+@entry
 def fit(
     model: Layer,
     loss: Loss,
-    rule: UpdateRule,
+    optimizer: Optimizer,
     data: Any,
     *,
     epochs: int,
@@ -60,10 +64,11 @@ def fit(
     and the ragged rest as a smaller last batch: 1 is stochastic, ``len(x)`` full-batch gradient
     descent. A loop of `train_step` runs compiled, many steps in one dispatch, with the data and the
     training state on the device. The same key gives the same bits, whatever `progress` does; and a
-    second call with equal model, loss, rule and shapes does not compile again.
+    second call with equal model, loss, optimizer and shapes does not compile
+    again, nor does one with other numbers: learning rates, noise sizes, dropout rates, seeds.
 
     - `data` and `validation`: ``(x, target)`` or ``(x, target, weights)``, n examples each. A rule
-      that keeps an average is validated there, at `fnn.optim.averaged`.
+      that keeps an average is validated there, at `fnn.optim.eval_params`.
     - `epochs`: 0 or more; `key`: for the parameters, the order and the layers' randomness.
     - `gradient`: ``"manual"``, ``"auto"`` or ``"numeric"``, see `fnn.value_and_grad`.
     - `metrics`: functions ``(prediction, target) -> values`` by name, for the validation data.
@@ -84,18 +89,19 @@ def fit(
     >>> train_state.params["weight"].round(2), history.loss.shape
     (Array([[2.]], dtype=float32), (80,))
     """
-    examples = length("fit", unpack(data)[0])
+    batch = as_batch(data)
+    examples = length(batch.x)
     check_plan(epochs, batch_size, examples)
-    train_step(model, loss, rule, gradient)  # for its checks, before anything is computed
-    train_state = _start(model, rule, unpack(data)[0], batch_size, key, start)
+    step = train_step(model, loss, optimizer, gradient)
+    train_state = _start(model, optimizer, gradient, batch.x, batch_size, key, start)
     weights = train_state.params, train_state.state
-    data = check_data("fit", model, loss, *weights, data)
+    data = check_data(model, loss, *weights, batch)
     if validation is not None:
-        validation = check_data("fit", model, loss, *weights, validation)
+        validation = check_data(model, loss, *weights, as_batch(validation))
 
     began = time.perf_counter()
     full, rest = divmod(examples, batch_size)
-    run = functools.partial(_run, model, loss, rule, gradient)
+    run = functools.partial(_run, step)
     # Read before the loop: inside it would wait for the device.
     seed = _words(train_state.key)
     # Running no step compiles the program, and leaves the time of compilation by itself.
@@ -135,7 +141,8 @@ def fit(
         warnings.warn(
             f"fnn.fit: the loss became {history.loss[~finite][0]} at step {int(finite.argmin())}; "
             "lower the learning rate or clip the gradient",
-            stacklevel=2,
+            # Two: the function that names its errors stands between.
+            stacklevel=3,
         )
     return train_state, history._replace(
         compile_seconds=compiled - began, run_seconds=ended - compiled
@@ -143,34 +150,42 @@ def fit(
 
 
 def _evaluated(train_state: TrainState) -> PyTree:
-    return averaged(train_state.params, train_state.rule_state)
+    return eval_params(train_state.opt_state, train_state.params)
 
 
 def check_plan(epochs: int, batch_size: int, examples: int) -> None:
     """Raise `InputError` unless so many epochs and batches of this size can be run."""
-    if not is_count(epochs, 0):
-        raise InputError("fit", "epochs of 0 or more", describe(epochs), "pass an int")
-    check_batch_size("fit", batch_size, examples)
+    if not check.is_count(epochs, 0):
+        raise InputError("epochs of 0 or more", describe(epochs), "pass an int")
+    check_batch_size(batch_size, examples)
 
 
 def _start(
-    model: Layer, rule: UpdateRule, x: Any, batch_size: int, key: Key, start: TrainState | None
+    model: Layer,
+    optimizer: Optimizer,
+    gradient: Gradient,
+    x: Any,
+    batch_size: int,
+    key: Key,
+    start: TrainState | None,
 ) -> TrainState:
     if (key is None) == (start is None):
         raise InputError(
-            "fit",
             "a key, or a TrainState to start from",
             "neither" if key is None else "both",
             "pass key=jax.random.key(0), or start=train_state",
         )
     if start is None:
-        check_key("fit", key)
+        check.key(key)
         # As JAX holds it: float64 of numpy, unless asked for, in float32.
         of_jax = jax.eval_shape(lambda x: x, x)
         spec = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), of_jax
         )
-        start = init_train_state(model, rule, spec, key=jnp.asarray(key))
+        start = init_train_state(model, optimizer, spec, key=jnp.asarray(key), gradient=gradient)
+    else:
+        # The numbers are those of the arguments, which may have changed.
+        start = start._replace(hyperparameters=hyperparameters(model, optimizer, gradient))
     # Every dispatch gives its buffers away: the caller's must survive, and no two leaves may share
     # one, as the zeros of a bias and of a running mean might.
     return jax.tree.map(jnp.copy, start)
@@ -197,14 +212,11 @@ def _dispatch(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("model", "loss", "rule", "gradient"),
+    static_argnames="step",
     donate_argnames=("train_state", "losses"),
 )
 def _run(
-    model: Layer,
-    loss: Loss,
-    rule: UpdateRule,
-    gradient: Gradient,
+    step: TrainStep,
     train_state: TrainState,
     data: PyTree,
     order: Array,
@@ -216,7 +228,6 @@ def _run(
 
     The bounds are traced, so one program serves any number of steps, for the price of a scan.
     """
-    step = train_step(model, loss, rule, gradient)
 
     def body(i: Any, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         train_state, losses = carry

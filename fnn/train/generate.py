@@ -8,10 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.errors import InputError, describe, is_count
-from fnn.layer import Array, Layer, PyTree
+from fnn._core import check
+from fnn._core.errors import InputError, describe, entry
+from fnn._core.types import Array, PyTree
+from fnn.layer import Layer
 
 
+@entry
 def generate(
     model: Layer,
     params: PyTree,
@@ -33,20 +36,18 @@ def generate(
     temperature.
 
     >>> import fnn, numpy as np
-    >>> cycle = fnn.function(lambda x: jax.nn.one_hot((x + 1) % 4, 4))
+    >>> cycle = fnn.from_function(lambda x: jax.nn.one_hot((x + 1) % 4, 4))
     >>> generate(cycle, (), (), np.array([[0, 1]]), 5, key=jax.random.key(0), temperature=0.0)
     Array([[2, 3, 0, 1, 2]], dtype=int32)
     """
     prompt = jnp.asarray(prompt)
     if prompt.ndim != 2 or not prompt.size or not jnp.issubdtype(prompt.dtype, jnp.integer):
-        raise InputError(
-            "generate", "a prompt (B, T) of integers", describe(prompt), "pass a batch of windows"
-        )
-    if not is_count(count, 0):
-        raise InputError("generate", "a count of 0 or more", describe(count), "pass an int")
+        raise InputError("a prompt (B, T) of integers", describe(prompt), "pass a batch of windows")
+    if not check.is_count(count, 0):
+        raise InputError("a count of 0 or more", describe(count), "pass an int")
     if not temperature >= 0:
         raise InputError(
-            "generate", "a temperature of 0 or more", describe(temperature), "pass one such as 0.8"
+            "a temperature of 0 or more", describe(temperature), "pass one such as 0.8"
         )
     greedy = temperature == 0
     return _generate(

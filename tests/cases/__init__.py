@@ -13,6 +13,7 @@ from tests.cases import (
     losses,
     noise,
     norm,
+    own,
     pool,
     recurrent,
     shape,
@@ -32,14 +33,12 @@ FAMILIES = (
     noise,
     shape,
     function,
-    noise,
-    shape,
-    function,
     embedding,
     attention,
     transformer,
     losses,
     compound,
+    own,
 )
 LAYERS: list[LayerCase] = [case for family in FAMILIES for case in family.LAYERS]
 LOSSES: list[LossCase] = losses.LOSSES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -54,18 +55,22 @@ class LossCase(NamedTuple):
 
 
 def public(module: Any, kind: type) -> set[str]:
-    """Return the names of a module's public constructors of layers or losses."""
+    """Return the names of all public functions of a module that return layers or losses."""
+    functions = {name: inspect.unwrap(getattr(module, name)) for name in module.__all__}
     return {
         name
-        for name in module.__all__
-        if hasattr(getattr(module, name), "__wrapped__")
-        and typing.get_type_hints(getattr(module, name).__wrapped__).get("return") is kind
+        for name, function in functions.items()
+        # Takes a model apart and puts it together again: no layer of its own.
+        if name != "map_layers"
+        and inspect.isfunction(function)
+        and typing.get_type_hints(function).get("return") is kind
     }
 
 
 def makers(made: Any) -> set[str]:
     """Return the names of all constructors that a layer or loss was made with."""
-    origin = made.origin
-    inside = (*origin.args, *origin.kwargs.values())
-    names = [makers(part) for part in inside if getattr(part, "origin", None) is not None]
-    return {origin.make.__name__}.union(*names)
+    inside = [*getattr(made, "children", {}).values(), getattr(made, "manual", None)]
+    if made.call:
+        inside += [*made.call.args, *made.call.kwargs.values()]
+    names = [makers(part) for part in inside if hasattr(part, "call")]
+    return {made.call.name if made.call else ""}.union(*names)

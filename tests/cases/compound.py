@@ -92,7 +92,9 @@ LAYERS = [
     ),
     LayerCase(
         "concatenate-carry-lengths",
-        lambda: fnn.serial(fnn.parallel(fnn.lstm(H), fnn.on_values(fnn.tanh())), fnn.concatenate()),
+        lambda: fnn.serial(
+            fnn.parallel(fnn.lstm(H), fnn.over_sequence(fnn.tanh())), fnn.concatenate()
+        ),
         beside_lstm,
         {"plain": (len(LENGTHS), T, H)},
         draw=sequence(LENGTHS, (0, 0)),
@@ -117,8 +119,8 @@ LAYERS = [
     ),
     LayerCase("remat", lambda: fnn.remat(fnn.serial(fnn.dense(4), block(), fnn.dense(2)))),
     LayerCase(
-        "on_values",
-        lambda: fnn.on_values(fnn.serial(fnn.dense(4), fnn.silu())),
+        "over_sequence",
+        lambda: fnn.over_sequence(fnn.serial(fnn.dense(4), fnn.silu())),
         shapes={"plain": (2, 3, WIDTH)},
         draw=lambda random, shape: fnn.Sequence(random.normal(size=shape), np.array([3, 1])),
     ),
@@ -126,10 +128,8 @@ LAYERS = [
     LayerCase("autodiff", wave, lambda p, s, x: np.sin(p["a"] * x)),
     LayerCase("repeat-autodiff", lambda: fnn.repeat(fnn.serial(wave(), fnn.tanh()), 2)),
     LayerCase(
-        "use_autodiff",
-        lambda: fnn.serial(
-            fnn.use_autodiff(block()), fnn.repeat(fnn.use_autodiff(fnn.dense(WIDTH)), 2)
-        ),
+        "use_auto",
+        lambda: fnn.serial(fnn.use_auto(block()), fnn.repeat(fnn.use_auto(fnn.dense(WIDTH)), 2)),
     ),
-    LayerCase("use_rules", lambda: fnn.use_rules(fnn.serial(block(), fnn.dense(2)))),
+    LayerCase("use_manual", lambda: fnn.use_manual(fnn.serial(block(), fnn.dense(2)))),
 ]

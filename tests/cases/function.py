@@ -24,8 +24,8 @@ def halves(x):
 
 LAYERS = [
     LayerCase(
-        "function", lambda: fnn.function(bell, bell_backward), lambda p, s, x: np.exp(-x * x)
+        "function", lambda: fnn.from_function(bell, bell_backward), lambda p, s, x: np.exp(-x * x)
     ),
-    LayerCase("function-auto", lambda: fnn.function(bell), lambda p, s, x: np.exp(-x * x)),
-    LayerCase("function-tree", lambda: fnn.function(halves)),
+    LayerCase("function-auto", lambda: fnn.from_function(bell), lambda p, s, x: np.exp(-x * x)),
+    LayerCase("function-tree", lambda: fnn.from_function(halves)),
 ]

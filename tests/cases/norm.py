@@ -38,7 +38,7 @@ LAYERS = [
     ),
     LayerCase(
         "batch_norm-images-plain",
-        lambda: fnn.batch_norm(MOMENTUM, EPSILON, scale=False, offset=False),
+        lambda: fnn.batch_norm(MOMENTUM, EPSILON, scale=False, shift=False),
         lambda p, s, x: (x - s["mean"]) / np.sqrt(s["var"] + EPSILON),
         {"plain": (2, 2, 3, 4)},
         bent=True,
@@ -59,7 +59,7 @@ LAYERS = [
     ),
     LayerCase(
         "layer_norm-plain",
-        lambda: fnn.layer_norm(EPSILON, scale=False, offset=False),
+        lambda: fnn.layer_norm(EPSILON, scale=False, shift=False),
         lambda p, s, x: normal(x, -1),
         {"plain": (4, WIDTH)},
         bent=True,
@@ -86,8 +86,8 @@ LAYERS = [
         bent=True,
     ),
     LayerCase(
-        "group_norm-no-offset",
-        lambda: fnn.group_norm(GROUPS, EPSILON, offset=False),
+        "group_norm-no-shift",
+        lambda: fnn.group_norm(GROUPS, EPSILON, shift=False),
         lambda p, s, x: p["scale"] * group_normal(x),
         {"plain": (2, 3, 4)},
         bent=True,
@@ -101,7 +101,7 @@ LAYERS = [
     ),
     LayerCase(
         "instance_norm-plain",
-        lambda: fnn.instance_norm(EPSILON, scale=False, offset=False),
+        lambda: fnn.instance_norm(EPSILON, scale=False, shift=False),
         lambda p, s, x: normal(x, tuple(range(1, x.ndim - 1))),
         {"plain": (2, 3, 4)},
         bent=True,

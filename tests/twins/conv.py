@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fnn.torch_layers import conv
+from fnn.interop._torch_layers import conv
 from tests.cases.conv import UNEVEN
 from tests.twins.twin import Twin, channels_first
 

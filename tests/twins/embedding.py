@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fnn import torch_layers
+from fnn.interop import _torch_layers as torch_layers
 from tests.cases.embedding import COUNT
 from tests.twins.twin import Twin
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fnn.torch_layers import gated_dense, prelu
+from fnn.interop._torch_layers import gated_dense, prelu
 from tests.cases.case import WIDTH
 from tests.twins.twin import Twin
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fnn.torch_layers import batch_norm, norm
+from fnn.interop._torch_layers import batch_norm, norm
 from tests.cases.case import WIDTH
 from tests.cases.norm import EPSILON, GROUPS, MOMENTUM
 from tests.twins.twin import Twin, channels_first
@@ -35,7 +35,7 @@ TWINS = [
     Twin("rms_norm", lambda x: torch.nn.RMSNorm(WIDTH, EPSILON), norm),
     Twin("rms_norm-no-scale", lambda x: torch.nn.RMSNorm(WIDTH, EPSILON, False), norm),
     images("group_norm", lambda x: torch.nn.GroupNorm(GROUPS, 4, EPSILON)),
-    images("group_norm-no-offset", lambda x: WithoutBias(GROUPS, 4, EPSILON)),
+    images("group_norm-no-shift", lambda x: WithoutBias(GROUPS, 4, EPSILON)),
     images("instance_norm", lambda x: torch.nn.InstanceNorm2d(4, EPSILON, affine=True)),
     images("instance_norm-plain", lambda x: torch.nn.InstanceNorm1d(4, EPSILON)),
 ]

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import fnn
-from fnn.torch_layers import recurrent
+from fnn.interop._torch_layers import recurrent
 from tests.cases.recurrent import INPUTS, TWO_WAYS, H
 from tests.twins.twin import Twin
 

@@ -1,0 +1,292 @@
+"""Measure the hand rule of every layer against autodiff: time and temporary bytes, at two sizes.
+
+A row is one layer at one size, forward and backward in training in one compiled program: by the
+layer's own rule, and by `jax.vjp` of its `apply`, the plain formula. Inputs, cotangent, precision
+and returned values are the same; both are compiled and warm, and take turns. time_ratio is the
+median over the rounds of by hand over by autodiff, below 1 where the rule is faster; memory_ratio
+is that of the temporary bytes of the two programs, ``-`` where autodiff needs none and the rule
+some. The losses are measured as layers of their predictions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from measure import Row, arguments, machine, picked, report, watched, write
+
+import fnn
+from fnn.lab import Measurement, both_ways, choose, in_bytes, measure
+from fnn.losses import Loss
+
+COLUMNS = (
+    "family", "name", "size", "time_ratio", "memory_ratio",
+    "manual_ms", "auto_ms", "manual_bytes", "auto_bytes",
+)  # fmt: skip
+# Those that hold a matrix product, a reduction or a recurrence.
+STRUCTURED = {
+    "dense", "convolution", "pooling", "normalisation", "softmax", "recurrent", "attention",
+    "heads",
+}  # fmt: skip
+SMALL, LARGE = (256, 512), (4096, 512)
+WORDS = 1.05
+
+
+class Rule(NamedTuple):
+    """A layer of a family, and the two sizes of x: shapes of numbers, or arrays of indices."""
+
+    family: str
+    name: str
+    layer: fnn.Layer
+    sizes: tuple[Any, ...] = (SMALL, LARGE)
+
+
+def of_loss(loss: Loss, target: Callable[[Any], Any]) -> fnn.Layer:
+    """Make a layer of a loss, for a target that depends on the shape of the prediction.
+
+    The target is its state: a constant would be folded into the program.
+    """
+
+    def init(key: Any, prediction: Any, /) -> tuple[Any, Any]:
+        del key
+        return (), target(shape_of(prediction))
+
+    def apply(params: Any, state: Any, prediction: Any, /, **options: Any) -> tuple[Any, Any]:
+        del params, options
+        return loss.apply(prediction, state), state
+
+    def forward(params: Any, state: Any, prediction: Any, /, **options: Any) -> Any:
+        del params, options
+        values, residuals = loss.forward(prediction, state)
+        return values, state, residuals
+
+    def backward(params: Any, residuals: Any, dy: Any, /) -> tuple[Any, Any]:
+        del params
+        return (), loss.backward(residuals, dy)
+
+    return fnn.Layer(init, apply, forward, backward)
+
+
+def shape_of(prediction: Any) -> tuple[int, ...]:
+    if isinstance(prediction, fnn.LinearHead):
+        return (*prediction.features.shape[:-1], prediction.weight.shape[-1])
+    return prediction.shape
+
+
+def labels(shape: tuple[int, ...]) -> Any:
+    return np.random.default_rng(0).integers(shape[-1], size=shape[:-1])
+
+
+def numbers(shape: tuple[int, ...]) -> Any:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def bits(shape: tuple[int, ...]) -> Any:
+    return (numbers(shape) > 0).astype(np.float32)
+
+
+def signs(shape: tuple[int, ...]) -> Any:
+    return 2 * bits(shape) - 1
+
+
+def linear_head(classes: int) -> fnn.Layer:
+    """Make the chunked loss by hand, and the usual one, of all logits, for autodiff."""
+    chunked = fnn.serial(
+        fnn.linear_head(classes), of_loss(fnn.losses.linear_cross_entropy(), labels)
+    )
+    plain = fnn.serial(fnn.dense(classes), of_loss(fnn.losses.cross_entropy(), labels))
+    return dataclasses.replace(chunked, apply=plain.apply)
+
+
+def block(width: int) -> fnn.Layer:
+    return fnn.serial(fnn.dense(width), fnn.gelu(), fnn.dense(width))
+
+
+def reversible(depth: int) -> fnn.Layer:
+    return fnn.reversible(block(256), block(256), depth)
+
+
+def tokens(*shape: int) -> Any:
+    return np.random.default_rng(0).integers(CLASSES, size=shape).astype(np.int32)
+
+
+CLASSES = 32000
+IMAGES = ((32, 14, 14, 64), (128, 28, 28, 64))
+FEW_CHANNELS = ((32, 14, 14, 32), (128, 28, 28, 32))
+ONE_CHANNEL = ((32, 28, 28, 1), (128, 28, 28, 1))
+SMALL_IMAGES = ((32, 7, 7, 64), (128, 14, 14, 64))
+LINES = ((32, 100, 64), (128, 400, 64))
+STEPS = ((32, 50, 64), (64, 100, 128))
+WINDOWS = ((8, 128, 256), (4, 1024, 512))
+ACTIVATIONS = (
+    "identity", "sign", "straight_through_sign", "sigmoid", "tanh", "relu", "leaky_relu", "elu",
+    "selu", "gelu", "silu", "mish", "softplus", "relu6", "hard_sigmoid", "hard_silu", "hard_tanh",
+)  # fmt: skip
+RULES = [
+    Rule("dense", "dense", fnn.dense(512)),
+    *(Rule("activations", name, getattr(fnn, name)()) for name in ACTIVATIONS),
+    Rule("activations", "gelu approximate", fnn.gelu(approximate=True)),
+    Rule("gates", "prelu", fnn.prelu()),
+    Rule("gates", "glu", fnn.glu()),
+    Rule("gates", "geglu", fnn.geglu(512)),
+    Rule("gates", "swiglu", fnn.swiglu(512)),
+    Rule("softmax", "softmax", fnn.softmax()),
+    Rule("softmax", "log_softmax", fnn.log_softmax()),
+    Rule("noise", "dropout", fnn.dropout(0.3)),
+    Rule("noise", "spatial_dropout", fnn.spatial_dropout(0.3), IMAGES),
+    Rule("noise", "gaussian_noise", fnn.gaussian_noise(0.1)),
+    Rule("normalisation", "batch_norm", fnn.batch_norm()),
+    Rule("normalisation", "batch_norm images", fnn.batch_norm(), IMAGES),
+    Rule("normalisation", "layer_norm", fnn.layer_norm()),
+    Rule("normalisation", "rms_norm", fnn.rms_norm()),
+    Rule("normalisation", "group_norm", fnn.group_norm(8), IMAGES),
+    Rule("normalisation", "instance_norm", fnn.instance_norm(), IMAGES),
+    Rule("convolution", "conv 3x3", fnn.conv(64, 3), FEW_CHANNELS),
+    # In a loop, as every training run is one.
+    Rule("convolution", "conv 3x3 in a loop", fnn.repeat(fnn.conv(32, 3), 2), FEW_CHANNELS[:1]),
+    Rule("convolution", "conv 3x3 of one channel", fnn.conv(32, 3), ONE_CHANNEL),
+    Rule("convolution", "conv 1x1", fnn.conv(64, 1), FEW_CHANNELS),
+    Rule("convolution", "conv 5x5 stride 2", fnn.conv(64, 5, stride=2), FEW_CHANNELS),
+    Rule("convolution", "conv 3x3 in 4 groups", fnn.conv(64, 3, groups=4), FEW_CHANNELS),
+    Rule("convolution", "depthwise_conv 3x3", fnn.depthwise_conv(3), FEW_CHANNELS),
+    Rule(
+        "convolution", "conv_transpose 3x3 stride 2", fnn.conv_transpose(32, 3, stride=2),
+        SMALL_IMAGES,
+    ),
+    Rule("convolution", "conv of 3 in 1 dimension", fnn.conv(64, 3), LINES),
+    Rule("pooling", "max_pool 2x2", fnn.max_pool(2), IMAGES),
+    Rule("pooling", "max_pool 3x3 stride 2", fnn.max_pool(3, 2), IMAGES),
+    Rule("pooling", "average_pool 2x2", fnn.average_pool(2), IMAGES),
+    Rule("pooling", "average_pool 3x3 stride 2", fnn.average_pool(3, 2), IMAGES),
+    Rule("pooling", "global_average_pool", fnn.global_average_pool(), IMAGES),
+    Rule("pooling", "global_max_pool", fnn.global_max_pool(), IMAGES),
+    Rule("pooling", "adaptive_average_pool 7x7", fnn.adaptive_average_pool(7), IMAGES),
+    Rule("pooling", "adaptive_max_pool 7x7", fnn.adaptive_max_pool(7), IMAGES),
+    Rule("resizing", "upsample nearest", fnn.upsample(2), SMALL_IMAGES),
+    Rule("resizing", "upsample linear", fnn.upsample(2, "linear"), SMALL_IMAGES),
+    Rule("recurrent", "rnn", fnn.rnn(256), STEPS),
+    Rule("recurrent", "lstm", fnn.lstm(256), STEPS),
+    Rule("recurrent", "gru", fnn.gru(256), STEPS),
+    Rule("attention", "attention of 8 heads", fnn.attention(8), WINDOWS),
+    Rule("attention", "attention causal", fnn.attention(8, causal=True), WINDOWS),
+    Rule("attention", "transformer_block causal", fnn.transformer_block(8, causal=True), WINDOWS),
+    Rule("attention", "mlp", fnn.mlp(), WINDOWS),
+    Rule("embedding", "embedding", fnn.embedding(CLASSES, 256), (tokens(256), tokens(64, 256))),
+    Rule("embedding", "positional", fnn.positional(), WINDOWS),
+    Rule("embedding", "rotary", fnn.rotary(), ((8, 128, 8, 32), (4, 1024, 8, 64))),
+    Rule("shape", "flatten", fnn.flatten(), IMAGES),
+    Rule("shape", "reshape", fnn.reshape(16, 32)),
+    Rule("combinators", "residual", fnn.residual(block(512))),
+    Rule("combinators", "repeat of 8", fnn.repeat(block(512), 8)),
+    Rule("combinators", "repeat of 8 remat", fnn.repeat(fnn.remat(block(512)), 8)),
+    Rule("combinators", "reversible of 2", reversible(2)),
+    Rule("combinators", "reversible of 32", reversible(32), (SMALL,)),
+    Rule(
+        "heads", "linear_head, linear_cross_entropy", linear_head(CLASSES),
+        ((256, 256), (2048, 256)),
+    ),
+    Rule("losses", "cross_entropy", of_loss(fnn.losses.cross_entropy(), labels)),
+    Rule("losses", "cross_entropy smoothed", of_loss(fnn.losses.cross_entropy(0.1), labels)),
+    Rule("losses", "nll", of_loss(fnn.losses.nll(), labels)),
+    Rule("losses", "binary_cross_entropy", of_loss(fnn.losses.binary_cross_entropy(), bits)),
+    Rule("losses", "logistic", of_loss(fnn.losses.logistic(), signs)),
+    Rule("losses", "hinge", of_loss(fnn.losses.hinge(), signs)),
+    Rule("losses", "squared_error", of_loss(fnn.losses.squared_error(), numbers)),
+    Rule("losses", "absolute_error", of_loss(fnn.losses.absolute_error(), numbers)),
+    Rule("losses", "huber", of_loss(fnn.losses.huber(), numbers)),
+]  # fmt: skip
+
+
+def weight_gradient(layer: fnn.Layer, x: Any, rounds: int) -> Measurement:
+    """Measure what the first layer of a network needs: the gradient of its weights alone."""
+    params, _ = layer.init(jax.random.key(0), x)
+
+    def manual(params: Any, x: Any, dy: Any) -> Any:
+        return layer.backward(params, layer.forward(params, (), x)[2], dy)[0]
+
+    def auto(params: Any, x: Any, dy: Any) -> Any:
+        return jax.vjp(lambda params: layer.apply(params, (), x)[0], params)[1](dy)
+
+    dy = numbers(layer.apply(params, (), x)[0].shape)
+    ways = both_ways(
+        {"manual": manual, "auto": auto}, (params, x, dy), {"manual": 0, "auto": 0}, rounds
+    )
+    return Measurement(**ways)
+
+
+ALONE = Rule("convolution", "conv 3x3, weight gradient alone", fnn.conv(64, 3), FEW_CHANNELS)
+
+
+def row_of(rule: Rule, size: Any, ways: Measurement) -> Row:
+    memory = ways.memory_ratio
+    return {
+        "family": rule.family,
+        "name": rule.name,
+        "size": "x".join(map(str, getattr(size, "shape", size))),
+        "time_ratio": ways.time_ratio,
+        "memory_ratio": memory if math.isfinite(memory) else None,
+        "manual_ms": ways.manual.milliseconds,
+        "auto_ms": ways.auto.milliseconds,
+        "manual_bytes": ways.manual.temporary_bytes,
+        "auto_bytes": ways.auto.temporary_bytes,
+        "tuned": choose(ways, "time"),
+    }
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def summarise(rows: list[Row]) -> None:
+    structured = [row["time_ratio"] for row in rows if row["family"] in STRUCTURED]
+    for what, ratios in (
+        ("layers with a matrix product, a reduction or a recurrence", structured),
+        ("everything", [row["time_ratio"] for row in rows]),
+    ):
+        if ratios:
+            print(f"geometric mean of time over {what}: {geometric_mean(ratios):.3f}")
+    depths = {row["name"]: row for row in rows if row["size"] == "x".join(map(str, SMALL))}
+    deep, flat = (depths.get(f"reversible of {depth}") for depth in (32, 2))
+    if deep and flat:
+        hand, auto = (deep[f"{w}_bytes"] / flat[f"{w}_bytes"] for w in ("manual", "auto"))
+        print(
+            f"reversible: 32 blocks take {hand:.2f} times the memory of 2, by autodiff {auto:.2f}"
+        )
+    for row in rows:
+        if row["time_ratio"] > WORDS:
+            used = "auto is used there by tune" if row["tuned"] == "auto" else "within the spread"
+            print(f"{row['name']} {row['size']}: {row['time_ratio']:.2f} times the time; {used}")
+    for row in rows:
+        if row["manual_bytes"] > row["auto_bytes"]:
+            print(
+                f"{row['name']} {row['size']}: {in_bytes(row['manual_bytes'])} of temporary memory"
+                f" where auto takes {in_bytes(row['auto_bytes'])}; tune(by='bytes') takes auto"
+            )
+
+
+def main() -> None:
+    options = arguments(__doc__, rounds=15)
+    print(f"{machine()}\n")
+    rows = []
+    for rule in watched(rule for rule in RULES if picked(rule.name, options)):
+        for size in rule.sizes:
+            x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
+            ways = measure(rule.layer, x, jax.random.key(0), rounds=options.rounds)
+            rows.append(row_of(rule, size, ways))
+    if picked(ALONE.name, options):
+        for size in ALONE.sizes:
+            ways = weight_gradient(ALONE.layer, numbers(size), options.rounds)
+            rows.append(row_of(ALONE, size, ways))
+    report(rows, COLUMNS)
+    print()
+    summarise(rows)
+    write(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

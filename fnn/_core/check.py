@@ -1,0 +1,206 @@
+"""Checks of input, as a vocabulary: each raises `InputError`, and names neither function nor layer.
+
+The function that a user called is named by `fnn._core.errors.naming`, the layer by its combinator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from numbers import Integral
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn._core.errors import InputError, describe
+from fnn._core.types import Array, PyTree, Unchecked
+
+
+def count(value: Unchecked, name: str, least: int = 1, remedy: str = "") -> None:
+    """Raise unless a value is an integer of `least` or more; a numpy integer is one, True is not.
+
+    >>> count(3, "width")
+    >>> count(2.0, "width")
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected width of 1 or more, got 2.0; pass an int of 1 or more
+    """
+    if not is_count(value, least):
+        remedy = remedy or f"pass an int of {least} or more"
+        raise InputError(f"{name} of {least} or more", describe(value), remedy)
+
+
+def is_count(value: Unchecked, least: int) -> bool:
+    """Say whether a value is an integer of `least` or more.
+
+    >>> is_count(3, 1), is_count(0, 1), is_count(True, 0), is_count(2.0, 1)
+    (True, False, False, False)
+    """
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def flag(value: Unchecked, name: str, remedy: str = "pass one of them") -> None:
+    """Raise unless a value is True or False.
+
+    >>> flag(True, "causal")
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} of True or False", describe(value), remedy)
+
+
+def one_of(
+    value: Unchecked, name: str, known: Iterable[str], remedy: str = "pass one of them"
+) -> None:
+    """Raise unless a value is one of some names.
+
+    >>> one_of("tanh", "activation", ("tanh", "relu"))
+    """
+    names = tuple(known)
+    if not isinstance(value, str) or value not in names:
+        raise InputError(f"{name} of {', '.join(map(repr, names))}", describe(value), remedy)
+
+
+def function(value: Unchecked, name: str, remedy: str = "pass it uncalled, as in jnp.sin") -> None:
+    """Raise unless a value is a function.
+
+    >>> function(len, "activation")
+    """
+    if not callable(value):
+        raise InputError(f"{name} to be a function", describe(value), remedy)
+
+
+def floating(x: Unchecked, name: str = "x") -> None:
+    """Raise unless a value is an array of floating-point numbers.
+
+    >>> floating(jnp.ones(3))
+    """
+    if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(
+            f"{name} of a floating dtype",
+            describe(x),
+            "convert it first, as in jnp.asarray(x, 'float32') / 255 for images",
+        )
+
+
+def shape(
+    x: Unchecked,
+    pattern: str,
+    name: str = "x",
+    remedy: str = "reshape it, or initialize the layer for this shape",
+    **sizes: int,
+) -> None:
+    """Raise unless an array has the shape of a pattern: letters for axes, ``...`` for any number.
+
+    Args:
+        x: the array.
+        pattern: ``"B ... C"``, or ``"... I"``.
+        name: what the array is called.
+        remedy: what to do.
+        sizes: how long an axis is, by its letter; others have any length.
+
+    >>> shape(jnp.ones((2, 3, 4)), "B ... C", C=4)
+    >>> shape(jnp.ones((3, 5)), "... I", I=4)
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected x of shape (..., 4), got (3, 5); reshape it, or \
+    initialize the layer for this shape
+
+    """
+    axes = pattern.split()
+    got = tuple(getattr(x, "shape", ()))
+    fixed = [axis for axis in axes if axis != "..."]
+    fits = len(got) >= len(fixed) if "..." in axes else len(got) == len(fixed)
+    if fits:
+        before = axes.index("...") if "..." in axes else len(axes)
+        found = (*got[:before], *(got[before - len(fixed) :] if before < len(fixed) else ()))
+        fits = all(sizes.get(axis, n) == n for axis, n in zip(fixed, found, strict=True))
+    if not fits:
+        words = [str(sizes.get(axis, axis)) for axis in axes]
+        inside = f"{words[0]}," if len(words) == 1 else ", ".join(words)
+        raise InputError(f"{name} of shape ({inside})", str(got), remedy)
+
+
+def same_shape(x: PyTree, y: PyTree, remedy: str = "make the widths equal") -> None:
+    """Raise unless two trees of arrays have the same structure and shapes.
+
+    >>> same_shape(jnp.ones(3), jnp.zeros(3))
+    """
+    structures: list[Unchecked] = [jax.tree.structure(tree) for tree in (x, y)]
+    if structures[0] != structures[1] or any(
+        a.shape != b.shape for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    ):
+        shapes = [str(jax.tree.map(lambda a: tuple(a.shape), tree)) for tree in (x, y)]
+        raise InputError(f"shapes {shapes[0]} in and out", shapes[1], remedy)
+
+
+def values(
+    array: Unchecked,
+    wrong: Callable[[Unchecked], Unchecked],
+    expected: str,
+    remedy: str,
+    name: str = "target",
+) -> None:
+    """Raise for the first wrong one of some values, where they are known: not so under jit.
+
+    >>> values(jnp.array([0.5]), lambda t: t < 0, "targets of 0 or more", "clip them")
+    """
+    if isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return
+    known = np.atleast_1d(np.asarray(array))
+    found = np.argwhere(wrong(known))
+    if len(found):
+        position = ", ".join(map(str, found[0]))
+        raise InputError(expected, f"{known[tuple(found[0])]} at {name}[{position}]", remedy)
+
+
+def key(value: Unchecked) -> Array:
+    """Return a key, or raise unless it is one of `jax.random`.
+
+    >>> key(jax.random.key(0)).shape
+    ()
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise InputError("a key", describe(value), "make one from a seed with jax.random.key(0)")
+    found: Array = value
+    return found
+
+
+def number(
+    value: Unchecked,
+    name: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    remedy: str = "pass a number in it",
+) -> None:
+    """Raise `InputError` for a number outside of its range; schedules and traced arrays pass.
+
+    >>> number(0.5, "momentum", least=0, below=1)
+    >>> number(1.5, "momentum", least=0, below=1)
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected momentum in [0, 1), got 1.5; pass a number in it
+    """
+    if callable(value) or isinstance(value, jax.Array):
+        return
+    known = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if known and math.isfinite(value) and least <= value <= most and above < value < below:
+        return
+    raise InputError(f"{name} {_range(least, above, most, below)}", describe(value), remedy)
+
+
+def is_zero(value: Unchecked) -> bool:
+    """Say whether a coefficient is a plain 0, which leaves its term out of the program.
+
+    >>> is_zero(0.0), is_zero(0.1), is_zero(jnp.zeros(()))
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and value == 0
+
+
+def _range(least: float, above: float, most: float, below: float) -> str:
+    if math.inf in (most, below) and most == below:
+        return f"above {above:g}" if above > -math.inf else f"of {least:g} or more"
+    low = f"({above:g}" if above > -math.inf else f"[{least:g}"
+    return f"in {low}, {most:g}]" if most < math.inf else f"in {low}, {below:g})"

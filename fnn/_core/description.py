@@ -1,0 +1,365 @@
+"""Descriptions: what a layer, a loss, an optimizer, a schedule is made of.
+
+Such a thing is a record of functions, and functions have no useful print-out and compare by
+identity. `constructor` writes down the call beside them, ``dense(10)``, and everything else reads
+it there:
+
+- It prints as the call.
+- It is equal to another only where that is certain: made by a constructor of fnn with equal
+  arguments. So `jax.jit` finds the program of an earlier one, and never that of one that differs: a
+  constructor or a function of the user's may read a variable that has changed since.
+- `split` takes the run-time hyper-parameters out of it, and `Structure.build` makes it again of
+  others: one compiled program serves them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn._core.errors import named, naming, public_name
+
+# Packages whose functions read nothing that changes: equal ones do the same.
+_TRUSTED = {"builtins", "fnn", "jax", "jaxlib", "numpy"}
+
+
+class RunTime(typing.NamedTuple):
+    """Marks a parameter of a constructor whose numbers are inputs of the compiled program.
+
+    ``Annotated[float, RunTime()]``; with `unless_zero` a plain 0 is no input: it leaves a part of
+    the program out.
+    """
+
+    unless_zero: bool = False
+
+
+class Call:
+    """The call ``make(*args, **kwargs)``, and what makes it equal to another."""
+
+    __slots__ = ("_hash", "args", "identity", "kwargs", "make")
+
+    def __init__(self, make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]):
+        self.make, self.args, self.kwargs = make, args, types.MappingProxyType(kwargs)
+        parts = [_identity(value) for value in (*args, *kwargs.values())]
+        certain = _is_built_in(make) and None not in parts
+        # A call that may differ from one that looks the same is equal to itself alone.
+        self.identity: Hashable = (make, len(args), *kwargs, *parts) if certain else object()
+        self._hash = hash(self.identity)
+
+    @property
+    def name(self) -> str:
+        """The name of the constructor."""
+        return self.make.__name__
+
+    @property
+    def public_name(self) -> str:
+        """The name that users call the constructor by."""
+        return public_name(self.make)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments by the names of the constructor's parameters, defaults included."""
+        bound = inspect.signature(self.make).bind(*self.args, **self.kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Call) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        words = [_show(value) for value in self.args]
+        words += [f"{name}={_show(value)}" for name, value in self.kwargs.items()]
+        line = f"{self.name}({', '.join(words)})"
+        if len(line) <= 80 and "\n" not in line:
+            return line
+        body = ",\n".join(words).replace("\n", "\n  ")
+        return f"{self.name}(\n  {body},\n)"
+
+
+class Described:
+    """Mixin for immutable records made by a `constructor`: they print, compare and hash by `call`.
+
+    A record by hand has no call, and is equal to itself alone.
+    """
+
+    # The fields that are functions: their errors bear the name of the constructor.
+    functions: ClassVar[tuple[str, ...]] = ()
+    call: Call | None
+
+    def made_by(self, call: Call) -> Self:
+        """Return the same record with the call that made it, whose name its errors bear."""
+        here = {name: getattr(self, name) for name in self.functions}
+        renamed = {
+            name: named(call.public_name, function)
+            for name, function in here.items()
+            if function is not None
+        }
+        return dataclasses.replace(self, call=call, **renamed)  # type: ignore[type-var]
+
+    def __repr__(self) -> str:
+        return object.__repr__(self) if self.call is None else repr(self.call)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or self.call is None:
+            return self is other
+        return isinstance(other, Described) and self.call == other.call
+
+    def __hash__(self) -> int:
+        return id(self) if self.call is None else hash(self.call)
+
+
+P = ParamSpec("P")
+T = TypeVar("T", bound=Described)
+
+
+def constructor(make: Callable[P, T]) -> Callable[P, T]:
+    """Write down the call on what `make` returns: a layer, a loss, an optimizer, a schedule.
+
+    Errors inside name the constructor. What a constructor outside of fnn makes is equal to itself
+    alone.
+
+    >>> import fnn
+    >>> @fnn.constructor
+    ... def double():
+    ...     return fnn.stateless(
+    ...         lambda key, x: (), lambda p, x: (2 * x, ()), lambda p, r, dy: ((), 2 * dy)
+    ...     )
+    >>> double()
+    double()
+    >>> fnn.dense(3) == fnn.dense(3), double() == double()
+    (True, False)
+    """
+    name = public_name(make)
+
+    @functools.wraps(make)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with naming(name):
+            made = make(*args, **kwargs)
+        return made.made_by(Call(call, args, kwargs))
+
+    return call
+
+
+class Structure:
+    """What is left of a value when its run-time numbers are taken out: hashable, to build it again.
+
+    `numbers` of the `split` that it comes from are given back to `build`, those or others.
+    """
+
+    __slots__ = ("_hash", "_node")
+
+    def __init__(self, node: Hashable):
+        self._node, self._hash = node, hash(node)
+
+    def build(self, numbers: Mapping[str, Any]) -> Any:
+        """Make the value again, of numbers by their paths."""
+        return _build(self._node, numbers, "")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self._node == other._node
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+def split(**values: Any) -> tuple[Structure, dict[str, Any]]:
+    """Take the run-time hyper-parameters out of described values, by their paths.
+
+    >>> import fnn
+    >>> optimizer = fnn.optim.chain(fnn.optim.clip_by_global_norm(1.0), fnn.optim.sgd(0.1))
+    >>> structure, numbers = split(optimizer=optimizer)
+    >>> numbers
+    {'optimizer/0/max_norm': 1.0, 'optimizer/1/learning_rate': 0.1}
+    >>> structure.build({**numbers, "optimizer/1/learning_rate": 0.5})["optimizer"]
+    chain(clip_by_global_norm(1.0), sgd(0.5))
+    """
+    numbers: dict[str, Any] = {}
+    node = _split(values, "", None, None, numbers)
+    return Structure(node), numbers
+
+
+class _Call(typing.NamedTuple):
+    make: Callable[..., Any]
+    positional: int
+    names: tuple[str, ...]
+    parts: tuple[Hashable, ...]
+
+
+class _Tree(typing.NamedTuple):
+    kind: type
+    names: tuple[Any, ...]
+    parts: tuple[Hashable, ...]
+
+
+class _Number(typing.NamedTuple):
+    """The place of a run-time number."""
+
+
+class _Fixed:
+    """A value that belongs to the program, compared by what makes it certain to be the same."""
+
+    __slots__ = ("identity", "value")
+
+    def __init__(self, identity: Hashable, value: Any):
+        self.identity, self.value = identity, value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Fixed) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+def _split(
+    value: Any, path: str, run_time: RunTime | None, owner: Call | None, numbers: dict[str, Any]
+) -> Hashable:
+    """Return the structure of a value, and put its numbers into `numbers`.
+
+    `run_time` says whether numbers here are inputs, `owner` whose argument it is: one that may
+    differ from its like is the same only in the same call, or where nothing made it, as the same
+    object.
+    """
+
+    def below(name: Any, part: Any, run_time: RunTime | None, owner: Call | None) -> Hashable:
+        return _split(part, f"{path}/{name}" if path else str(name), run_time, owner, numbers)
+
+    call = value.call if isinstance(value, Described) else None
+    if call is not None and _is_built_in(call.make):
+        marks, names = _run_time_parameters(call.make), _names(call)
+        pairs = zip(names, (*call.args, *call.kwargs.values()), strict=True)
+        parts = tuple(below(name, part, marks(name), call) for name, part in pairs)
+        return _Call(call.make, len(call.args), tuple(call.kwargs), parts)
+    if isinstance(value, Mapping) or type(value) in (list, tuple):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        kind = dict if isinstance(value, Mapping) else type(value)
+        named = {name: below(name, part, run_time, owner) for name, part in items}
+        return _Tree(kind, tuple(named), tuple(named.values()))
+    if (
+        run_time is not None
+        and _is_number(value)
+        and not (run_time.unless_zero and _is_zero(value))
+    ):
+        numbers[path] = value
+        return _Number()
+    identity = _identity(value)
+    if identity is None:
+        identity = id(value) if owner is None else (owner, path)
+    return _Fixed(identity, value)
+
+
+def _build(node: Any, numbers: Mapping[str, Any], path: str) -> Any:
+    def below(name: Any, part: Hashable) -> Any:
+        return _build(part, numbers, f"{path}/{name}" if path else str(name))
+
+    if isinstance(node, _Number):
+        return numbers[path]
+    if isinstance(node, _Tree):
+        parts = [below(name, part) for name, part in zip(node.names, node.parts, strict=True)]
+        return dict(zip(node.names, parts, strict=True)) if node.kind is dict else node.kind(parts)
+    if isinstance(node, _Call):
+        names = _positional_names(node.make, node.positional) + node.names
+        values = [below(name, part) for name, part in zip(names, node.parts, strict=True)]
+        keywords = zip(node.names, values[node.positional :], strict=True)
+        return node.make(*values[: node.positional], **dict(keywords))
+    return node.value
+
+
+def _names(call: Call) -> tuple[str, ...]:
+    return _positional_names(call.make, len(call.args)) + tuple(call.kwargs)
+
+
+@functools.cache
+def _positional_names(make: Callable[..., Any], count: int) -> tuple[str, ...]:
+    """Return what arguments given by their position are called: ``0, 1, ...`` after a ``*``."""
+    names: list[str] = []
+    for parameter in inspect.signature(make).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += map(str, range(count - len(names)))
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    return tuple(names[:count])
+
+
+@functools.cache
+def _run_time_parameters(make: Callable[..., Any]) -> Callable[[str], RunTime | None]:
+    """Return which parameters of a constructor are inputs of the program, from their annotation."""
+    hints = typing.get_type_hints(inspect.unwrap(make), include_extras=True)
+    marks = {name: _mark(hint) for name, hint in hints.items()}
+    return marks.get
+
+
+def _mark(hint: Any) -> RunTime | None:
+    """Return the mark in an annotation, wherever it stands: ``Mapping[str, Hyperparameter]``."""
+    for data in getattr(hint, "__metadata__", ()):
+        if isinstance(data, RunTime):
+            return data
+    found = (_mark(part) for part in typing.get_args(hint))
+    return next((mark for mark in found if mark is not None), None)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | str) or value is None:
+        return False
+    return isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int | float) and value == 0
+
+
+def _is_built_in(make: Callable[..., Any]) -> bool:
+    """Say whether a constructor stands in a module of fnn: it reads nothing but its arguments."""
+    module = sys.modules.get(make.__module__)
+    return make.__module__.startswith("fnn.") and vars(module).get(make.__qualname__) is make
+
+
+def _is_trusted(function: Any) -> bool:
+    return str(getattr(function, "__module__", None)).partition(".")[0] in _TRUSTED
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Described) or not callable(value):
+        if hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "size", 1) > 1:
+            return f"<{value.dtype} of shape {tuple(value.shape)}>"
+        return repr(value)
+    # A function made by another, as jax.nn.initializers are, is best known by its maker's name.
+    return str(getattr(value, "__qualname__", repr(value))).partition(".<locals>")[0]
+
+
+def _identity(value: Any) -> Hashable | None:
+    """Return what a value shares with those that are certain to be the same; None for none."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if isinstance(value, jax.Array | np.ndarray):
+        with jax.ensure_compile_time_eval():
+            is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+            data = np.asarray(jax.random.key_data(value) if is_key else value)
+        return (str(value.dtype), value.shape, data.tobytes())
+    if isinstance(value, Mapping) or type(value) in (list, tuple):
+        names = tuple(value) if isinstance(value, Mapping) else ()
+        parts = [_identity(part) for part in (value.values() if names else value)]
+        return None if None in parts else (type(value).__name__, names, *parts)
+    if isinstance(value, functools.partial):
+        parts = [_identity(part) for part in (value.func, value.args, dict(value.keywords))]
+        return None if None in parts else (functools.partial, *parts)
+    if isinstance(value, Described | type):
+        return value
+    if callable(value):
+        return value if _is_trusted(value) else None
+    hashed: Any = type(value).__hash__
+    if hashed is None or hashed is object.__hash__:
+        return None
+    # The type keeps 1, 1.0 and True apart, which compile to different programs.
+    return (type(value), value)

@@ -1,0 +1,117 @@
+"""One form for every complaint: who found it, what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+
+# Rooms whose names are asked for as ``fnn.optim.sgd``; those of all others as ``fnn.dense``.
+_NAMESPACES = ("losses", "optim", "landscapes", "datasets", "plot")
+
+
+class InputError(ValueError):
+    """Input that breaks a contract: says who found it, what was expected, what came, the remedy.
+
+    It is raised with the last three; `naming` adds the function that the user called, and `at` the
+    path of the layer, which is that of its parameters: ``(at layer 'hidden/0')``.
+    """
+
+    def __init__(self, expected: str, got: str, remedy: str):
+        super().__init__(expected, got, remedy)
+        self.where = ""
+        self.path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        expected, got, remedy = self.args
+        path = "/".join(name for name in self.path if name)
+        location = f" (at layer '{path}')" if path else ""
+        return f"{self.where or 'fnn'}: expected {expected}, got {got}; {remedy}{location}"
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def public_name(function: Callable[..., Any]) -> str:
+    """Return the name that users call a function by.
+
+    >>> import fnn
+    >>> public_name(fnn.dense), public_name(fnn.optim.sgd), public_name(fnn.optim.schedule.cosine)
+    ('fnn.dense', 'fnn.optim.sgd', 'fnn.optim.schedule.cosine')
+    """
+    package, *rooms = function.__module__.split(".")
+    *outer, name = function.__qualname__.split(".")
+    if name == "__call__":
+        name = outer[-1]
+    if package != "fnn":
+        return name
+    within = [room for room in rooms[:1] if room in _NAMESPACES]
+    if within == ["optim"]:
+        within += [room for room in rooms if room in ("schedule", "distributions", "constraint")]
+        within = within[:1] if name == "project" else within
+    return ".".join([package, *within, name])
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Run a function that has a public name: an error inside that has none yet takes it."""
+    try:
+        yield
+    except InputError as error:
+        error.where = error.where or name
+        raise
+
+
+def named(name: str, function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function whose errors have a public name, in place of one given before."""
+    inside = getattr(function, "unnamed", function)
+
+    @functools.wraps(inside)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with naming(name):
+            result: T = inside(*args, **kwargs)
+        return result
+
+    call.unnamed = inside  # type: ignore[attr-defined]
+    return call
+
+
+def entry(function: Callable[P, T]) -> Callable[P, T]:
+    """Mark a function that users call: errors inside say its name.
+
+    >>> @entry
+    ... def reader():
+    ...     raise InputError("a file", "none", "name one")
+    >>> reader()
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn.reader: expected a file, got none; name one
+    """
+    return named(public_name(function), function)
+
+
+@contextmanager
+def at(name: str) -> Iterator[None]:
+    """Run one child of a combinator: an error inside learns the child's name on its way out."""
+    try:
+        with jax.named_scope(name or "layer"):
+            yield
+    except InputError as error:
+        error.path = (name, *error.path)
+        raise
+
+
+def describe(value: Any) -> str:
+    """Say what an argument is, in the words of an error message.
+
+    >>> import numpy as np
+    >>> describe(np.zeros((3, 5), "uint8")), describe(0.5), describe("tanh")
+    ('uint8 of shape (3, 5)', '0.5', "'tanh'")
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."

@@ -1,0 +1,1 @@
+"""Combinators: models made of layers, which are layers again."""

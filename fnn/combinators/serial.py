@@ -1,0 +1,73 @@
+"""Combinators: models made of layers, and again layers themselves.
+
+Parameters, state and residuals mirror the model: the path of a layer is the path of its
+parameters. `serial` and `parallel` hold a tuple, or a dict when the layers are named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from fnn._core.description import constructor
+from fnn._core.types import Array, Key, PyTree
+from fnn.combinators._parts import branching, fold, parts_of
+from fnn.layer import Layer, output_shape
+
+
+@constructor
+def serial(*layers: Layer, **named: Layer) -> Layer:
+    """Compose layers, the output of one being the input of the next.
+
+    Forward ``y = f_n(... f_2(f_1(x)))``; backward is the chain rule read from right to left:
+    ``dx = J_1^T J_2^T ... J_n^T dy``, each factor the backward of one layer. Positional layers give
+    tuples of parameters, named layers dicts. Layer `i` draws its randomness from
+    ``jax.random.fold_in(key, i)``.
+
+    Raises `fnn.InputError` when positional and named layers are mixed, or something is no layer.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> model = serial(hidden=fnn.dense(4), act=fnn.relu(), out=fnn.dense(2))
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> sorted(params), params["out"]["weight"].shape
+    (['act', 'hidden', 'out'], (4, 2))
+    """
+    parts, pack = parts_of(layers, named)
+
+    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+        params, state = [], []
+        for i, (_, layer) in enumerate(parts):
+            p, s = layer.init(jax.random.fold_in(key, i), x)
+            x = output_shape(layer, p, s, x)
+            params.append(p)
+            state.append(s)
+        return pack(params), pack(state)
+
+    def apply(
+        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Any, PyTree]:
+        states = []
+        for i, (name, layer) in enumerate(parts):
+            x, s = layer.apply(params[name], state[name], x, key=fold(key, i), train=train)
+            states.append(s)
+        return x, pack(states)
+
+    def forward(
+        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Any, PyTree, PyTree]:
+        states, residuals = [], []
+        for i, (name, layer) in enumerate(parts):
+            x, s, r = layer.forward(params[name], state[name], x, key=fold(key, i), train=train)
+            states.append(s)
+            residuals.append(r)
+        return x, pack(states), pack(residuals)
+
+    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+        gradients = []
+        for name, layer in reversed(parts):
+            dparams, dy = layer.backward(params[name], residuals[name], dy)
+            gradients.append(dparams)
+        return pack(reversed(gradients)), dy
+
+    return branching(serial, layers, named, (init, apply, forward, backward))

@@ -1,0 +1,1 @@
+"""Estimators: gradients of noisy labels, and private ones."""

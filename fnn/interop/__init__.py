@@ -1,0 +1,1 @@
+"""Weights from other libraries: `fnn.from_torch`."""

@@ -1,0 +1,16 @@
+from fnn._core.table import in_bytes as in_bytes, table as table
+from fnn.lab._measure import (
+    Measurement as Measurement,
+    Way as Way,
+    both_ways as both_ways,
+    choose as choose,
+    interleaved as interleaved,
+    machine as machine,
+    measure as measure,
+)
+from fnn.lab.compare import Leaf as Leaf
+from fnn.lab.comparison import Agreement as Agreement, Report as Report
+from fnn.lab.cost import Cost as Cost
+from fnn.lab.summary import LayerRow as LayerRow, Summary as Summary, layer_shapes as layer_shapes
+from fnn.lab.tolerance import difference as difference, rounding as rounding
+from fnn.lab.trace import Flow as Flow, LayerFlow as LayerFlow

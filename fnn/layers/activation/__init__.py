@@ -1,0 +1,1 @@
+"""Activations: piecewise linear, smooth, hard, gated, and softmax."""

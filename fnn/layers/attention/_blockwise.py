@@ -1,0 +1,238 @@
+"""Attention itself, by hand: what lies between query, key, value and output, block by block.
+
+With the scores ``z = q k^T`` and the log-sum-exp ``l[t] = log(sum_s exp(z[t, s]))``::
+
+    forward   p[t, s] = exp(z[t, s] - l[t]),   o = p v
+    backward  dp = do v^T,   dz = p (dp - sum_d do o),   dq = dz k,   dk = dz^T q,   dv = p^T do
+
+since ``sum_s p[t, s] dp[t, s] = sum_d do[t, d] o[t, d]``. Forward goes through the pairs of a block
+of queries and a block of keys, and rescales what it has of a row when a block brings a larger
+score; backward works p out again from z and l. No (T, S) array is ever whole, and pairs of which
+causality leaves nothing are skipped. Where one block holds everything, p is small, and kept.
+Dropout acts on the p of ``p v`` and of dv, and alike on dp; backward draws it again.
+
+Shapes: q, o (B, M, G, T, D), G heads of queries to each of the M heads of k, v (B, M, S, D); q is
+scaled already. Source: Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn._core.errors import InputError
+from fnn._core.precision import upcast, wide_dtype, wide_einsum
+from fnn._core.types import Array
+from fnn.layers.attention._blocks import Blocks, Dropping, places
+
+_TO_SCORES, _TO_QUERIES = "bmgtd,bmsd->bmgts", "bmgts,bmsd->bmgtd"
+_TO_KEYS = "bmgts,bmgtd->bmsd"
+
+
+class Scoring(NamedTuple):
+    """What a score depends on besides query and key.
+
+    `bias` maps the places of queries (T, 1) and of keys (1, S), in the dtype of scores, to numbers
+    (T, S) or (N, T, S).
+    """
+
+    causal: bool
+    bias: Callable[[Any, Any], Any] | None
+
+
+class Whole(NamedTuple):
+    """What is saved of one block: the probabilities (B, M, G, T, S)."""
+
+    p: Array
+
+
+class Rows(NamedTuple):
+    """What is saved of many blocks: the log-sum-exp of every row of scores (B, M, G, T)."""
+
+    log_sum: Array
+
+
+def plain(
+    q: Any,
+    k: Any,
+    v: Any,
+    present: Any,
+    scoring: Scoring,
+    block: int,
+    dropping: Dropping | None = None,
+) -> tuple[Any, Any]:
+    """Return o and p by the formula, all scores at once; p is zero in a row that sees nothing."""
+    z, seen = _scores(q, k, present, scoring, places(q.shape[3]), places(k.shape[2]))
+    p = _masked(seen, jax.nn.softmax(z, -1)).astype(v.dtype)
+    weights = p if dropping is None else dropping.of_all(q, k, block)(p)
+    return wide_einsum(_TO_QUERIES, weights, v).astype(q.dtype), p
+
+
+def attend(
+    q: Any,
+    k: Any,
+    v: Any,
+    present: Any,
+    scoring: Scoring,
+    block: int,
+    dropping: Dropping | None = None,
+) -> tuple[Any, Whole | Rows]:
+    """Return o, and what is saved; `present` are (B, S) booleans, None for all."""
+    blocks = Blocks.of(q, k, block)
+    if blocks.counts(q, k) == (1, 1):
+        o, p = plain(q, k, v, present, scoring, block, dropping)
+        return o, Whole(p)
+    steps, wide = q.shape[3], wide_dtype(q.dtype)
+    pairs = blocks.pairs(q, k, scoring.causal)
+    present = blocks.present(present, k)
+    q, k, v = blocks.padded(q), blocks.padded(k), blocks.padded(v)
+
+    def step(rows: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
+        i, j, number = pair
+        z, seen = _block_scores(blocks, q, k, present, scoring, i, j)
+        sums, total, top = (blocks.queries(a, i) for a in rows)
+        new_top = jnp.maximum(top, z.max(-1))
+        e, shrink = _masked(seen, jnp.exp(z - new_top[..., None])), jnp.exp(top - new_top)
+        total = total * shrink + e.sum(-1)
+        sums = sums * shrink[..., None]
+        if dropping is not None:
+            e = dropping.of(e.shape, number)(e)
+        sums = sums + wide_einsum(_TO_QUERIES, e.astype(v.dtype), blocks.keys(v, j))
+        return (
+            blocks.with_queries(rows[0], sums, i),
+            blocks.with_queries(rows[1], total, i),
+            blocks.with_queries(rows[2], new_top, i),
+        ), None
+
+    zeros = jnp.zeros(q.shape, wide)
+    start = zeros, zeros[..., 0], jnp.full(q.shape[:-1], _lowest(wide))
+    (sums, total, top), _ = jax.lax.scan(step, start, pairs)
+    # A row that sees nothing adds up to nothing.
+    total = jnp.where(total > 0, total, 1)[..., :steps]
+    o = sums[..., :steps, :] / total[..., None]
+    return o.astype(q.dtype), Rows(top[..., :steps] + jnp.log(total))
+
+
+def attend_backward(
+    q: Any,
+    k: Any,
+    v: Any,
+    present: Any,
+    o: Any,
+    saved: Whole | Rows,
+    do: Any,
+    scoring: Scoring,
+    block: int,
+    dropping: Dropping | None = None,
+) -> tuple[Any, Any, Any]:
+    """Return dq, dk and dv."""
+    products = (upcast(do) * upcast(o)).sum(-1)
+    if isinstance(saved, Whole):
+        drop = _unchanged if dropping is None else dropping.of_all(q, k, block)
+        dq, dk, dv = _backward(q, k, v, saved.p, do, products[..., None], drop)
+        return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
+    blocks = Blocks.of(q, k, block)
+    pairs = blocks.pairs(q, k, scoring.causal)
+    present = blocks.present(present, k)
+    wide = tuple(blocks.padded(a) for a in (q, k, v))
+    do, products = blocks.padded(do), blocks.padded(products[..., None])
+    # Rows that fill up the last block have no probabilities.
+    log_sums = blocks.padded(saved.log_sum[..., None], jnp.inf)
+
+    def step(gradients: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
+        (i, j, number), (q, k, v), (dq, dk, dv) = pair, wide, gradients
+        z, seen = _block_scores(blocks, q, k, present, scoring, i, j)
+        more = _backward(
+            blocks.queries(q, i),
+            blocks.keys(k, j),
+            blocks.keys(v, j),
+            _masked(seen, jnp.exp(z - blocks.queries(log_sums, i))),
+            blocks.queries(do, i),
+            blocks.queries(products, i),
+            _unchanged if dropping is None else dropping.of(z.shape, number),
+        )
+        return (
+            blocks.with_queries(dq, blocks.queries(dq, i) + more[0], i),
+            blocks.with_keys(dk, blocks.keys(dk, j) + more[1], j),
+            blocks.with_keys(dv, blocks.keys(dv, j) + more[2], j),
+        ), None
+
+    dq, dk, dv = (jnp.zeros(a.shape, log_sums.dtype) for a in wide)
+    found, _ = jax.lax.scan(step, (dq, dk, dv), pairs)
+    dq, dk, dv = (
+        d[..., : a.shape[-2], :].astype(a.dtype) for d, a in zip(found, (q, k, v), strict=True)
+    )
+    return dq, dk, dv
+
+
+def _backward(
+    q: Any, k: Any, v: Any, p: Any, do: Any, products: Any, dropped: Callable[[Any], Any]
+) -> tuple[Any, Any, Any]:
+    dp = dropped(wide_einsum(_TO_SCORES, do, v))
+    dz = (p.astype(dp.dtype) * (dp - products)).astype(q.dtype)
+    dv = wide_einsum(_TO_KEYS, dropped(p).astype(do.dtype), do)
+    return wide_einsum(_TO_QUERIES, dz, k), wide_einsum(_TO_KEYS, dz, q), dv
+
+
+def _scores(
+    q: Any, k: Any, present: Any, scoring: Scoring, query_places: Any, key_places: Any
+) -> tuple[Any, Any]:
+    """Return scores, the lowest in place of those that do not count, and which of them count.
+
+    None if every row has some that do: then the exponentials of the lowest vanish by themselves.
+    """
+    z = wide_einsum(_TO_SCORES, q, k)
+    seen = None if present is None else present[:, None, None, None, :]
+    t, s = query_places[:, None], key_places[None, :]
+    if scoring.causal:
+        earlier = (s <= t)[None, None, None]
+        seen = earlier if seen is None else seen & earlier
+    if scoring.bias is not None:
+        # Not integers, which strict promotion would keep from being multiplied by a slope.
+        bias = _bias(scoring.bias(t.astype(z.dtype), s.astype(z.dtype)), z)
+        z = z + bias
+        possible = bias > -jnp.inf
+        seen = possible if seen is None else seen & possible
+    if seen is not None:
+        z = jnp.where(seen, z, _lowest(z.dtype))
+    return z, None if present is None and scoring.bias is None else seen
+
+
+def _block_scores(
+    blocks: Blocks, q: Any, k: Any, present: Any, scoring: Scoring, i: Any, j: Any
+) -> tuple[Any, Any]:
+    """Return what `_scores` does for a block of queries and one of keys."""
+    own = None if present is None else blocks.of_present(present, j)
+    at = i * blocks.rows + places(blocks.rows), j * blocks.columns + places(blocks.columns)
+    return _scores(blocks.queries(q, i), blocks.keys(k, j), own, scoring, *at)
+
+
+def _bias(bias: Any, z: Any) -> Any:
+    """Give the numbers of a function of places the shape and dtype of scores, B left out."""
+    _, m, g, *steps = z.shape
+    bias = jnp.asarray(bias, z.dtype)
+    try:
+        bias = jnp.broadcast_to(bias, (m * g, *steps))
+    except ValueError as error:
+        raise InputError(
+            f"a score_bias of shape {tuple(steps)} or {(m * g, *steps)}",
+            str(tuple(bias.shape)),
+            "map places of queries (T, 1) and of keys (1, S) to numbers (T, S) or (N, T, S)",
+        ) from error
+    return bias.reshape(1, m, g, *steps)
+
+
+def _unchanged(x: Any) -> Any:
+    return x
+
+
+def _masked(seen: Any, x: Any) -> Any:
+    return x if seen is None else jnp.where(seen, x, 0)
+
+
+def _lowest(dtype: Any) -> Any:
+    # Half of the lowest number, from which another can be subtracted.
+    return jnp.finfo(dtype).min / 2

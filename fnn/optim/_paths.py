@@ -1,0 +1,71 @@
+"""Patterns over the paths of parameters: one way to say which leaves are meant.
+
+A path is the names on the way to a leaf, joined by slashes, as `fnn.summary` shows them:
+``hidden/0/weight``. A pattern is matched as a file name is: ``*`` stands for anything, slashes
+included, ``?`` for one character, ``[ab]`` for one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+
+from fnn._core.errors import InputError, describe
+from fnn._core.types import PyTree
+
+
+def leaf_paths(tree: PyTree) -> list[str]:
+    """Return the path of every leaf, in the order of `jax.tree.leaves`.
+
+    >>> leaf_paths({"hidden": ({"weight": 1, "bias": 2},), "out": 3})
+    ['hidden/0/bias', 'hidden/0/weight', 'out']
+    """
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(tree)
+    ]
+
+
+def matching(pattern: str, tree: PyTree) -> PyTree:
+    """Return a tree of booleans like `tree`: which leaves a pattern means.
+
+    Raises `fnn.InputError` for a pattern that is no text, and for one that matches no leaf.
+
+    >>> matching("*/weight", {"out": {"weight": 1, "bias": 2}})
+    {'out': {'bias': False, 'weight': True}}
+    """
+    paths = leaf_paths(tree)
+    if not isinstance(pattern, str):
+        raise InputError("a pattern over paths", describe(pattern), "pass text such as '*/weight'")
+    found = [fnmatchcase(path, pattern) for path in paths]
+    if not any(found):
+        known = ", ".join(paths[:6]) + (", ..." if len(paths) > 6 else "")
+        raise InputError(
+            "a pattern that matches a parameter",
+            repr(pattern),
+            f"the parameters are {known or 'none'}",
+        )
+    return jax.tree.unflatten(jax.tree.structure(tree), found)
+
+
+def by_leaf(values: Mapping[str, Any], tree: PyTree, default: Any = None) -> list[Any]:
+    """Return for every leaf the value of the first pattern that matches its path.
+
+    In the order of `jax.tree.leaves`; `default` where no pattern matches: put ``"*"`` last to
+    mean all the rest.
+
+    Raises `fnn.InputError` as `matching` does, and for an empty mapping.
+
+    >>> by_leaf({"*/bias": 0.1, "out/*": 0.2}, {"out": {"weight": 1, "bias": 2}, "in": 3})
+    [None, 0.1, 0.2]
+    """
+    if not values:
+        raise InputError("a pattern or more", "an empty mapping", "pass {'*': ...} for all")
+    found = [(jax.tree.leaves(matching(p, tree)), value) for p, value in values.items()]
+    return [
+        next((value for mask, value in found if mask[i]), default)
+        for i in range(len(jax.tree.leaves(tree)))
+    ]

@@ -1,0 +1,175 @@
+"""Noise injection: chance added to the gradient, to the update, to the place of the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from fnn._core.description import constructor
+from fnn._core.types import NoiseKey, Number, PyTree
+from fnn.optim._hyperparameters import cast_like
+from fnn.optim.noise._base import NoiseState, Scale, added, noise, start
+from fnn.optim.noise._random_bits import Generator
+from fnn.optim.noise.distributions import Distribution
+from fnn.optim.optimizer import GradientAt, Optimizer, from_step
+
+
+@constructor
+def gradient_noise(
+    variance: Scale,
+    decay_power: Number = 0.55,
+    *,
+    distribution: str | Distribution = "gaussian",
+    generator: Generator = "counter",
+    key: NoiseKey,
+) -> Optimizer:
+    """Add noise to the gradient, annealed from step to step.
+
+    ``g_t + n_t`` with every number of ``n_t`` drawn independently, of mean 0 and variance
+    ``variance / (1 + t)^decay_power``, t counted from 0. Stands before the learning rate, which
+    scales the noise too, and after clipping: ``chain(clip_by_global_norm(1.0), gradient_noise(0.01,
+    key=key), sgd(0.1))``. With ``decay_power=0`` and a schedule for eta the annealing is that of
+    the schedule.
+
+    - `variance`: for all parameters, or by patterns over paths: ``{"*/weight": 0.01}``, the first
+      match counts, and what matches none stays without noise.
+    - `distribution`: a name or a value of `fnn.optim.distributions`, Gaussian unless told
+      otherwise.
+    - `generator`: ``"counter"``, which XLA computes inside the update, see `fnn.optim.counter`; or
+      ``"threefry"``, the slower one of `jax.random`.
+    - `key`: each step has a key of its own, and within it each leaf one.
+
+    Raises `fnn.InputError` for a negative eta, a missing key, an unknown law or generator, and a
+    pattern that matches nothing. Source: Neelakantan et al. 2015, arXiv:1511.06807, eq. 1; there
+    eta is 0.01, 0.3 or 1 and gamma 0.55.
+
+    >>> import jax, jax.numpy as jnp
+    >>> optimizer = gradient_noise(0.01, key=jax.random.key(0))
+    >>> params = jnp.zeros(10_000)
+    >>> noisy, state = optimizer.update(params, optimizer.init(params), params)
+    >>> bool(abs(noisy.std() - 0.1) < 0.005)
+    True
+    """
+    source = noise("eta", variance, key, distribution, generator)
+
+    def update(grads: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
+        del params
+        decay = (1.0 + state.step.astype(jnp.float32)) ** decay_power
+        drawn = source.draw(state, grads, lambda value: jnp.sqrt(cast_like(value, decay) / decay))
+        return added(grads, drawn), NoiseState(state.key, state.step + 1)
+
+    return Optimizer(lambda params: start(key), update)
+
+
+@constructor
+def sphere_noise(
+    radius: Scale = 1.0, *, generator: Generator = "counter", key: NoiseKey
+) -> Optimizer:
+    """Add to the gradient, at every step, a direction drawn at random: a point of a sphere.
+
+    ``g_t + radius n_t / |n_t|``, n Gaussian, the norm over all parameters together. Stands before
+    the learning rate: ``p <- p - learning_rate (g + n)`` leaves strict saddle points.
+
+    Raises `fnn.InputError` as `gradient_noise` does. Source: Ge et al. 2015, arXiv:1503.02101,
+    algorithm 1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> optimizer = sphere_noise(3.0, key=jax.random.key(0))
+    >>> params = jnp.zeros(5)
+    >>> noisy, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> jnp.linalg.norm(noisy).round(4)
+    Array(3., dtype=float32)
+    """
+    source = noise("radius", radius, key, "sphere", generator)
+
+    def update(grads: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
+        del params
+        return added(grads, source.draw(state, grads)), NoiseState(state.key, state.step + 1)
+
+    return Optimizer(lambda params: start(key), update)
+
+
+@constructor
+def anticorrelated_noise(
+    std: Scale,
+    *,
+    distribution: str | Distribution = "gaussian",
+    generator: Generator = "counter",
+    key: NoiseKey,
+) -> Optimizer:
+    """Add to the update a noise that takes its last step back: ``xi_{t+1} - xi_t``.
+
+    ``u_t + xi_{t+1} - xi_t``, every number of ``xi_t`` drawn independently with the deviation
+    ``std(t)``. Neighbouring steps have correlation -1/2, and their sum ``xi_{t+1} - xi_0`` stays
+    bounded, where that of independent noise is a random walk. Descent then lowers
+    ``L + std^2 / 2 tr L''`` on average: it prefers flat minima. Stands after the learning rate,
+    ``chain(sgd(0.1), anticorrelated_noise(0.05, key=key))``; let the scale end at 0 to take the
+    last step back. Nothing is stored: ``xi_t`` is drawn again from its key.
+
+    Raises `fnn.InputError` as `gradient_noise` does. Source: Orvieto et al. 2022, arXiv:2202.02831,
+    eq. 2 and theorem 2.1 (for ``distribution="rademacher"``); scales of 0.05 and 0.1 there.
+
+    >>> import jax, jax.numpy as jnp
+    >>> optimizer = anticorrelated_noise(0.1, key=jax.random.key(0))
+    >>> params, total = jnp.zeros(1000), jnp.zeros(1000)
+    >>> state = optimizer.init(params)
+    >>> for _ in range(50):
+    ...     update, state = optimizer.update(params, state, params)
+    ...     total += update
+    >>> bool(total.std() < 0.2)
+    True
+    """
+    source = noise("scale", std, key, distribution, generator)
+
+    def update(updates: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
+        del params
+        after = NoiseState(state.key, state.step + 1)
+        pairs = zip(source.draw(after, updates), source.draw(state, updates), strict=True)
+        difference = [_minus(new, old) for new, old in pairs]
+        return added(updates, difference), after
+
+    return Optimizer(lambda params: start(key), update)
+
+
+@constructor
+def weight_noise(
+    std: Scale,
+    *,
+    distribution: str | Distribution = "gaussian",
+    generator: Generator = "counter",
+    key: NoiseKey,
+) -> Optimizer:
+    """Take the gradient at the parameters plus noise, and move the parameters without it.
+
+    ``grad L(p + n_t)``, every number of ``n_t`` drawn independently with deviation `std`: on
+    average the gradient of L smoothed, ``E L(p + n)``, which is high in narrow minima. Stands
+    before the rule with the learning rate: ``chain(weight_noise(0.01, key=key), sgd(0.1))``. The
+    value reported is that at ``p + n``. Batches and the layers' own randomness are as without it.
+
+    Raises `fnn.InputError` as `gradient_noise` does. Source: Zhou et al. 2019, arXiv:1909.03172,
+    algorithm 1; Bisla, Wang and Choromanska 2022, arXiv:2201.08025, eq. 3.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> optimizer = fnn.optim.chain(weight_noise(0.1, key=jax.random.key(0)), fnn.optim.sgd(0.1))
+    >>> wells = fnn.landscapes.double_well()
+    >>> path = fnn.landscapes.descend(optimizer, wells, [1.5], steps=100)
+    >>> bool(0.7 < path.points[-1, 0] < 1.1)
+    True
+    """
+    source = noise("scale", std, key, distribution, generator)
+
+    def step(
+        gradient_at: GradientAt, params: PyTree, state: NoiseState, /
+    ) -> tuple[tuple[Any, PyTree], PyTree, NoiseState]:
+        value_and_aux, grads = gradient_at(added(params, source.draw(state, params)))
+        return value_and_aux, grads, NoiseState(state.key, state.step + 1)
+
+    return from_step(lambda params: start(key), step)
+
+
+def _minus(new: Any, old: Any) -> Any:
+    """Subtract two noises, each of which may be none."""
+    if new is None or old is None:
+        return new if old is None else -old
+    return new - old

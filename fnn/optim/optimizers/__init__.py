@@ -1,0 +1,1 @@
+"""Optimizers: update rules, written by hand."""

@@ -1,0 +1,1 @@
+"""Transforms of gradients and updates, and wrappers around optimizers."""

@@ -1,0 +1,127 @@
+"""Averages of the parameters on their way, which are evaluated in their place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn._core.description import constructor
+from fnn._core.tree import combine
+from fnn._core.types import Array, PyTree
+from fnn.optim._hyperparameters import (
+    Hyperparameter,
+    cast_like,
+    check_count,
+    check_fraction,
+    check_number,
+    first_step,
+    next_step,
+    resolve,
+)
+from fnn.optim._moving_average import copies
+from fnn.optim.optimizer import Optimizer, tree_map_like
+
+
+class EmaState(NamedTuple):
+    """The step count, ``()`` without a schedule, the average, and the sum of the weights in it."""
+
+    step: PyTree
+    average: PyTree
+    weight: Array
+
+    def eval_params(self, params: PyTree) -> PyTree:
+        """Return the average, in the dtype of the parameters."""
+        return in_place_of(self.average, params)
+
+
+@constructor
+def ema(decay: Hyperparameter = 0.999) -> Optimizer:
+    """Keep an exponential moving average of the parameters; what they do is left as it is.
+
+    ``w_t = decay w_{t-1} + (1 - decay)``, ``a_t = a_{t-1} + (1 - decay) / w_t (p_t - a_{t-1})``
+    with ``p_t`` the parameters after the step: the mean of ``p_1 .. p_t`` with weights
+    ``decay^(t-i)``, free of where it started. Stands last, where the updates are final;
+    `fnn.optim.eval_params` returns the average, and `fnn.fit` validates it.
+
+    Raises `fnn.InputError` for a decay outside [0, 1). Source: Polyak and Juditsky 1992, SIAM J.
+    Control 30(4), with the weights of Kingma and Ba 2014, arXiv:1412.6980, section 7.2.
+
+    >>> import fnn
+    >>> fnn.optim.chain(fnn.optim.adam(1e-3), fnn.optim.ema(0.99))
+    chain(adam(0.001), ema(0.99))
+    """
+    check_fraction("decay", decay)
+    check_number("decay", decay)
+
+    def init(params: PyTree, /) -> EmaState:
+        return EmaState(first_step(decay), copies(params), jnp.zeros((), jnp.result_type(float)))
+
+    def update(updates: PyTree, state: EmaState, params: PyTree, /) -> tuple[PyTree, EmaState]:
+        share = cast_like(resolve(decay, state.step), state.weight)
+        weight = share * state.weight + (1 - share)
+        part = (1 - share) / weight
+
+        def towards(a: Array, p: Array, u: Array) -> Array:
+            return a + cast_like(part, a) * ((p + u).astype(a.dtype) - a)
+
+        average = tree_map_like(towards, state.average, params, updates)
+        return updates, EmaState(next_step(state.step), average, weight)
+
+    return Optimizer(init, update)
+
+
+class LookaheadState(NamedTuple):
+    """The step count, and the slow weights."""
+
+    step: Array
+    slow: PyTree
+
+    def eval_params(self, params: PyTree) -> PyTree:
+        """Return the slow weights, in the dtype of the parameters."""
+        return in_place_of(self.slow, params)
+
+
+@constructor
+def lookahead(every: int = 5, share: Hyperparameter = 0.5) -> Optimizer:
+    """Every few steps go back to slow weights, moved a share of the way that the fast ones went.
+
+    The parameters are the fast weights, moved by the rules before. After every `every` steps
+    ``slow_t = slow_{t-1} + share (p_t - slow_{t-1})``, ``p_t = slow_t``. Stands last; the rules
+    before keep their state. `fnn.optim.eval_params` returns the slow weights.
+
+    Raises `fnn.InputError` for an `every` below 1 or a negative share. Source: Zhang et al. 2019,
+    arXiv:1907.08610, algorithm 1.
+
+    >>> import fnn
+    >>> fnn.optim.chain(fnn.optim.sgd(0.1), fnn.optim.lookahead(5, 0.5))
+    chain(sgd(0.1), lookahead(5, 0.5))
+    """
+    check_count("every", every)
+    check_number("share", share)
+
+    def init(params: PyTree, /) -> LookaheadState:
+        return LookaheadState(jnp.int32(0), copies(params))
+
+    def update(
+        updates: PyTree, state: LookaheadState, params: PyTree, /
+    ) -> tuple[PyTree, LookaheadState]:
+        step = state.step + 1
+        meet, part = step % every == 0, resolve(share, state.step)
+
+        def towards(a: Array, p: Array, u: Array) -> Array:
+            return jnp.where(meet, a + cast_like(part, a) * ((p + u).astype(a.dtype) - a), a)
+
+        slow = tree_map_like(towards, state.slow, params, updates)
+        back = tree_map_like(
+            lambda u, p, a: jnp.where(meet, a.astype(p.dtype) - p, u), updates, params, slow
+        )
+        return back, LookaheadState(step, slow)
+
+    return Optimizer(init, update)
+
+
+def in_place_of(average: PyTree, params: PyTree) -> PyTree:
+    """Return the average where there is one: a rule for a part of the parameters has None."""
+    return jax.tree.map(lambda a, p: a.astype(p.dtype), combine(average, params), params)

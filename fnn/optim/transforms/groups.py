@@ -1,0 +1,150 @@
+"""Different rules for different parameters: by a mask, or by the path of an array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from fnn._core.description import constructor
+from fnn._core.errors import InputError, describe
+from fnn._core.tree import combine
+from fnn._core.types import PyTree
+from fnn.optim._paths import by_leaf, leaf_paths
+from fnn.optim.optimizer import (
+    Optimizer,
+    chain,
+    check_optimizer,
+    stateless_transform,
+    tree_map_like,
+)
+
+
+@constructor
+def masked(optimizer: Optimizer, mask: PyTree | Callable[[PyTree], PyTree]) -> Optimizer:
+    """Apply a rule where a mask says True; elsewhere gradients pass as they are.
+
+    `mask` is a tree of True and False in the structure of the parameters, or a prefix of it, or a
+    function that makes one of the parameters. The rule sees, and keeps state for, its own arrays
+    only, with None in the place of all others.
+
+    Raises `fnn.InputError` for what is no rule, for a rule that needs more than the gradient
+    (`sam`), and for a mask that does not fit.
+
+    >>> import fnn, jax.numpy as jnp
+    >>> optimizer = masked(fnn.optim.weight_decay(0.1), {"weight": True, "bias": False})
+    >>> params = {"weight": jnp.array([10.0]), "bias": jnp.array([10.0])}
+    >>> grads = {"weight": jnp.array([0.0]), "bias": jnp.array([0.0])}
+    >>> optimizer.update(grads, optimizer.init(params), params)[0]
+    {'bias': Array([0.], dtype=float32), 'weight': Array([1.], dtype=float32)}
+    """
+    check_optimizer("a rule", optimizer, plain=True)
+
+    def part(params: PyTree, *trees: PyTree) -> list[PyTree]:
+        chosen = mask(params) if callable(mask) else mask
+        if not all(isinstance(leaf, bool) for leaf in jax.tree.leaves(chosen)):
+            raise InputError("a tree of True and False", describe(chosen), "compare shapes, say")
+        try:
+            return [jax.tree.map(lambda m, a: a if m else None, chosen, tree) for tree in trees]
+        except ValueError as error:
+            raise InputError(
+                "a mask in the structure of the parameters",
+                str(jax.tree.structure(chosen)),
+                f"make one like {jax.tree.structure(params)}",
+            ) from error
+
+    def init(params: PyTree, /) -> PyTree:
+        return optimizer.init(*part(params, params))
+
+    def update(grads: PyTree, state: PyTree, params: PyTree, /) -> tuple[PyTree, PyTree]:
+        own_grads, own_params = part(params, grads, params)
+        updates, state = optimizer.update(own_grads, state, own_params)
+        return combine(updates, grads), state
+
+    return Optimizer(init, update)
+
+
+@constructor
+def by_path(optimizers: Mapping[str, Optimizer], default: Optimizer | None = None) -> Optimizer:
+    """Give every parameter array the rule of the first pattern that its path matches.
+
+    Paths are those of `fnn.summary` and of saved weights, such as ``hidden/0/bias``; patterns are
+    those of file names, with ``*`` (slashes too), ``?`` and ``[...]``. `default` is the rule of all
+    others; ``chain()`` lets their gradients pass. Every rule sees its own arrays only: a global
+    norm in one is that of its group.
+
+    Raises `fnn.InputError` for what is no rule, or a rule that needs more than the gradient; when
+    `init` finds a pattern that matches nothing, or nothing that earlier ones leave, or without a
+    default an array without a pattern.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> optimizer = by_path({"*bias": fnn.optim.sgd(0.5)}, fnn.optim.sgd(0.1))
+    >>> params = ({"weight": jnp.array([1.0]), "bias": jnp.array([1.0])},)
+    >>> optimizer.update(params, optimizer.init(params), params)[0]
+    ({'bias': Array([-0.5], dtype=float32), 'weight': Array([-0.1], dtype=float32)},)
+    """
+    for optimizer in (*optimizers.values(), *([] if default is None else [default])):
+        check_optimizer("optimizers", optimizer, plain=True)
+    members = [*optimizers.values(), chain() if default is None else default]
+    indices = {pattern: index for index, pattern in enumerate(optimizers)}
+
+    def groups(params: PyTree) -> list[int]:
+        return by_leaf(indices, params, default=len(indices))
+
+    def mask(index: int) -> Callable[[PyTree], PyTree]:
+        return lambda params: jax.tree.unflatten(
+            jax.tree.structure(params), [group == index for group in groups(params)]
+        )
+
+    grouped = chain(*(masked(optimizer, mask(index)) for index, optimizer in enumerate(members)))
+
+    def init(params: PyTree, /) -> PyTree:
+        _check_groups(indices, groups(params), leaf_paths(params), default is not None)
+        return grouped.init(params)
+
+    return Optimizer(init, grouped.update)
+
+
+@constructor
+def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
+    """Apply a rule to all arrays but those whose path matches a pattern: they do not move.
+
+    The rule sees the others only, and keeps no state for what stands still. Patterns are those of
+    `by_path`.
+
+    Raises `fnn.InputError` as `by_path` does, and without a pattern.
+
+    >>> import fnn, jax.numpy as jnp
+    >>> optimizer = freeze(fnn.optim.sgd(0.5), "0/*")
+    >>> params = ({"bias": jnp.array([1.0])}, {"bias": jnp.array([1.0])})
+    >>> optimizer.update(params, optimizer.init(params), params)[0]
+    ({'bias': Array([0.], dtype=float32)}, {'bias': Array([-0.5], dtype=float32)})
+    """
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise InputError("patterns", describe(patterns), "name paths, as in freeze(rule, '0/*')")
+
+    def change(grads: PyTree, params: PyTree) -> PyTree:
+        del params
+        return tree_map_like(jnp.zeros_like, grads)
+
+    return by_path(dict.fromkeys(patterns, stateless_transform(change)), optimizer)
+
+
+def _check_groups(
+    indices: Mapping[str, int], groups: list[int], paths: list[str], default: bool
+) -> None:
+    for pattern, index in indices.items():
+        if index not in groups:
+            raise InputError(
+                f"an array left for the pattern {pattern!r}",
+                "one that earlier patterns leave nothing for",
+                "put the narrower pattern first",
+            )
+    rest = [path for path, group in zip(paths, groups, strict=True) if group == len(indices)]
+    if rest and not default:
+        raise InputError(
+            "a pattern for every array",
+            f"none for {', '.join(map(repr, rest[:5]))}",
+            "pass a default rule, such as chain() for no change",
+        )
