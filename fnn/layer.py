@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
 
-from fnn._core.description import Call, Described, constructor
+from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
@@ -107,7 +107,6 @@ class Layer(Described):
     reference: Apply | None = None
     manual: Layer | None = None
     title: str = ""
-    call: Call | None = None
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply, self.forward, self.backward))

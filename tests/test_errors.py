@@ -329,13 +329,13 @@ CONSTRUCTORS = [
             got,
         )
         for where, expected, make in (
-            ("masked", "a rule", lambda optimizer: optim.masked(optimizer, True)),
+            ("masked", "an optimizer", lambda optimizer: optim.masked(optimizer, True)),
             ("by_path", "optimizers", lambda optimizer: optim.by_path({"*": optimizer})),
             ("by_path", "optimizers", lambda optimizer: optim.by_path({}, optimizer)),
-            ("accumulate", "a rule", lambda optimizer: optim.accumulate(optimizer, 2)),
-            ("skip_nonfinite", "a rule", optim.skip_nonfinite),
-            ("backtracking", "a rule", optim.backtracking),
-            ("muon", "a rule", lambda optimizer: optim.muon(0.1, otherwise=optimizer)),
+            ("accumulate", "an optimizer", lambda optimizer: optim.accumulate(optimizer, 2)),
+            ("skip_nonfinite", "an optimizer", optim.skip_nonfinite),
+            ("backtracking", "an optimizer", optim.backtracking),
+            ("muon", "an optimizer", lambda optimizer: optim.muon(0.1, otherwise=optimizer)),
         )
         for name, optimizer, more, got in (
             ("number", 0.1, "", r"0\.1"),
@@ -391,7 +391,7 @@ CONSTRUCTORS = [
         "no-guard",
         lambda: optim.nonfinite_leaf(PARAMS, SGD.init(PARAMS)),
         "optim.nonfinite_leaf",
-        "the state of a rule with a guard",
+        "the state of an optimizer with a guard",
         "SgdState.*",
     ),
     Bad(
@@ -418,7 +418,7 @@ CONSTRUCTORS = [
     *(
         Bad(
             f"join-{boundaries}",
-            lambda boundaries=boundaries: schedule.piecewise([0.1, 0.2, 0.3], boundaries),
+            lambda boundaries=boundaries: schedule.piecewise_constant([0.1, 0.2, 0.3], boundaries),
             "optim.schedule.join",
             "2 boundaries, rising from 1 or more",
             re.escape(repr(boundaries)),
@@ -450,7 +450,7 @@ CONSTRUCTORS = [
         )
         for steps in (0, -3, 2.5)
         for where, name, make in (
-            ("step", "every", lambda n: schedule.step(0.1, 0.5, n)),
+            ("step_decay", "every", lambda n: schedule.step_decay(0.1, 0.5, n)),
             ("exponential", "steps", lambda n: schedule.exponential(0.1, 0.5, n)),
             ("cosine", "steps", lambda n: schedule.cosine(0.1, n)),
             ("polynomial", "steps", lambda n: schedule.polynomial(0.1, 0.0, n)),

@@ -42,7 +42,7 @@ MOMENTS = {
     # Of degrees v: E t^4 = 3 (v - 2) / (v - 4); the eighth wants more than eight degrees.
     "student": (3 * 18 / 16, 105 * 18**3 / (16 * 14 * 12)),
 }
-MADE = {name: law.LAWS[name]() for name in MOMENTS} | {"student": law.student(20.0)}
+MADE = {name: law.DISTRIBUTIONS[name]() for name in MOMENTS} | {"student": law.student(20.0)}
 all_laws = pytest.mark.parametrize("name", MOMENTS)
 both_generators = pytest.mark.parametrize("generator", ["counter", "threefry"])
 
@@ -240,7 +240,7 @@ DEGREES = "degrees of freedom above 2"
             "law",
             lambda: law.distribution_of("cauchy"),
             "",
-            "a law of .+",
+            "a distribution of .+",
             "'cauchy'",
         ),
         Bad(

@@ -65,7 +65,10 @@ def test_the_help_fits_80_columns_and_names_every_setting(tmp_path):
         (["--model", "wrong"], "'mlp'"),
         (["--model", "cnn", "--channels", "0"], "fnn.conv: expected channels of 1 or more, got 0"),
         (["--optimizer", "wrong"], "python -m fnn: expected optimizer of sgd, momentum"),
-        (["--optimizer", "adam", "--noise", "sgld"], "expected no rule beside sgld, got 'adam'"),
+        (
+            ["--optimizer", "adam", "--noise", "sgld"],
+            "expected no optimizer beside sgld, got 'adam'",
+        ),
         (["--optimizer", "adam", "--momentum", "0.5"], "expected no momentum for adam, got 0.5"),
         (["--noise", "wrong"], "python -m fnn: expected noise of none, gradient_noise"),
         (["--noise-scale", "-1"], "fnn.optim.gradient_noise: expected eta of 0 or more"),

@@ -581,7 +581,7 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
             "law",
             lambda: calls("gradient_noise")(distribution="normal"),
             "optim.gradient_noise",
-            "a law of .*'gaussian'.*",
+            "a distribution of .*'gaussian'.*",
             "'normal'",
         ),
         Bad(

@@ -30,9 +30,9 @@ def one_cycle(t):
 SCHEDULES = {
     "constant": (lambda: schedule.constant(0.3), lambda t: 0.3, lambda: schedule.constant(0.4)),
     "step": (
-        lambda: schedule.step(0.3, 0.6, every=7),
+        lambda: schedule.step_decay(0.3, 0.6, every=7),
         lambda t: 0.3 * 0.6 ** (t // 7),
-        lambda: schedule.step(0.3, 0.6, every=8),
+        lambda: schedule.step_decay(0.3, 0.6, every=8),
     ),
     "exponential": (
         lambda: schedule.exponential(0.3, 0.6, steps=7),
@@ -65,14 +65,14 @@ SCHEDULES = {
         lambda: schedule.cyclic(0.02, 0.3, 4),
     ),
     "piecewise": (
-        lambda: schedule.piecewise([0.3, 0.1, 0.2], [4, 8]),
+        lambda: schedule.piecewise_constant([0.3, 0.1, 0.2], [4, 8]),
         lambda t: 0.3 if t < 4 else 0.1 if t < 8 else 0.2,
-        lambda: schedule.piecewise([0.3, 0.1, 0.2], [4, 9]),
+        lambda: schedule.piecewise_constant([0.3, 0.1, 0.2], [4, 9]),
     ),
     "join": (
-        lambda: schedule.join([schedule.constant(0.3), schedule.step(0.2, 0.6, 2)], [7]),
+        lambda: schedule.join([schedule.constant(0.3), schedule.step_decay(0.2, 0.6, 2)], [7]),
         lambda t: 0.3 if t < 7 else 0.2 * 0.6 ** ((t - 7) // 2),
-        lambda: schedule.join([schedule.constant(0.3), schedule.step(0.2, 0.5, 2)], [7]),
+        lambda: schedule.join([schedule.constant(0.3), schedule.step_decay(0.2, 0.5, 2)], [7]),
     ),
     "warm_up": (
         lambda: schedule.warm_up(4, schedule.exponential(0.3, 0.6, steps=7)),
@@ -118,7 +118,7 @@ OPTAX = {
         optax.cosine_onecycle_schedule(16, 0.3, 0.25, 5.0, 10.0),
     ),
     "piecewise": (
-        schedule.piecewise([0.3, 0.1, 0.2], [4, 8]),
+        schedule.piecewise_constant([0.3, 0.1, 0.2], [4, 8]),
         optax.join_schedules([lambda t: 0.3, lambda t: 0.1, lambda t: 0.2], [4, 8]),
     ),
 }

@@ -21,6 +21,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import jax
@@ -88,25 +89,27 @@ class Call:
         return f"{self.name}(\n  {body},\n)"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Described:
-    """Mixin for immutable records made by a `constructor`: they print, compare and hash by `call`.
+    """Base of immutable records made by a `constructor`: they print, compare and hash by `call`.
 
     A record by hand has no call, and is equal to itself alone.
     """
 
     # The fields that are functions: their errors bear the name of the constructor.
     functions: ClassVar[tuple[str, ...]] = ()
-    call: Call | None
+    _: KW_ONLY
+    call: Call | None = None
 
     def made_by(self, call: Call) -> Self:
         """Return the same record with the call that made it, whose name its errors bear."""
         here = {name: getattr(self, name) for name in self.functions}
-        renamed = {
+        renamed: dict[str, Any] = {
             name: named(call.public_name, function)
             for name, function in here.items()
             if function is not None
         }
-        return dataclasses.replace(self, call=call, **renamed)  # type: ignore[type-var]
+        return dataclasses.replace(self, call=call, **renamed)
 
     def __repr__(self) -> str:
         return object.__repr__(self) if self.call is None else repr(self.call)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import jax
 
@@ -34,6 +36,8 @@ class InputError(ValueError):
 
 P = ParamSpec("P")
 T = TypeVar("T")
+# The functions that `named` returned.
+_named: WeakSet[Callable[..., Any]] = WeakSet()
 
 
 def public_name(function: Callable[..., Any]) -> str:
@@ -68,15 +72,14 @@ def naming(name: str) -> Iterator[None]:
 
 def named(name: str, function: Callable[P, T]) -> Callable[P, T]:
     """Return a function whose errors have a public name, in place of one given before."""
-    inside = getattr(function, "unnamed", function)
+    inside: Callable[P, T] = inspect.unwrap(function, stop=lambda one: one not in _named)
 
     @functools.wraps(inside)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         with naming(name):
-            result: T = inside(*args, **kwargs)
-        return result
+            return inside(*args, **kwargs)
 
-    call.unnamed = inside  # type: ignore[attr-defined]
+    _named.add(call)
     return call
 
 

@@ -21,7 +21,7 @@ from fnn.optim.optimizer import Optimizer
 
 
 class Recipe(NamedTuple):
-    """How a rule is made of its learning rate, and which one it takes at first.
+    """How an optimizer is made of its learning rate, and which one it takes at first.
 
     `momentum` says that it takes a share of momentum second, `falls` that the learning rate falls
     to 0 along a cosine.
@@ -102,7 +102,7 @@ NOISES: dict[str, float] = {
     "baoab": 1e-4,
     "dp_sgd": 0.5,
 }
-# Rules of their own: noise and step belong together.
+# Optimizers of their own: noise and step belong together.
 LANGEVIN: dict[str, float] = {"sgld": 0.5, "psgld": 0.005, "sghmc": 0.1, "baoab": 0.1}
 
 
@@ -120,16 +120,16 @@ def training(
     seed: int,
     usual: str = "momentum",
 ) -> tuple[Optimizer, Gradient]:
-    """Return the rule with its noise, and the way to the gradient; None is the `usual` optimizer.
+    """Return the optimizer with its noise, and the way to the gradient; None is the `usual` one.
 
     `size` is what the noise is given: the variance of `gradient_noise` at the start, the radius of
     `sphere_noise` and `perturbed`, the deviation of `anticorrelated_noise` and `weight_noise`, the
     share of labels that `label_noise` changes (the deviation where targets are numbers, `labels`
     being False), the temperature of Langevin dynamics, and the noise of `dp_sgd` in multiples of
-    its limit of 1. The learning rate falls to 0 in so many `steps` where the rule lets it.
+    its limit of 1. The learning rate falls to 0 in so many `steps` where the optimizer lets it.
 
-    Raises `fnn.InputError` for an unknown name, a rule beside Langevin dynamics, a momentum that
-    the rule has no use for, and as the rules and noises do.
+    Raises `fnn.InputError` for an unknown name, an optimizer beside Langevin dynamics, a momentum
+    that the optimizer has no use for, and as the optimizers and noises do.
 
     >>> of = {"momentum": None, "size": None, "steps": 9, "examples": 9, "labels": True, "seed": 0}
     >>> training("adam", "label_noise", "manual", learning_rate=None, **of)
@@ -137,7 +137,9 @@ def training(
     """
     if optimizer is not None and noise in LANGEVIN:
         raise InputError(
-            f"no rule beside {noise}", describe(optimizer), f"leave it out: {noise} is a optimizer"
+            f"no optimizer beside {noise}",
+            describe(optimizer),
+            f"leave it out: {noise} is an optimizer",
         )
     optimizer = usual if optimizer is None else optimizer
     for name, value, known in (("optimizer", optimizer, OPTIMIZERS), ("noise", noise, NOISES)):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import jax
 
-from fnn._core.description import Call, Described
+from fnn._core.description import Described
 from fnn._core.errors import InputError, describe, entry, named
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import Array, Data, Input, Key, PyTree, Scalar, Target
@@ -33,8 +33,6 @@ class Estimator(Described):
 
     functions: ClassVar[tuple[str, ...]] = ("of",)
     of: Callable[[Layer, Loss], ValueAndGrad]
-    _: KW_ONLY
-    call: Call | None = None
 
 
 Gradient: TypeAlias = GradientName | Estimator
@@ -134,7 +132,7 @@ def manual_gradients(
     weights: Any,
     key: Key,
 ) -> tuple[tuple[Array, PyTree], tuple[PyTree, Any]]:
-    """Return ``(value, state), (dparams, dx)`` by the hand rules: forwards, then backwards."""
+    """Return ``(value, state), (dparams, dx)`` by hand: forwards, then backwards."""
     prediction, state, residuals = model.forward(params, state, x, key=key, train=True)
     values, slope = loss.forward(prediction, target)
     value, dvalues = mean(values, weights)

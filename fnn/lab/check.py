@@ -37,8 +37,8 @@ def check_layer(
     dparams apart; the output of `forward` against that of `apply` too. `x` (B, ...) is an array, or
     what else the layer takes, best of random numbers; its values are used. `place` is ``(params,
     state)``; without it they are drawn, away from their initial values. `key` seeds all that is
-    random. Switch `numeric` off at a kink, where differences see both sides, and for a rule that is
-    meant to be no derivative.
+    random. Switch `numeric` off at a kink, where differences see both sides, and for a gradient
+    that is meant to be no derivative.
 
     Returns the table; raises `GradientError`, an `AssertionError` that holds it, when a leaf
     disagrees: with leaf, index, both values, their ratio, and a guess at the mistake, such as

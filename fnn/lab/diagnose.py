@@ -121,7 +121,7 @@ def _more(value: np.ndarray, reference: np.ndarray, close: float) -> str:
 
 def _few(value: np.ndarray, reference: np.ndarray, close: float) -> str:
     wrong = int(np.count_nonzero(np.abs(value - reference) > close))
-    # Zeros that are zeros by every rule, as behind a relu, speak for none.
+    # Zeros that are zeros in every way, as behind a relu, speak for none.
     telling = np.count_nonzero(np.maximum(np.abs(value), np.abs(reference)) > close)
     return f"right but for {wrong} of {value.size} places" if 4 * wrong < telling else ""
 

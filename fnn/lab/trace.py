@@ -106,8 +106,8 @@ def trace_activations(
     For the output y of every layer, and for the cotangent dy that comes back to it: norm, mean and
     standard deviation; the fraction of dead units, which are zero for the whole batch; and the
     first number that is not finite. A norm of dy that shrinks from layer to layer towards the input
-    is a vanishing gradient. The cotangents are those of the hand rules; every copy in a `repeat`
-    has a row. `batch` is ``(x, target)`` or ``(x, target, weights)``.
+    is a vanishing gradient. The cotangents are those of the manual gradients; every copy in a
+    `repeat` has a row. `batch` is ``(x, target)`` or ``(x, target, weights)``.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model = fnn.serial(fnn.dense(3), fnn.relu(), fnn.dense(2))

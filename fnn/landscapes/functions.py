@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
 from fnn._core import check
-from fnn._core.description import Call, Described, constructor
+from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Array
 
@@ -40,8 +40,6 @@ class Landscape(Described):
     minima: Sequence[Sequence[float]]
     low: Sequence[float]
     high: Sequence[float]
-    _: KW_ONLY
-    call: Call | None = None
 
     @entry
     def __call__(self, point: Any) -> Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
 
 from fnn._core import check
-from fnn._core.description import Call, Described
+from fnn._core.description import Described
 from fnn._core.errors import InputError, entry
 from fnn._core.types import Array, PyTree
 
@@ -59,8 +59,6 @@ class Loss(Described):
     forward: LossForward
     backward: LossBackward
     check: LossCheck
-    _: KW_ONLY
-    call: Call | None = None
 
 
 @entry

@@ -1,4 +1,4 @@
-"""Running means of gradients: the arithmetic that rules share."""
+"""Running means of gradients: the arithmetic that optimizers share."""
 
 from __future__ import annotations
 

@@ -1,24 +1,25 @@
 """The contract of an update rule, and their composition.
 
-A rule turns a gradient into an update, which is added to the parameters::
+An optimizer turns a gradient into an update, which is added to the parameters::
 
     init   :: params                    -> state
     update :: (grads, state, params)    -> (updates, state)
 
-These are the signatures of optax's gradient transformations, and a rule is a tuple of the two, so
-rules of both kinds mix in `chain`. A hyper-parameter is a number, a schedule (a function of the
-step, counted from 0) or a traced array: a rule can be built inside a function under `jax.vmap`.
+These are the signatures of optax's gradient transformations, and an optimizer is a tuple of the
+two, so optimizers of both kinds mix in `chain`. A hyper-parameter is a number, a schedule (a
+function of the step, counted from 0) or a traced array: an optimizer can be built inside a function
+under `jax.vmap`.
 
-A few rules want more than the gradient at the parameters: the gradient elsewhere, a second one,
-the value of the objective, a product with its Hessian. They have a third function, which is handed
-the gradient as a function::
+A few optimizers want more than the gradient at the parameters: the gradient elsewhere, a second
+one, the value of the objective, a product with its Hessian. They have a third function, which is
+handed the gradient as a function::
 
     step   :: (gradient_at, params, state)     -> ((value, aux), updates, state)
     gradient_at :: params                      -> ((value, aux), grads)
 
-`take_step` takes a step with any rule; `fnn.train_step` goes through it. `update` of such a rule,
-which cannot do its work, is an error. `aux` is what else the objective gives, such as the running
-state of a model.
+`take_step` takes a step with any optimizer; `fnn.train_step` goes through it. `update` of such an
+optimizer, which cannot do its work, is an error. `aux` is what else the objective gives, such as
+the running state of a model.
 
 An optimizer that keeps better parameters than those it moves, such as an average, says so by a
 method of its state, ``eval_params(params) -> params``; `eval_params` finds it wherever it stands.
@@ -27,13 +28,13 @@ method of its state, ``eval_params(params) -> params``; `eval_params` finds it w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from fnn._core.description import Call, Described, constructor
+from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import OptState, Params, PyTree
 from fnn.optim._hyperparameters import Hyperparameter, first_step, next_step, resolve
@@ -91,18 +92,16 @@ class Optimizer(Described):
     init: OptimizerInit
     update: OptimizerUpdate
     step: OptimizerStep | None = None
-    _: KW_ONLY
-    call: Call | None = None
 
 
 @entry
 def take_step(
     optimizer: Optimizer, gradient_at: GradientAt, params: PyTree, state: PyTree
 ) -> tuple[tuple[Any, PyTree], PyTree, PyTree]:
-    """Take one step with any rule, or with a transformation of optax.
+    """Take one step with any optimizer, or with a transformation of optax.
 
-    Returns the value and the rest that the objective gave at `params` (or where the rule looked
-    first), the updates to be added, and the new state.
+    Returns the value and the rest that the objective gave at `params` (or where the optimizer
+    looked first), the updates to be added, and the new state.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> optimizer = fnn.optim.chain(fnn.optim.sam(0.5), fnn.optim.sgd(0.1))
@@ -124,7 +123,7 @@ def take_step(
 
 
 def from_step(init: OptimizerInit, step: OptimizerStep) -> Optimizer:
-    """Make a rule of a `step` function: its `update`, which cannot do the same, is an error."""
+    """Make an optimizer of a `step` function: its `update`, which cannot do that, is an error."""
 
     def update(*_: PyTree) -> tuple[PyTree, PyTree]:
         raise InputError(
@@ -170,12 +169,12 @@ def eval_params(opt_state: OptState, params: Params) -> Params:
 
 @constructor
 def chain(*optimizers: Optimizer) -> Optimizer:
-    """Apply rules one after the other: the updates of one are the gradients of the next.
+    """Apply optimizers one after the other: the updates of one are the gradients of the next.
 
     ``u_0 = g``, ``u_i = update_i(u_{i-1})``; the last one scales by the learning rate. The state is
     the tuple of theirs. Optax's transformations may stand among them.
 
-    Raises `fnn.InputError` for what is no rule.
+    Raises `fnn.InputError` for what is no optimizer.
 
     >>> import fnn, jax.numpy as jnp
     >>> optimizer = chain(fnn.optim.clip_by_global_norm(1.0), fnn.optim.sgd(0.5))
@@ -201,7 +200,7 @@ def chain(*optimizers: Optimizer) -> Optimizer:
     def step(
         gradient_at: GradientAt, params: PyTree, state: PyTree, /
     ) -> tuple[tuple[Any, PyTree], PyTree, PyTree]:
-        # What one rule gives at some parameters is the gradient there for the next.
+        # What one optimizer gives at some parameters is the gradient there for the next.
         for optimizer, opt_state in zip(optimizers, state, strict=True):
             gradient_at = _given(optimizer, opt_state, gradient_at)
         (value, aux), updates = gradient_at(params)
@@ -216,7 +215,7 @@ def chain(*optimizers: Optimizer) -> Optimizer:
 
 
 def _given(optimizer: Optimizer, state: PyTree, gradient_at: GradientAt) -> GradientAt:
-    """Return the updates of a rule as a function of the parameters, its new state beside aux."""
+    """Return the updates of an optimizer as a function of parameters, its new state beside aux."""
 
     def updates_at(params: PyTree, /) -> tuple[tuple[Any, PyTree], PyTree]:
         (value, aux), updates, new_state = take_step(optimizer, gradient_at, params, state)
@@ -226,7 +225,7 @@ def _given(optimizer: Optimizer, state: PyTree, gradient_at: GradientAt) -> Grad
 
 
 def check_optimizer(expected: str, optimizer: Any, plain: bool = False) -> None:
-    """Raise `InputError` for what is no rule; if `plain`, for one that has a `step` too."""
+    """Raise `InputError` for what is no optimizer; if `plain`, for one that has a `step` too."""
     if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
         raise InputError(expected, describe(optimizer), "pass some, as in fnn.optim.sgd(0.1)")
     if plain and getattr(optimizer, "step", None) is not None:
@@ -238,7 +237,7 @@ def check_optimizer(expected: str, optimizer: Any, plain: bool = False) -> None:
 
 
 def tree_map_like(function: Callable[..., Any], *trees: PyTree) -> PyTree:
-    """Apply a rule for one array to every leaf, keeping the dtype of the leaves of the first tree.
+    """Apply a function of one array to every leaf, in the dtype of the leaves of the first tree.
 
     >>> import jax.numpy as jnp
     >>> tree_map_like(lambda g: g.astype("float32"), {"a": jnp.ones(1, "bfloat16")})["a"].dtype.name
@@ -256,7 +255,7 @@ class StepState(NamedTuple):
 
 
 def stateless_transform(change: Callable[..., PyTree], *hypers: Hyperparameter) -> Optimizer:
-    """Make a rule of ``(grads, params, *values) -> updates``, which remembers no gradient.
+    """Make an optimizer of ``(grads, params, *values) -> updates``, which remembers no gradient.
 
     `values` are those of the hyper-parameters at the step.
 

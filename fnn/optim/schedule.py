@@ -1,20 +1,20 @@
 """Schedules: hyper-parameters that depend on the step t, counted from 0.
 
 A schedule is any function of the step; those made here print, and are equal when made by equal
-calls, so that a rule holding one is compiled once.
+calls, so that an optimizer holding one is compiled once.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
 from fnn._core import check
-from fnn._core.description import Call, Described, constructor
+from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Number
 from fnn.optim._hyperparameters import check_fraction, check_number, check_positive
@@ -26,8 +26,6 @@ class Schedule(Described):
 
     functions: ClassVar[tuple[str, ...]] = ("value",)
     value: Callable[[Any], Any]
-    _: KW_ONLY
-    call: Call | None = None
 
     def __call__(self, step: Any) -> Any:
         """Return the value at a step."""
@@ -45,12 +43,12 @@ def constant(value: Number) -> Schedule:
 
 
 @constructor
-def step(value: Number, factor: Number, every: int) -> Schedule:
+def step_decay(value: Number, factor: Number, every: int) -> Schedule:
     """Multiply by `factor` after every `every` steps: ``value factor^floor(t / every)``.
 
     Raises `fnn.InputError` for an `every` below 1.
 
-    >>> float(step(0.5, 0.5, every=10)(25))
+    >>> float(step_decay(0.5, 0.5, every=10)(25))
     0.125
     """
     _check_steps("every", every)
@@ -187,13 +185,13 @@ def cyclic(low: Number, high: Number, steps: int, shrink: Number = 1.0) -> Sched
 
 
 @constructor
-def piecewise(values: Sequence[float], boundaries: Sequence[int]) -> Schedule:
+def piecewise_constant(values: Sequence[float], boundaries: Sequence[int]) -> Schedule:
     """Jump from value to value: ``values[i]`` with i the number of boundaries at or before t.
 
     Raises `fnn.InputError` unless the boundaries are rising steps of 1 or more, one fewer than the
     values.
 
-    >>> rate = piecewise([0.5, 0.25, 0.125], [10, 20])
+    >>> rate = piecewise_constant([0.5, 0.25, 0.125], [10, 20])
     >>> float(rate(9)), float(rate(10)), float(rate(25))
     (0.5, 0.25, 0.125)
     """

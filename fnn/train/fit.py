@@ -67,8 +67,8 @@ def fit(
     second call with equal model, loss, optimizer and shapes does not compile
     again, nor does one with other numbers: learning rates, noise sizes, dropout rates, seeds.
 
-    - `data` and `validation`: ``(x, target)`` or ``(x, target, weights)``, n examples each. A rule
-      that keeps an average is validated there, at `fnn.optim.eval_params`.
+    - `data` and `validation`: ``(x, target)`` or ``(x, target, weights)``, n examples each. An
+      optimizer that keeps an average is validated there, at `fnn.optim.eval_params`.
     - `epochs`: 0 or more; `key`: for the parameters, the order and the layers' randomness.
     - `gradient`: ``"manual"``, ``"auto"`` or ``"numeric"``, see `fnn.value_and_grad`.
     - `metrics`: functions ``(prediction, target) -> values`` by name, for the validation data.

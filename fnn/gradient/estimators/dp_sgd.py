@@ -40,10 +40,11 @@ def dp_sgd(
     ``(sum_b g_b min(1, limit / |g_b|) + noise limit n) / B`` with ``g_b`` the gradient of the loss
     of example b alone, its norm over all parameters, and n standard normal. It stands in the place
     of the gradient's name, ``fnn.fit(..., fnn.optim.sgd(0.1), gradient=dp_sgd(1.0, 1.1))``, before
-    any rule that asks for one gradient a step; `gradient` says how those of the examples are taken,
-    in batches of one. They are added one after the other, in float32 or better, and the memory is
-    that of two gradients. With `at_once` as many at a time are taken by `jax.vmap`, and kept:
-    faster where one example is little work, slower where so many gradients do not fit into caches.
+    any optimizer that asks for one gradient a step; `gradient` says how those of the examples are
+    taken, in batches of one. They are added one after the other, in float32 or better, and the
+    memory is that of two gradients. With `at_once` as many at a time are taken by `jax.vmap`, and
+    kept: faster where one example is little work, slower where so many gradients do not fit into
+    caches.
 
     `privacy_spent` says what a training costs. Its reckoning supposes that every example is in a
     batch by chance, independently; batches of a shuffled set, as `fnn.fit` makes them, are close to

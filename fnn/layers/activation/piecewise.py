@@ -73,7 +73,7 @@ def sign() -> Layer:
 
 @constructor
 def straight_through_sign() -> Layer:
-    """Sign forwards, a clipped identity backwards: a rule that is no derivative, and is useful.
+    """Sign forwards, a clipped identity backwards: no derivative, and useful.
 
     Forward ``y = sign(x)``; backward ``dx = dy where |x| <= 1, else 0``, the straight-through
     estimator. Autodiff of `apply` gives the same, since `apply` is written

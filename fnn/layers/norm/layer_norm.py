@@ -150,7 +150,7 @@ class _Options(NamedTuple):
 
     epsilon: float
     scale: bool
-    offset: bool
+    shift: bool
     centred: bool = True
     axes: int = 1
 
@@ -199,7 +199,7 @@ def _norm(
         del key
         check_input(x)
         jax.eval_shape(among, x)
-        return init_affine(x, options.scale, options.offset)
+        return init_affine(x, options.scale, options.shift)
 
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         check_input(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
@@ -250,10 +250,10 @@ def over(channels: Array, x: Any) -> Array:
     return channels.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
 
 
-def init_affine(x: Any, scale: bool, offset: bool) -> dict[str, Array]:
+def init_affine(x: Any, scale: bool, shift: bool) -> dict[str, Array]:
     """Return a scale of ones and a shift of zeros for the channels of x, as far as wanted."""
     ones = {"scale": jnp.ones(x.shape[-1], x.dtype)} if scale else {}
-    return ones | ({"shift": jnp.zeros(x.shape[-1], x.dtype)} if offset else {})
+    return ones | ({"shift": jnp.zeros(x.shape[-1], x.dtype)} if shift else {})
 
 
 def affine(params: PyTree, n: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What all noise shares: a key, a scale for every leaf, a law, a generator."""
+"""What all noise shares: a key, a scale for every leaf, a distribution, a generator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Noise(NamedTuple):
     """How to draw noise, all options checked; see `noise`."""
 
     scale: Scale
-    law: Distribution
+    distribution: Distribution
     generator: Generator
 
     def draw(
@@ -51,10 +51,10 @@ class Noise(NamedTuple):
         noisy = [i for i, value in enumerate(deviations) if value is not None]
         if not noisy:
             return [None] * len(leaves)
-        words = self.law.words
+        words = self.distribution.words
         keys = streams(state.key, state.step, words * len(leaves) + 1, self.generator)
         standard = {
-            i: self.law.numbers(
+            i: self.distribution.numbers(
                 *(bits(keys[words * i + j], leaves[i].shape, self.generator) for j in range(words))
             )
             for i in noisy
@@ -75,12 +75,12 @@ class Noise(NamedTuple):
         return [resolve(self.scale, step)] * len(jax.tree.leaves(tree))
 
     def _factor(self, standard: dict[int, Array], key: Any) -> Array | None:
-        """Return what brings all numbers together to the norm that the law wants."""
-        if self.law.norm == "free":
+        """Return what brings all numbers together to the norm that the distribution wants."""
+        if self.distribution.norm == "free":
             return None
         squares = sum((jnp.sum(jnp.square(n)) for n in standard.values()), jnp.float32(0))
         norm = 1 / jnp.sqrt(squares)
-        if self.law.norm == "sphere":
+        if self.distribution.norm == "sphere":
             return norm
         count = sum(math.prod(n.shape) for n in standard.values())
         inside = (bits(key, (), self.generator) >> 8).astype(jnp.int32).astype(jnp.float32) + 1
@@ -88,12 +88,12 @@ class Noise(NamedTuple):
 
 
 def noise(
-    name: str, scale: Scale, key: Any, law: str | Distribution, generator: Generator
+    name: str, scale: Scale, key: Any, distribution: str | Distribution, generator: Generator
 ) -> Noise:
-    """Check the options of a rule with noise, and return how to draw it.
+    """Check the options of an optimizer with noise, and return how to draw it.
 
-    Raises `fnn.InputError` for a negative scale, a missing key, a law or generator of no such name;
-    and when drawing, for a pattern that matches no leaf.
+    Raises `fnn.InputError` for a negative scale, a missing key, a distribution or generator of no
+    such name; and when drawing, for a pattern that matches no leaf.
     """
     if isinstance(scale, Mapping):
         for pattern, value in scale.items():
@@ -102,7 +102,7 @@ def noise(
         check_number(name, scale)
     check.key(key)
     check_generator(generator)
-    return Noise(scale, distribution_of(law), generator)
+    return Noise(scale, distribution_of(distribution), generator)
 
 
 def start(key: Any) -> NoiseState:

@@ -11,7 +11,7 @@ the words are the same under `jax.vmap`, and on any number of devices in any lay
 one to one; adding what goes in between makes the word a random function of the place, which may
 repeat, and not a shuffle, which may not.
 
-The two words come from Threefry, which hashes the rule's key, the step and the leaf, so that
+The two words come from Threefry, which hashes the optimizer's key, the step and the leaf, so that
 streams of neighbouring keys, steps and leaves have nothing in common. `benchmarks/dieharder.py`
 puts streams to the test. It is made for noise, not for secrets: an adversary can invert it.
 """
@@ -41,7 +41,7 @@ def check_generator(generator: Any) -> None:
 
 
 def streams(key: Array, step: Any, count: int, generator: Generator) -> Any:
-    """Return `count` keys, for `bits`: independent streams of one step of one rule.
+    """Return `count` keys, for `bits`: independent streams of one step of one optimizer.
 
     >>> import jax
     >>> streams(jax.random.key(0), 7, 3, "counter").shape

@@ -40,9 +40,9 @@ def gradient_noise(
       ``"threefry"``, the slower one of `jax.random`.
     - `key`: each step has a key of its own, and within it each leaf one.
 
-    Raises `fnn.InputError` for a negative eta, a missing key, an unknown law or generator, and a
-    pattern that matches nothing. Source: Neelakantan et al. 2015, arXiv:1511.06807, eq. 1; there
-    eta is 0.01, 0.3 or 1 and gamma 0.55.
+    Raises `fnn.InputError` for a negative eta, a missing key, an unknown distribution or generator,
+    and a pattern that matches nothing. Source: Neelakantan et al. 2015, arXiv:1511.06807, eq. 1;
+    there eta is 0.01, 0.3 or 1 and gamma 0.55.
 
     >>> import jax, jax.numpy as jnp
     >>> optimizer = gradient_noise(0.01, key=jax.random.key(0))
@@ -144,8 +144,9 @@ def weight_noise(
 
     ``grad L(p + n_t)``, every number of ``n_t`` drawn independently with deviation `std`: on
     average the gradient of L smoothed, ``E L(p + n)``, which is high in narrow minima. Stands
-    before the rule with the learning rate: ``chain(weight_noise(0.01, key=key), sgd(0.1))``. The
-    value reported is that at ``p + n``. Batches and the layers' own randomness are as without it.
+    before the optimizer with the learning rate: ``chain(weight_noise(0.01, key=key), sgd(0.1))``.
+    The value reported is that at ``p + n``. Batches and the layers' own randomness are as without
+    it.
 
     Raises `fnn.InputError` as `gradient_noise` does. Source: Zhou et al. 2019, arXiv:1909.03172,
     algorithm 1; Bisla, Wang and Choromanska 2022, arXiv:2201.08025, eq. 3.

@@ -1,22 +1,22 @@
 """Laws of noise: how random bits become numbers of mean 0 and variance 1.
 
-A law has a name to be asked for by, ``law="laplace"``, and a constructor for one with settings,
-``law=student(3.0)``. A word of 32 bits gives a sign and a share p in (0, 1], the probability of
-something more extreme, with full precision where it is small: tails reach 6.3 standard deviations.
-Numbers are computed in float32 and then take the dtype of the parameter.
+A distribution has a name to be asked for by, ``distribution="laplace"``, and a constructor for one
+with settings, ``distribution=student(3.0)``. A word of 32 bits gives a sign and a share p in (0,
+1], the probability of something more extreme, with full precision where it is small: tails reach
+6.3 standard deviations. Numbers are computed in float32 and then take the dtype of the parameter.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
-from fnn._core.description import Call, Described, constructor
+from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, Number
 
@@ -55,8 +55,6 @@ class Distribution(Described):
     words: int
     numbers: Callable[..., Array]
     norm: Literal["free", "sphere", "ball"]
-    _: KW_ONLY
-    call: Call | None = None
 
 
 @constructor
@@ -154,27 +152,28 @@ def ball() -> Distribution:
     return Distribution(1, _gaussian, "ball")
 
 
-LAWS = {
-    law.__name__: law for law in (gaussian, uniform, rademacher, laplace, student, sphere, ball)
+DISTRIBUTIONS = {
+    distribution.__name__: distribution
+    for distribution in (gaussian, uniform, rademacher, laplace, student, sphere, ball)
 }
 
 
-def distribution_of(law: Any) -> Distribution:
-    """Return the law of a name, or the law itself.
+def distribution_of(distribution: Any) -> Distribution:
+    """Return the distribution of a name, or the distribution itself.
 
     Raises `fnn.InputError` for what is neither.
 
     >>> distribution_of("laplace")
     laplace()
     """
-    if isinstance(law, Distribution):
-        return law
-    if isinstance(law, str) and law in LAWS:
-        return LAWS[law]()
+    if isinstance(distribution, Distribution):
+        return distribution
+    if isinstance(distribution, str) and distribution in DISTRIBUTIONS:
+        return DISTRIBUTIONS[distribution]()
     raise InputError(
-        f"a law of {', '.join(map(repr, LAWS))}",
-        describe(law),
-        "pass one of these names, or a law such as fnn.optim.distributions.student(3.0)",
+        f"a distribution of {', '.join(map(repr, DISTRIBUTIONS))}",
+        describe(distribution),
+        "pass one of these names, or a distribution such as fnn.optim.distributions.student(3.0)",
     )
 
 

@@ -1,7 +1,7 @@
 """Langevin dynamics: descent with so much noise that it samples ``exp(-U / T)``.
 
-The potential is ``U(p) = N L(p)``: N examples times the mean loss L whose gradient g the rules are
-given, from a mini-batch or from all. With L a negative log-likelihood and T = 1 they sample the
+The potential is ``U(p) = N L(p)``: N examples times the mean loss L whose gradient g the optimizers
+are given, from a mini-batch or from all. With L a negative log-likelihood and T = 1 they sample the
 posterior under a flat prior. A Gaussian prior of precision r is ``weight_decay(r / N)`` in front,
 which adds r p to the gradient of U. A schedule for the temperature anneals it.
 

@@ -19,7 +19,7 @@ from fnn.optim.transforms.clip import global_norm
 
 
 class PerturbedState(NamedTuple):
-    """The noise's key and step, the step of the last push, and the state of the rule inside."""
+    """The noise's key and step, the step of the last push, the state of the optimizer inside."""
 
     noise: NoiseState
     pushed: Array
@@ -38,8 +38,8 @@ def perturbed(
 ) -> Optimizer:
     """Push the parameters to a point nearby when the gradient is small.
 
-    ``u_t + xi_t`` with ``u_t`` the update of the rule inside, which sees the gradient as it is, and
-    ``xi_t`` uniform in a ball of that radius over all parameters together; only where
+    ``u_t + xi_t`` with ``u_t`` the update of the optimizer inside, which sees the gradient as it
+    is, and ``xi_t`` uniform in a ball of that radius over all parameters together; only where
     ``|g_t| <= threshold`` and more than `window` steps have passed since the last push. As in
     ``perturbed(sgd(0.1), key=key)``.
 
@@ -49,9 +49,9 @@ def perturbed(
     window ``chi / c^2 l / sqrt(rho e)``, c a small constant. These guard against the worst case;
     the defaults are of the size that Du et al. 2017 used. Stopping is left to the caller.
 
-    Raises `fnn.InputError` for what is no rule, a negative radius or threshold, a window below 0, a
-    missing key and an unknown generator. Source: Jin et al. 2017, arXiv:1703.00887, algorithms 2
-    and 4.
+    Raises `fnn.InputError` for what is no optimizer, a negative radius or threshold, a window below
+    0, a missing key and an unknown generator. Source: Jin et al. 2017, arXiv:1703.00887, algorithms
+    2 and 4.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> optimizer = perturbed(fnn.optim.sgd(0.1), radius=0.5, window=2, key=jax.random.key(0))

@@ -295,7 +295,7 @@ Direction = Callable[[Array, Array, Array, Array], Array]
 def by_moments(
     learning_rate: Hyperparameter, beta1: Any, beta2: Any, at: Callable[[Array], Direction]
 ) -> Optimizer:
-    """Make a rule with the two running means of `adam`.
+    """Make an optimizer with the two running means of `adam`.
 
     `at` takes the step, counted from 1, and returns the direction ``(g, m, v, p) -> way`` for one
     array, whose update is ``-learning_rate way``.
@@ -322,7 +322,7 @@ def by_moments(
 
 
 def check_moments(learning_rate: Any, beta1: Any, beta2: Any, epsilon: Any) -> None:
-    """Raise `InputError` for what no rule with these running means can work with."""
+    """Raise `InputError` for what no optimizer with these running means can work with."""
     check_number("learning_rate", learning_rate)
     check_fraction("beta1", beta1)
     check_fraction("beta2", beta2)

@@ -1,4 +1,4 @@
-"""Rules that give every parameter a step of its own, by the size of its past gradients."""
+"""Optimizers that give every parameter a step of its own, by the size of its past gradients."""
 
 from __future__ import annotations
 

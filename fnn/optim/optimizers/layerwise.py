@@ -1,4 +1,4 @@
-"""Rules for large batches: every parameter array moves by a share of its own norm."""
+"""Optimizers for large batches: every parameter array moves by a share of its own norm."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def lars(
     ``l = trust |p| / (|g_t| + weight_decay |p|)``, ``v_t = momentum v_{t-1} + learning_rate l (g_t
     + decay p)``, update ``-v_t``, with the norms of one array and l = 1 where one of them is 0, as
     of biases at the start. The velocity is kept in float32 or better. Biases and norms are better
-    left to another rule, by `by_path`.
+    left to another optimizer, by `by_path`.
 
     Raises `fnn.InputError` for a negative learning rate, decay or trust, or a momentum outside
     [0, 1). Source: You, Gitman and Ginsburg 2017, arXiv:1708.03888, algorithm 1.

@@ -1,4 +1,4 @@
-"""Rules that see a weight as a matrix: its rows and columns, or its singular vectors."""
+"""Optimizers that see a weight as a matrix: its rows and columns, or its singular vectors."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def muon(
     `iterations` times ``a X + (b A + c A^2) X`` with ``A = X X^T``: a Newton-Schulz iteration to
     the nearest orthogonal matrix. Arrays of one axis or more than two go by `otherwise`, `adam`
     with the same learning rate if None. Embeddings and the output layer are better left to another
-    rule too, by `by_path`.
+    optimizer too, by `by_path`.
 
     Raises `fnn.InputError` for a negative learning rate or decay, a momentum outside [0, 1),
-    `iterations` below 1, an epsilon that is not positive and for what is no rule. Source: Jordan et
-    al. 2024, "Muon: an optimizer for hidden layers in neural networks",
+    `iterations` below 1, an epsilon that is not positive and for what is no optimizer. Source:
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
     kellerjordan.github.io/posts/muon.
 
     >>> import jax.numpy as jnp
@@ -77,7 +77,7 @@ def muon(
     check_count("iterations", iterations)
     check_positive(epsilon=epsilon)
     rest = adam(learning_rate) if otherwise is None else otherwise
-    check_optimizer("a rule", rest, plain=True)
+    check_optimizer("an optimizer", rest, plain=True)
 
     def init(params: PyTree, /) -> MuonState:
         return MuonState(first_step(learning_rate, weight_decay), zeros(params))

@@ -27,7 +27,7 @@ def sam(radius: Hyperparameter = 0.05) -> Optimizer:
     ``g = grad L(p)``, ``e = radius g / |g|`` with the norm over all parameters together, and the
     gradient handed on is ``grad L(p + e)``: two evaluations a step. Both see the same batch and the
     same randomness; the value and the running state of the model are those at p. Stands before the
-    rule with the learning rate, and after a clip that is to hold for both: ``chain(sam(0.05),
+    optimizer with the learning rate, and after a clip that is to hold for both: ``chain(sam(0.05),
     sgd(0.1))``.
 
     Raises `fnn.InputError` for a negative radius. Source: Foret et al. 2020, arXiv:2010.01412,

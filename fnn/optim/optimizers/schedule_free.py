@@ -43,7 +43,7 @@ class ScheduleFreeState(NamedTuple):
         share = self.beta
 
         def average(z: Any, y: Array) -> Array:
-            if z is None:  # a rule for a part of the parameters has no others
+            if z is None:  # an optimizer for a part of the parameters has no others
                 return y
             return ((y.astype(z.dtype) - cast_like(1 - share, z) * z) / cast_like(share, z)).astype(
                 y.dtype

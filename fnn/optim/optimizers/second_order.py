@@ -1,4 +1,4 @@
-"""Rules that look at curvature: by past steps, by products with the Hessian, by the loss itself."""
+"""Optimizers that look at curvature: by past steps, products with the Hessian, the loss itself."""
 
 from __future__ import annotations
 
@@ -135,22 +135,23 @@ def _get(table: Array, slot: Array) -> Array:
 def backtracking(
     optimizer: Optimizer, shrink: Number = 0.5, slope: Number = 1e-4, trials: int = 25
 ) -> Optimizer:
-    """Shorten the update of a rule until the loss falls enough.
+    """Shorten the update of an optimizer until the loss falls enough.
 
     Update ``t u`` with the first t of ``1, shrink, shrink^2, ...`` for which ``L(p + t u) <= L(p) +
     slope t g.u``, the last of `trials` if none does. The loss is that of the batch, with the same
-    randomness at every trial. The rule inside sees the step that was taken in the next one, as
+    randomness at every trial. The optimizer inside sees the step that was taken in the next one, as
     `lbfgs` does.
 
-    Raises `fnn.InputError` for a shrink or a slope outside (0, 1), `trials` below 1, a rule that
-    needs more than the gradient; and where it is not given the loss, outside of `fnn.train_step`.
-    Source: Armijo 1966, Pacific J. Math. 16(1); Nocedal and Wright 2006, algorithm 3.1.
+    Raises `fnn.InputError` for a shrink or a slope outside (0, 1), `trials` below 1, an optimizer
+    that needs more than the gradient; and where it is not given the loss, outside of
+    `fnn.train_step`. Source: Armijo 1966, Pacific J. Math. 16(1); Nocedal and Wright 2006,
+    algorithm 3.1.
 
     >>> import fnn
     >>> backtracking(fnn.optim.lbfgs())
     backtracking(lbfgs())
     """
-    check_optimizer("a rule", optimizer, plain=True)
+    check_optimizer("an optimizer", optimizer, plain=True)
     for name, value in (("shrink", shrink), ("slope", slope)):
         check_fraction(name, value)
         check_positive(**{name: value})

@@ -36,8 +36,8 @@ def sgd(
 
     ``v_t = momentum v_{t-1} + g_t``, update ``-learning_rate v_t``; with `nesterov`
     ``-learning_rate (g_t + momentum v_t)``. Without momentum that is ``-learning_rate g_t``. The
-    rule is called stochastic after the mini-batch in the gradient; on the whole data it is plain
-    gradient descent.
+    optimizer is called stochastic after the mini-batch in the gradient; on the whole data it is
+    plain gradient descent.
 
     Raises `fnn.InputError` for a negative learning rate or a momentum outside [0, 1). Source:
     Polyak 1964; Sutskever et al. 2013, ICML, eqs. 1 to 4, with the learning rate outside v.
@@ -109,8 +109,8 @@ def weight_decay(weight_decay: Hyperparameter) -> Optimizer:
 
     It is the slope of ``weight_decay / 2 |p|^2``.
 
-    Stands before the rule with the learning rate, so that the decay is scaled by it too. Source:
-    Krogh and Hertz 1991, NIPS 4, eq. 3.
+    Stands before the optimizer with the learning rate, so that the decay is scaled by it too.
+    Source: Krogh and Hertz 1991, NIPS 4, eq. 3.
 
     Raises `fnn.InputError` for a negative rate.
 

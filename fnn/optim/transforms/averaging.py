@@ -87,9 +87,9 @@ class LookaheadState(NamedTuple):
 def lookahead(every: int = 5, share: Hyperparameter = 0.5) -> Optimizer:
     """Every few steps go back to slow weights, moved a share of the way that the fast ones went.
 
-    The parameters are the fast weights, moved by the rules before. After every `every` steps
-    ``slow_t = slow_{t-1} + share (p_t - slow_{t-1})``, ``p_t = slow_t``. Stands last; the rules
-    before keep their state. `fnn.optim.eval_params` returns the slow weights.
+    The parameters are the fast weights, moved by the optimizers before. After every `every` steps
+    ``slow_t = slow_{t-1} + share (p_t - slow_{t-1})``, ``p_t = slow_t``. Stands last; the
+    optimizers before keep their state. `fnn.optim.eval_params` returns the slow weights.
 
     Raises `fnn.InputError` for an `every` below 1 or a negative share. Source: Zhang et al. 2019,
     arXiv:1907.08610, algorithm 1.
@@ -123,5 +123,5 @@ def lookahead(every: int = 5, share: Hyperparameter = 0.5) -> Optimizer:
 
 
 def in_place_of(average: PyTree, params: PyTree) -> PyTree:
-    """Return the average where there is one: a rule for a part of the parameters has None."""
+    """Return the average where there is one: an optimizer for a part of the parameters has None."""
     return jax.tree.map(lambda a, p: a.astype(p.dtype), combine(average, params), params)

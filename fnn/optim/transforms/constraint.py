@@ -6,13 +6,13 @@ A constraint is a function from an array to the nearest array of the set; any fu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from fnn._core.description import Call, Described, constructor
+from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, Number, PyTree, Scalar
 from fnn.optim._paths import by_leaf
@@ -27,8 +27,6 @@ class Constraint(Described):
 
     functions: ClassVar[tuple[str, ...]] = ("nearest",)
     nearest: Projection
-    _: KW_ONLY
-    call: Call | None = None
 
     def __call__(self, point: Array) -> Array:
         """Return the nearest point of the set."""

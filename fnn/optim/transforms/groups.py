@@ -1,4 +1,4 @@
-"""Different rules for different parameters: by a mask, or by the path of an array."""
+"""Different optimizers for different parameters: by a mask, or by the path of an array."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from fnn.optim.optimizer import (
 
 @constructor
 def masked(optimizer: Optimizer, mask: PyTree | Callable[[PyTree], PyTree]) -> Optimizer:
-    """Apply a rule where a mask says True; elsewhere gradients pass as they are.
+    """Apply an optimizer where a mask says True; elsewhere gradients pass as they are.
 
     `mask` is a tree of True and False in the structure of the parameters, or a prefix of it, or a
-    function that makes one of the parameters. The rule sees, and keeps state for, its own arrays
-    only, with None in the place of all others.
+    function that makes one of the parameters. The optimizer sees, and keeps state for, its own
+    arrays only, with None in the place of all others.
 
-    Raises `fnn.InputError` for what is no rule, for a rule that needs more than the gradient
-    (`sam`), and for a mask that does not fit.
+    Raises `fnn.InputError` for what is no optimizer, for an optimizer that needs more than the
+    gradient (`sam`), and for a mask that does not fit.
 
     >>> import fnn, jax.numpy as jnp
     >>> optimizer = masked(fnn.optim.weight_decay(0.1), {"weight": True, "bias": False})
@@ -39,7 +39,7 @@ def masked(optimizer: Optimizer, mask: PyTree | Callable[[PyTree], PyTree]) -> O
     >>> optimizer.update(grads, optimizer.init(params), params)[0]
     {'bias': Array([0.], dtype=float32), 'weight': Array([1.], dtype=float32)}
     """
-    check_optimizer("a rule", optimizer, plain=True)
+    check_optimizer("an optimizer", optimizer, plain=True)
 
     def part(params: PyTree, *trees: PyTree) -> list[PyTree]:
         chosen = mask(params) if callable(mask) else mask
@@ -67,16 +67,16 @@ def masked(optimizer: Optimizer, mask: PyTree | Callable[[PyTree], PyTree]) -> O
 
 @constructor
 def by_path(optimizers: Mapping[str, Optimizer], default: Optimizer | None = None) -> Optimizer:
-    """Give every parameter array the rule of the first pattern that its path matches.
+    """Give every parameter array the optimizer of the first pattern that its path matches.
 
     Paths are those of `fnn.summary` and of saved weights, such as ``hidden/0/bias``; patterns are
-    those of file names, with ``*`` (slashes too), ``?`` and ``[...]``. `default` is the rule of all
-    others; ``chain()`` lets their gradients pass. Every rule sees its own arrays only: a global
-    norm in one is that of its group.
+    those of file names, with ``*`` (slashes too), ``?`` and ``[...]``. `default` is the optimizer
+    of all others; ``chain()`` lets their gradients pass. Every optimizer sees its own arrays only:
+    a global norm in one is that of its group.
 
-    Raises `fnn.InputError` for what is no rule, or a rule that needs more than the gradient; when
-    `init` finds a pattern that matches nothing, or nothing that earlier ones leave, or without a
-    default an array without a pattern.
+    Raises `fnn.InputError` for what is no optimizer, or an optimizer that needs more than the
+    gradient; when `init` finds a pattern that matches nothing, or nothing that earlier ones leave,
+    or without a default an array without a pattern.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> optimizer = by_path({"*bias": fnn.optim.sgd(0.5)}, fnn.optim.sgd(0.1))
@@ -108,10 +108,10 @@ def by_path(optimizers: Mapping[str, Optimizer], default: Optimizer | None = Non
 
 @constructor
 def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
-    """Apply a rule to all arrays but those whose path matches a pattern: they do not move.
+    """Apply an optimizer to all arrays but those whose path matches a pattern: they do not move.
 
-    The rule sees the others only, and keeps no state for what stands still. Patterns are those of
-    `by_path`.
+    The optimizer sees the others only, and keeps no state for what stands still. Patterns are those
+    of `by_path`.
 
     Raises `fnn.InputError` as `by_path` does, and without a pattern.
 
@@ -122,7 +122,9 @@ def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
     ({'bias': Array([0.], dtype=float32)}, {'bias': Array([-0.5], dtype=float32)})
     """
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-        raise InputError("patterns", describe(patterns), "name paths, as in freeze(rule, '0/*')")
+        raise InputError(
+            "patterns", describe(patterns), "name paths, as in freeze(optimizer, '0/*')"
+        )
 
     def change(grads: PyTree, params: PyTree) -> PyTree:
         del params
@@ -146,5 +148,5 @@ def _check_groups(
         raise InputError(
             "a pattern for every array",
             f"none for {', '.join(map(repr, rest[:5]))}",
-            "pass a default rule, such as chain() for no change",
+            "pass a default optimizer, such as chain() for no change",
         )

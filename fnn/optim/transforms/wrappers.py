@@ -1,4 +1,4 @@
-"""Rules around a rule: when it is applied, and by how much."""
+"""Optimizers around an optimizer: when it is applied, and by how much."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fnn.optim.optimizer import GradientAt, Optimizer, check_optimizer, from_ste
 
 
 class AccumulateState(NamedTuple):
-    """The state of the rule inside, the sum of the gradients so far, and their number."""
+    """The state of the optimizer inside, the sum of the gradients so far, and their number."""
 
     inner: PyTree
     total: PyTree
@@ -26,14 +26,15 @@ class AccumulateState(NamedTuple):
 
 @constructor
 def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
-    """Apply a rule to the mean of `steps` gradients, and nothing in between.
+    """Apply an optimizer to the mean of `steps` gradients, and nothing in between.
 
-    ``s_t = s_{t-1} + g_t``; every `steps` steps the update is the rule's for ``s_t / steps``, which
-    starts the sum again, at all others it is zero. So a large batch is trained in parts that fit.
-    The sum is kept in float32 or better; the rule counts its own steps, and so do its schedules.
+    ``s_t = s_{t-1} + g_t``; every `steps` steps the update is the optimizer's for ``s_t / steps``,
+    which starts the sum again, at all others it is zero. So a large batch is trained in parts that
+    fit. The sum is kept in float32 or better; the optimizer counts its own steps, and so do its
+    schedules.
 
-    Raises `fnn.InputError` for `steps` below 1, and a rule that needs more than the gradient: chain
-    `sam` before this one.
+    Raises `fnn.InputError` for `steps` below 1, and an optimizer that needs more than the gradient:
+    chain `sam` before this one.
 
     >>> import fnn, jax.numpy as jnp
     >>> optimizer = accumulate(fnn.optim.sgd(0.5), 2)
@@ -45,7 +46,7 @@ def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
     [0.]
     [-1.]
     """
-    check_optimizer("a rule", optimizer, plain=True)
+    check_optimizer("an optimizer", optimizer, plain=True)
     check_count("steps", steps)
 
     def init(params: PyTree, /) -> AccumulateState:
@@ -77,7 +78,7 @@ def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
 
 
 class GuardState(NamedTuple):
-    """The state of the rule inside, the steps skipped, and the array that spoilt the last of them.
+    """The state of the optimizer inside, the steps skipped, the array that spoilt the last of them.
 
     `leaf` is its index among the leaves of the gradient, -1 before the first; `nonfinite_leaf`
     turns it into a path.
@@ -95,8 +96,8 @@ def skip_nonfinite(optimizer: Optimizer) -> Optimizer:
     The state counts the steps skipped and remembers the first bad array of the last of them, which
     `nonfinite_leaf` names. Nothing is hidden: look at the count after training.
 
-    Raises `fnn.InputError` for what is no rule, and for a rule that needs more than the gradient:
-    chain `sam` before this one.
+    Raises `fnn.InputError` for what is no optimizer, and for an optimizer that needs more than the
+    gradient: chain `sam` before this one.
 
     >>> import fnn, jax.numpy as jnp
     >>> optimizer = skip_nonfinite(fnn.optim.sgd(0.5))
@@ -106,7 +107,7 @@ def skip_nonfinite(optimizer: Optimizer) -> Optimizer:
     >>> updates["bias"], int(state.skipped), nonfinite_leaf(params, state)
     (Array([0.], dtype=float32), 1, 'weight')
     """
-    check_optimizer("a rule", optimizer, plain=True)
+    check_optimizer("an optimizer", optimizer, plain=True)
 
     def init(params: PyTree, /) -> GuardState:
         return GuardState(optimizer.init(params), jnp.int32(0), jnp.int32(-1))
@@ -135,8 +136,8 @@ def skip_nonfinite(optimizer: Optimizer) -> Optimizer:
 def nonfinite_leaf(params: PyTree, state: PyTree) -> str | None:
     """Return the path of the array that made `skip_nonfinite` skip last; None if it never did.
 
-    `state` is the state of the guard, or of a rule that it stands in; `params` are the parameters
-    that the guarded rule works on, or anything in their structure.
+    `state` is the state of the guard, or of an optimizer that it stands in; `params` are the
+    parameters that the guarded optimizer works on, or anything in their structure.
 
     Raises `fnn.InputError` when there is no guard.
     """
@@ -147,9 +148,9 @@ def nonfinite_leaf(params: PyTree, state: PyTree) -> str | None:
     ]
     if not guards:
         raise InputError(
-            "the state of a rule with a guard",
+            "the state of an optimizer with a guard",
             describe(state),
-            "wrap the rule in fnn.optim.skip_nonfinite",
+            "wrap the optimizer in fnn.optim.skip_nonfinite",
         )
     index = int(guards[0].leaf)
     return None if index < 0 else leaf_paths(params)[index]
@@ -184,8 +185,8 @@ def reduce_on_plateau(
     The loss is that of the batches, before their updates, averaged over `window` steps (an epoch,
     say). A mean that is not below ``(1 - tolerance) best`` is bad; at `patience` bad ones in a row
     the scale is multiplied by `factor`, down to `least`, and the next `cooldown` windows are not
-    counted. Stands after the rule with the learning rate: ``chain(sgd(0.1), reduce_on_plateau(0.5,
-    window=100))``.
+    counted. Stands after the optimizer with the learning rate: ``chain(sgd(0.1),
+    reduce_on_plateau(0.5, window=100))``.
 
     Raises `fnn.InputError` for a factor or a tolerance outside [0, 1), patience or window below 1,
     a negative cooldown or `least`; and where it is not given the loss, outside of
