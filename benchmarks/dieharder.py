@@ -2,10 +2,10 @@
 
 Needs the program: ``apt-get install dieharder``. A stream of bits is piped into it, in one of four
 orders. Words from one place of many streams stand next to each other in three of them, so that
-whatever neighbours have in common shows:
+whatever neighbors have in common shows:
 
 - places: one stream after another, each from its first place to its last, as noise uses them;
-- keys, steps, leaves: 256 neighbouring keys, steps or leaves of a rule, word by word in turns.
+- keys, steps, leaves: 256 neighboring keys, steps or leaves of a rule, word by word in turns.
 
 One order under the whole battery takes an hour or two; ``--tests 0 2 200:3`` picks tests by number,
 with a width where they have one (``dieharder -l`` lists them). P-values are uniform when nothing is

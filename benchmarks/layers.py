@@ -29,7 +29,7 @@ COLUMNS = (
 )  # fmt: skip
 # Those that hold a matrix product, a reduction or a recurrence.
 STRUCTURED = {
-    "dense", "convolution", "pooling", "normalisation", "softmax", "recurrent", "attention",
+    "dense", "convolution", "pooling", "normalization", "softmax", "recurrent", "attention",
     "heads",
 }  # fmt: skip
 SMALL, LARGE = (256, 512), (4096, 512)
@@ -139,12 +139,12 @@ RULES = [
     Rule("noise", "dropout", fnn.dropout(0.3)),
     Rule("noise", "spatial_dropout", fnn.spatial_dropout(0.3), IMAGES),
     Rule("noise", "gaussian_noise", fnn.gaussian_noise(0.1)),
-    Rule("normalisation", "batch_norm", fnn.batch_norm()),
-    Rule("normalisation", "batch_norm images", fnn.batch_norm(), IMAGES),
-    Rule("normalisation", "layer_norm", fnn.layer_norm()),
-    Rule("normalisation", "rms_norm", fnn.rms_norm()),
-    Rule("normalisation", "group_norm", fnn.group_norm(8), IMAGES),
-    Rule("normalisation", "instance_norm", fnn.instance_norm(), IMAGES),
+    Rule("normalization", "batch_norm", fnn.batch_norm()),
+    Rule("normalization", "batch_norm images", fnn.batch_norm(), IMAGES),
+    Rule("normalization", "layer_norm", fnn.layer_norm()),
+    Rule("normalization", "rms_norm", fnn.rms_norm()),
+    Rule("normalization", "group_norm", fnn.group_norm(8), IMAGES),
+    Rule("normalization", "instance_norm", fnn.instance_norm(), IMAGES),
     Rule("convolution", "conv 3x3", fnn.conv(64, 3), FEW_CHANNELS),
     # In a loop, as every training run is one.
     Rule("convolution", "conv 3x3 in a loop", fnn.repeat(fnn.conv(32, 3), 2), FEW_CHANNELS[:1]),
@@ -242,7 +242,7 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
-def summarise(rows: list[Row]) -> None:
+def summarize(rows: list[Row]) -> None:
     structured = [row["time_ratio"] for row in rows if row["family"] in STRUCTURED]
     for what, ratios in (
         ("layers with a matrix product, a reduction or a recurrence", structured),
@@ -284,7 +284,7 @@ def main() -> None:
             rows.append(row_of(ALONE, size, ways))
     report(rows, COLUMNS)
     print()
-    summarise(rows)
+    summarize(rows)
     write(rows, options.json)
 
 

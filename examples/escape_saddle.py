@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from fnn import landscapes, optim
 from fnn.train import atomic_write, output_folder
 
-# Okabe and Ito's colours, told apart by colour-blind eyes; the markers differ as well.
+# Okabe and Ito's colors, told apart by color-blind eyes; the markers differ as well.
 BLUE, ORANGE = "#0072B2", "#E69F00"
 # Plain descent halves what is ahead in every step: float32 would round it to 0, and stay for ever.
 jax.config.update("jax_enable_x64", True)
@@ -88,15 +88,15 @@ def draw():
     """Draw the height over the steps, and when each saddle is left."""
     figure = Figure((10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for optimizer, name, colour, marker in (
+    for optimizer, name, color, marker in (
         (plain, "plain descent", BLUE, "o"),
         (perturbed, "perturbed descent", ORANGE, "^"),
     ):
         points, values, least = descend(optimizer, 6, 1.0, BUDGET)
-        left.plot(values.T, color=colour, linewidth=1, alpha=0.7)
-        left.plot([], [], color=colour, label=name)
+        left.plot(values.T, color=color, linewidth=1, alpha=0.7)
+        left.plot([], [], color=color, label=name)
         saddles = np.arange(1, points.shape[-1] + 1)
-        right.plot(saddles, exits(points).T, color=colour, marker=marker, markersize=4, alpha=0.7)
+        right.plot(saddles, exits(points).T, color=color, marker=marker, markersize=4, alpha=0.7)
     left.axhline(least, color="black", linewidth=0.8, linestyle="--")
     left.text(BUDGET, least, "minimum", ha="right", va="bottom")
     left.set(xlabel="step", ylabel="height", title="Six saddles, five starts")

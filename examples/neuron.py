@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 import fnn
 from fnn.train import atomic_write, output_folder
 
-# Okabe and Ito's colours, told apart by colour-blind eyes; the markers differ as well.
+# Okabe and Ito's colors, told apart by color-blind eyes; the markers differ as well.
 STYLES = {-1: ("#0072B2", "o"), 1: ("#D55E00", "^")}
 EDGE = 3.0
 
 
 def clouds(key, centres, labels, spread, points):
-    """Draw `points` points around each centre, (n, 2), with the centre's label, (n, 1)."""
+    """Draw `points` points around each center, (n, 2), with the center's label, (n, 1)."""
     centres = jnp.repeat(jnp.array(centres, jnp.float32), points, axis=0)
     target = jnp.repeat(jnp.array(labels), points)[:, None]
     return centres + spread * jax.random.normal(key, centres.shape), target
@@ -78,18 +78,18 @@ def main(
 
 
 def draw_regions(axes, score, data):
-    """Colour the plane by the sign of the score, and draw the points with their true labels."""
+    """Color the plane by the sign of the score, and draw the points with their true labels."""
     side = np.linspace(-EDGE, EDGE, 201, dtype=np.float32)
     grid = np.stack(np.meshgrid(side, side), -1)
     values = np.asarray(score(grid.reshape(-1, 2))).reshape(grid.shape[:2])
-    pale = [colour + "30" for colour, _ in STYLES.values()]
+    pale = [color + "30" for color, _ in STYLES.values()]
     axes.contourf(side, side, values, levels=[-np.inf, 0, np.inf], colors=pale)
     axes.contour(side, side, values, levels=[0], colors="black", linewidths=1.2)
     x, target = np.asarray(data[0]), np.asarray(data[1])[:, 0]
-    for label, (colour, marker) in STYLES.items():
+    for label, (color, marker) in STYLES.items():
         chosen = x[target == label]
         axes.scatter(
-            *chosen.T, s=16, c=colour, marker=marker, edgecolors="white", linewidths=0.4,
+            *chosen.T, s=16, c=color, marker=marker, edgecolors="white", linewidths=0.4,
             label=f"label {label:+d}",
         )  # fmt: skip
     # An empty line stands for the contour, which has no legend entry of its own.

@@ -1,6 +1,6 @@
 """The same deep plain network under each kind of noise.
 
-Ten hidden layers, no normalisation, no shortcut, and weights that start too small: plain descent
+Ten hidden layers, no normalization, no shortcut, and weights that start too small: plain descent
 creeps along a plateau where the network says the same of every image. Noise in the gradient gets it
 off sooner; with a better start (`he_normal`) there is no plateau, and no gain. One run of each.
 

@@ -38,7 +38,7 @@ from fnn.lab import rounding
 
 # Some accelerators round matrix products to fewer digits; we want to compare gradients closely.
 jax.config.update("jax_default_matmul_precision", "highest")
-# Okabe and Ito's colours, told apart by colour-blind eyes.
+# Okabe and Ito's colors, told apart by color-blind eyes.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
 # %% [markdown]
@@ -281,7 +281,7 @@ figure = plt.figure(figsize=(9, 3.4), layout="constrained")
 left, right_side = figure.subfigures(1, 2, width_ratios=[1, 1.3])
 axes = left.subplots()
 axes.plot(np.arange(1, STEPS + 1), losses, color=BLUE)
-axes.axhline(np.log(K), color="grey", linewidth=0.8, linestyle="--")
+axes.axhline(np.log(K), color="gray", linewidth=0.8, linestyle="--")
 axes.text(STEPS, np.log(K) * 0.98, "guessing: log 10", ha="right", va="top", color="dimgrey")
 axes.set(xlabel="step", ylabel="loss", ylim=(0, None), title="The loss falls")
 moved = np.asarray(params["W1"] - start["W1"]).T.reshape(O, 28, 28)
@@ -374,8 +374,8 @@ def first_to_last(activation):
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
 norms = {name: first_to_last(getattr(fnn, name)) for name in ("sigmoid", "tanh")}
-for (name, sizes), colour, marker in zip(norms.items(), (BLUE, ORANGE), "o^", strict=True):
-    axes.plot(range(1, DEPTH + 2), sizes, color=colour, marker=marker, label=name)
+for (name, sizes), color, marker in zip(norms.items(), (BLUE, ORANGE), "o^", strict=True):
+    axes.plot(range(1, DEPTH + 2), sizes, color=color, marker=marker, label=name)
 shrinks = norms["sigmoid"][-1] / norms["sigmoid"][0]
 axes.set(
     xlabel="layer, 1 next to the input",

@@ -41,7 +41,7 @@ from fnn.landscapes import Trajectory
 # Shows figures that are made without pyplot, too.
 # %matplotlib inline
 
-# Okabe and Ito's colours, told apart by colour-blind eyes.
+# Okabe and Ito's colors, told apart by color-blind eyes.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 KEY = jax.random.key(3)
 
@@ -168,13 +168,13 @@ with jax.enable_x64(True):
         "pushed": optim.perturbed(optim.sgd(0.25), 0.03, 0.03, 1, key=KEY),
     }
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for (name, optimizer), colour, marker in zip(
+    for (name, optimizer), color, marker in zip(
         optimizers.items(), (BLUE, ORANGE), "o^", strict=True
     ):
         path = landscapes.descend(optimizer, octopus, start, 1600)
         left = (np.abs(path.points) > 2 * math.e).argmax(0)
         print(f"{name:<7} leaves the saddles at steps {left.tolist()}")
-        axes.plot(range(1, 7), left, color=colour, marker=marker, label=name)
+        axes.plot(range(1, 7), left, color=color, marker=marker, label=name)
         if name == "plain":
             factor = left[-1] / left[-2]
             assert abs(factor / (1 + math.log(2) / math.log(1.5)) - 1) < 0.01

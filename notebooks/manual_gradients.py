@@ -48,7 +48,7 @@ from fnn.lab import choose, in_bytes, measure, rounding, table
 
 # Some accelerators round matrix products to fewer digits; we want to compare gradients closely.
 jax.config.update("jax_default_matmul_precision", "highest")
-# Okabe and Ito's colours, told apart by colour-blind eyes.
+# Okabe and Ito's colors, told apart by color-blind eyes.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
 # %% [markdown]
@@ -477,7 +477,7 @@ left.invert_yaxis()
 ratios = [ways.time_ratio for ways in pages.values()]
 right.hlines(rows, 1, ratios, color=BLUE)
 right.plot(ratios, rows, "o", color=BLUE)
-right.axvline(1, color="grey", linewidth=0.8)
+right.axvline(1, color="gray", linewidth=0.8)
 right.set(xscale="log", xlabel="by hand / autodiff: left of 1 the rule is faster", title="Time")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
 plt.show()

@@ -102,7 +102,7 @@ def test_without_an_average_the_parameters_are_evaluated():
     assert optim.eval_params(optimizer.init(params), params) is params
 
 
-def spoilt(gradient, value, leaf=1):
+def spoiled(gradient, value, leaf=1):
     leaves, structure = jax.tree.flatten(gradient)
     leaves[leaf] = leaves[leaf].at[..., 0].set(value)
     return jax.tree.unflatten(structure, leaves)
@@ -115,7 +115,7 @@ def test_the_guard_skips_a_bad_step_counts_it_and_names_the_array(value, float64
     assert optim.nonfinite_leaf(params, state) is None
     kept, kept_state = tree(0), bare.init(tree(0))
     for t in range(4):
-        gradient = spoilt(tree(t + 1), value) if t in (1, 2) else tree(t + 1)
+        gradient = spoiled(tree(t + 1), value) if t in (1, 2) else tree(t + 1)
         updates, state = guarded.update(gradient, state, params)
         params = jax.tree.map(jnp.add, params, updates)
         if t not in (1, 2):
@@ -147,7 +147,7 @@ def test_the_guard_keeps_the_key_of_the_noise_inside():
     optimizer = optim.skip_nonfinite(optim.gradient_noise(0.1, key=KEY))
     params = tree(0, "float32")
     state = optimizer.init(params)
-    updates, skipped = optimizer.update(spoilt(params, np.nan), state, params)
+    updates, skipped = optimizer.update(spoiled(params, np.nan), state, params)
     assert not flat(updates).any()
     assert (jax.random.key_data(skipped.inner.key) == jax.random.key_data(KEY)).all()
     assert int(skipped.inner.step) == 0

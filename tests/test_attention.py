@@ -15,7 +15,7 @@ import fnn
 from fnn._core.tree import inexact_leaves
 from fnn.lab.check import moved_place
 from fnn.layers.attention._blockwise import Scoring, attend, attend_backward
-from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
+from tests.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.test_layers import assert_close
 
 KEY = jax.random.key(5)
@@ -407,7 +407,7 @@ def test_options_are_refused(bad):
 
 
 def applied(layer, like):
-    """Initialise a layer for one input, and apply it to another."""
+    """Initialize a layer for one input, and apply it to another."""
 
     def call(x):
         params, state = layer.init(KEY, like)
@@ -430,35 +430,35 @@ CROSS = (ones(2, 3, 4), ones(2, 5, 6))
         for name, call, x, expected, got in (
             (
                 "divide",
-                initialised(fnn.attention(3)),
+                initialized(fnn.attention(3)),
                 ones(2, 3, 4),
                 "channels in 3 equal heads",
                 "4 channels",
             ),
             (
                 "odd-rotary",
-                initialised(fnn.attention(2, rotary=True)),
+                initialized(fnn.attention(2, rotary=True)),
                 ones(2, 3, 6),
                 "an even head_width for rotary",
                 "3",
             ),
             (
                 "rank",
-                initialised(fnn.attention(2)),
+                initialized(fnn.attention(2)),
                 ones(3, 4),
                 r"x of shape \(B, T, C\)",
                 r"\(3, 4\)",
             ),
             (
                 "no-steps",
-                initialised(fnn.attention(2)),
+                initialized(fnn.attention(2)),
                 ones(2, 0, 4),
                 r"x of shape \(B, T, C\)",
                 r"\(2, 0, 4\)",
             ),
             (
                 "integers",
-                initialised(fnn.attention(2)),
+                initialized(fnn.attention(2)),
                 ones(2, 3, 4, dtype="int32"),
                 "x of a floating dtype",
                 "int32 of shape .*",
@@ -479,7 +479,7 @@ CROSS = (ones(2, 3, 4), ones(2, 5, 6))
             ),
             (
                 "memory-rank",
-                initialised(fnn.attention(2)),
+                initialized(fnn.attention(2)),
                 (CROSS[0], ones(5, 6)),
                 r"memory of shape \(B, T, C\)",
                 r"\(5, 6\)",
@@ -493,14 +493,14 @@ CROSS = (ones(2, 3, 4), ones(2, 5, 6))
             ),
             (
                 "three",
-                initialised(fnn.attention(2)),
+                initialized(fnn.attention(2)),
                 (*CROSS, CROSS[1]),
                 r"x or \(x, memory\)",
                 "a tuple of 3",
             ),
             (
                 "lengths-shape",
-                initialised(fnn.attention(2)),
+                initialized(fnn.attention(2)),
                 sequence(1, 2, 3),
                 r"lengths of shape \(2,\) .*",
                 r"int32 of shape \(3,\)",
@@ -548,6 +548,6 @@ def test_an_mlp_refuses_arrays():
         (ones(), r"x of shape \(\.\.\., C\)", r"float32 of shape \(\)"),
         (ones(2, 3, dtype="int32"), "x of a floating dtype", "int32 of .*"),
     ):
-        assert_complains(Bad("mlp", None, "mlp", expected, got), initialised(fnn.mlp()), x)
+        assert_complains(Bad("mlp", None, "mlp", expected, got), initialized(fnn.mlp()), x)
     wrong = Bad("mlp", None, "dense", r"x of shape \(\.\.\., 4\)", r"\(2, 3\)", layer="up")
     assert_complains(wrong, applied(fnn.mlp(), ones(2, 4)), ones(2, 3))

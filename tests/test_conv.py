@@ -12,7 +12,7 @@ import fnn
 from fnn.lab.check import moved_place
 from fnn.layers._window import Window
 from fnn.layers.conv import _fast as fast, _reference as plain, _weight_gradient as fast_weight
-from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
+from tests.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.test_layers import assert_close
 
 KEY = jax.random.key(5)
@@ -360,7 +360,7 @@ two = r"x of shape \(B, H, W, C\)"
 any_space = r"x of shape \(B, W, C\), \(B, H, W, C\) or \(B, D, H, W, C\)"
 ARRAYS = [
     *(
-        (x, Bad(f"{name}-{what}", initialised(MAKERS[name](kernel)), name, expected, got))
+        (x, Bad(f"{name}-{what}", initialized(MAKERS[name](kernel)), name, expected, got))
         for name in MAKERS
         for what, kernel, x, expected, got in (
             ("axes", (3, 3), ones(2, 5, 4), two, r"\(2, 5, 4\)"),
@@ -388,7 +388,7 @@ ARRAYS = [
             ones(2, 3, 4),
             Bad(
                 f"{name}-window",
-                initialised(MAKERS[name](3, padding=((0, 1),), dilation=2)),
+                initialized(MAKERS[name](3, padding=((0, 1),), dilation=2)),
                 name,
                 r"x of at least \(5,\) places, padding included",
                 r"\(4,\)",
@@ -401,7 +401,7 @@ ARRAYS = [
             ones(2, 5, 3),
             Bad(
                 f"{name}-groups",
-                initialised(MAKERS[name](3, groups=2)),
+                initialized(MAKERS[name](3, groups=2)),
                 name,
                 "channels in 2 equal groups",
                 "x of 3 channels",
@@ -413,7 +413,7 @@ ARRAYS = [
         ones(2, 1, 4),
         Bad(
             "conv_transpose-padding",
-            initialised(fnn.conv_transpose(4, 3, padding=((2, 1),))),
+            initialized(fnn.conv_transpose(4, 3, padding=((2, 1),))),
             "conv_transpose",
             "a y of 1 place or more on every axis",
             r"\(0,\)",

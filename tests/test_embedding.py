@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
 from fnn.lab.check import moved_place
-from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
+from tests.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.test_layers import assert_close
 
 KEY = jax.random.key(5)
@@ -161,21 +161,21 @@ LEARNED = fnn.positional("learned", 3)
         for name, call, x, expected, got in (
             (
                 "embedding-floats",
-                initialised(fnn.embedding(3, 2)),
+                initialized(fnn.embedding(3, 2)),
                 ones(2),
                 "x of integers",
                 r"float32 of shape \(2,\)",
             ),
             (
                 "embedding-sequence",
-                initialised(fnn.embedding(3, 2)),
+                initialized(fnn.embedding(3, 2)),
                 fnn.Sequence(ones(2, 3, dtype="int32")),
                 "x of integers",
                 "a Sequence",
             ),
             (
                 "positional-steps",
-                initialised(LEARNED),
+                initialized(LEARNED),
                 ones(2, 4, 2),
                 "3 steps at most",
                 "4",
@@ -189,21 +189,21 @@ LEARNED = fnn.positional("learned", 3)
             ),
             (
                 "positional-odd",
-                initialised(fnn.positional()),
+                initialized(fnn.positional()),
                 ones(2, 3, 5),
                 "an even number of channels",
                 "5",
             ),
             (
                 "positional-rank",
-                initialised(fnn.positional()),
+                initialized(fnn.positional()),
                 ones(4),
                 r"x of shape \(\.\.\., T, C\)",
                 r"\(4,\)",
             ),
             (
                 "positional-integers",
-                initialised(fnn.positional()),
+                initialized(fnn.positional()),
                 ones(2, 4, dtype="int32"),
                 "x of a floating dtype",
                 "int32 of .*",

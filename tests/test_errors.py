@@ -498,7 +498,7 @@ def test_constructors_refuse(bad):
 
 
 class Applied(NamedTuple):
-    """Initialise a layer for x of shape (2, 5), then apply it to another x."""
+    """Initialize a layer for x of shape (2, 5), then apply it to another x."""
 
     layer: fnn.Layer
     train: bool = False
@@ -511,7 +511,7 @@ class Applied(NamedTuple):
         return self.run("apply", x)
 
 
-def initialised(layer):
+def initialized(layer):
     return lambda x: layer.init(KEY, x)
 
 
@@ -541,7 +541,7 @@ ARRAYS = [
     ),
     (
         ones(),
-        Bad("dense-init", initialised(fnn.dense(4)), "dense", r"x of shape \(\.\.\., I\)", ".*"),
+        Bad("dense-init", initialized(fnn.dense(4)), "dense", r"x of shape \(\.\.\., I\)", ".*"),
     ),
     (
         ones(2, 6),
@@ -608,7 +608,7 @@ ARRAYS = [
         ones(5),
         Bad(
             "path-init",
-            initialised(nested()),
+            initialized(nested()),
             "batch_norm",
             r"x of shape \(B, \.\.\., C\)",
             r"\(4,\)",
@@ -664,7 +664,7 @@ ARRAYS = [
         ones(2, 5),
         Bad(
             "repeat",
-            initialised(fnn.repeat(fnn.dense(4), 2)),
+            initialized(fnn.repeat(fnn.dense(4), 2)),
             "repeat",
             r"shapes \(2, 5\) in and out",
             r"\(2, 4\)",
@@ -784,7 +784,7 @@ def data(**changes):
     return tuple((parts | changes).values())
 
 
-def spoilt(value, index, part=0):
+def spoiled(value, index, part=0):
     arrays = list(data(weights=np.ones(N, "float32")))
     arrays[part] = arrays[part].astype("float32")
     arrays[part][index] = value
@@ -901,10 +901,10 @@ FITS = [
                 r"float32 of shape \(0, 5\)",
             ),
             ("list", ([[1.0] * 5] * N, data()[1]), where, "arrays", r"1\.0"),
-            ("nan", spoilt(np.nan, (4, 2)), where, "finite data", r"nan at x\[4, 2\]"),
-            ("inf", spoilt(-np.inf, (6, 0)), where, "finite data", r"-inf at x\[6, 0\]"),
-            ("nan-target", spoilt(np.nan, 3, 1), where, "finite data", r"nan at target\[3\]"),
-            ("nan-weight", spoilt(np.nan, 5, 2), where, "finite data", r"nan at weights\[5\]"),
+            ("nan", spoiled(np.nan, (4, 2)), where, "finite data", r"nan at x\[4, 2\]"),
+            ("inf", spoiled(-np.inf, (6, 0)), where, "finite data", r"-inf at x\[6, 0\]"),
+            ("nan-target", spoiled(np.nan, 3, 1), where, "finite data", r"nan at target\[3\]"),
+            ("nan-weight", spoiled(np.nan, 5, 2), where, "finite data", r"nan at weights\[5\]"),
             (
                 "labels",
                 data(target=out_of_range),
@@ -951,7 +951,7 @@ FITS = [
     ),
     Bad(
         "predict-nan",
-        lambda: predict(spoilt(np.nan, (1, 3))[0]),
+        lambda: predict(spoiled(np.nan, (1, 3))[0]),
         "predict",
         "finite data",
         r"nan at x\[1, 3\]",

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
 from fnn.lab.check import moved_place
-from tests.test_errors import Applied, Bad, assert_complains, initialised, ones, parametrize
+from tests.test_errors import Applied, Bad, assert_complains, initialized, ones, parametrize
 from tests.test_layers import assert_close
 
 KEY = jax.random.key(5)
@@ -123,7 +123,7 @@ def test_gates_refuse_options(bad):
         *(
             pytest.param(
                 ones(),
-                Bad(name, initialised(layer), name, r"x of shape \(\.\.\., C\)", r"\(\)"),
+                Bad(name, initialized(layer), name, r"x of shape \(\.\.\., C\)", r"\(\)"),
                 id=f"{name}-axes",
             )
             for name, layer in LAYERS.items()

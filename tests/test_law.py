@@ -98,7 +98,7 @@ def test_the_gaussian_of_a_word_is_the_quantile_of_its_probability():
 
 
 def words_in(order, turns=64, length=2**14):
-    """Words from one stream after another, or of neighbouring streams in turns."""
+    """Words from one stream after another, or of neighboring streams in turns."""
     if order == "places":
         return np.asarray(bits(streams(jax.random.key(7), 0, 1, "counter")[0], (2**20,), "counter"))
     if order == "leaves":
@@ -125,7 +125,7 @@ def test_the_counters_words_are_even_in_every_bit_byte_and_pair(order):
     assert np.abs(ones - len(w) / 2).max() <= K * math.sqrt(len(w) / 4)
     for byte in w.view(np.uint8).reshape(-1, 4).T:
         assert_even(np.bincount(byte, minlength=256))
-    for shift in (0, 8, 16, 24):  # pairs of neighbours
+    for shift in (0, 8, 16, 24):  # pairs of neighbors
         upper = (w >> shift) & 255
         assert_even(np.bincount(upper[:-1:2] * 256 + upper[1::2], minlength=65536))
 

@@ -338,7 +338,7 @@ def test_scales_by_path_reach_the_first_match_and_leave_the_rest_alone():
 def test_anticorrelated_steps_have_correlation_minus_a_half_and_a_bounded_sum():
     case = next(c for c in CASES if c.name == "anticorrelated_noise")
     steps = [kicks(case, t)["a"] for t in range(4)]
-    # The estimate's variance for neighbours of a moving average of order 1: Bartlett's formula.
+    # The estimate's variance for neighbors of a moving average of order 1: Bartlett's formula.
     for lag, expected in ((1, -0.5), (2, 0.0), (3, 0.0)):
         r = np.corrcoef(steps[0], steps[lag])[0, 1]
         assert abs(r - expected) <= K / math.sqrt(DRAWS)

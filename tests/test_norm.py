@@ -1,4 +1,4 @@
-"""Normalisation: what the table of layers cannot say."""
+"""Normalization: what the table of layers cannot say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings, strategies as st
 import fnn
 from fnn.lab.check import moved_place
 from tests.cases.norm import EPSILON, MOMENTUM
-from tests.test_errors import Bad, assert_complains, initialised, ones, parametrize
+from tests.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.test_layers import assert_close
 
 SHAPES = {"plain": (4, 5), "batch-1": (1, 5), "images": (2, 3, 4, 5)}
@@ -152,7 +152,7 @@ def wrong_epsilon(name, make):
 
 
 def applied_to(layer, shape):
-    """Initialise a layer for x of one shape, then apply it to another."""
+    """Initialize a layer for x of one shape, then apply it to another."""
 
     def call(x):
         params, state = layer.init(jax.random.key(0), jnp.ones(shape))
@@ -195,7 +195,7 @@ def test_norms_refuse_options(bad):
         *(
             pytest.param(
                 ones(*shape),
-                Bad(name, initialised(layer), name, expected, got),
+                Bad(name, initialized(layer), name, expected, got),
                 id=f"{name}-axes",
             )
             for name, layer, shape, expected, got in (
@@ -215,7 +215,7 @@ def test_norms_refuse_options(bad):
             ones(3, 5),
             Bad(
                 "group_norm",
-                initialised(fnn.group_norm(2)),
+                initialized(fnn.group_norm(2)),
                 "group_norm",
                 "channels in 2 equal groups",
                 "5 channels",
@@ -236,7 +236,7 @@ def test_norms_refuse_options(bad):
         *(
             pytest.param(
                 ones(2, 3, 4, dtype="int32"),
-                Bad(name, initialised(layer), name, "x of a floating dtype", "int32 of shape .*"),
+                Bad(name, initialized(layer), name, "x of a floating dtype", "int32 of shape .*"),
                 id=f"{name}-integers",
             )
             for name, layer in EXAMPLES.items()

@@ -284,7 +284,7 @@ def test_an_equal_rule_and_a_later_step_need_no_second_compilation(case):
     assert len(traces) == 1
 
 
-def minimised(optimizer, slope_of, start, steps):
+def minimized(optimizer, slope_of, start, steps):
     """Return where a rule leads from the start, by the objective's gradient."""
 
     def gradient_at(params):
@@ -349,5 +349,5 @@ def test_optimizers_find_the_minimum_of_a_quadratic_and_of_rosenbrocks_function(
     ):
         falling = schedule.polynomial(rate, 0.0, steps)
         optimizer = make(rate if name.startswith("schedule_free") else falling)
-        end = jax.jit(functools.partial(minimised, optimizer, function, steps=steps))(start)
+        end = jax.jit(functools.partial(minimized, optimizer, function, steps=steps))(start)
         assert function(end) <= 1e-4 * function(start)

@@ -129,7 +129,7 @@ def sum_in_half(x):
     return jax.lax.scan(lambda total, a: (total + a, None), zero, terms)[0][..., None]
 
 
-def centred_by(total):
+def centered_by(total):
     return fnn.from_function(lambda x: x - total(x) / x.shape[-1], lambda x, dy: dy)
 
 
@@ -142,7 +142,7 @@ def softmax_by(total):
 
 
 @halves
-@pytest.mark.parametrize("make", [centred_by, softmax_by])
+@pytest.mark.parametrize("make", [centered_by, softmax_by])
 def test_a_sum_kept_in_half_precision_is_seen(make, dtype):
     assert_layer_precise(make(sum_in_float32), (2, N), dtype)
     with pytest.raises(AssertionError):
@@ -150,7 +150,7 @@ def test_a_sum_kept_in_half_precision_is_seen(make, dtype):
 
 
 @pytest.mark.parametrize("make", [fnn.layer_norm, fnn.rms_norm, fnn.instance_norm, fnn.batch_norm])
-def test_float16_numbers_whose_squares_overflow_are_normalised(make):
+def test_float16_numbers_whose_squares_overflow_are_normalized(make):
     shape = (4, 8, 3)
     x = 1000 * jax.random.normal(jax.random.key(3), shape, "float16")
     assert not np.isfinite(np.asarray(x * x)).all()

@@ -60,12 +60,12 @@ def added(one, other):
 def test_what_padding_holds_changes_nothing_not_even_nan(kind):
     layer = MAKERS[kind](H, bidirectional=True)
     x, params = drawn(layer)
-    plain, spoilt = (
+    plain, spoiled = (
         there_and_back(layer, params, fnn.Sequence(values, LENGTHS))
         for values in (x, jnp.where(MASK[:, :, None], x, jnp.nan))
     )
-    jax.tree.map(np.testing.assert_array_equal, plain, spoilt)
-    y, (_, dx) = spoilt
+    jax.tree.map(np.testing.assert_array_equal, plain, spoiled)
+    y, (_, dx) = spoiled
     assert not np.where(MASK[:, :, None], 0, y.values).any()
     assert not np.where(MASK[:, :, None], 0, dx.values).any()
 
@@ -307,7 +307,7 @@ def test_recurrent_layers_refuse_options(bad):
 
 
 def applied(layer, x):
-    """Initialise a layer for one x, and return it as a function of another."""
+    """Initialize a layer for one x, and return it as a function of another."""
     params, state = layer.init(jax.random.key(0), x)
     return lambda x: layer.apply(params, state, x)
 
@@ -364,7 +364,7 @@ def test_recurrent_layers_refuse_arrays(kind, name):
 
 
 @kinds
-def test_recurrent_layers_refuse_to_be_initialised_for_another_rank(kind):
+def test_recurrent_layers_refuse_to_be_initialized_for_another_rank(kind):
     bad = Bad(kind, None, kind, r"x of shape \(B, T, I\)", r"\(2, 4\)")
     assert_complains(bad, MAKERS[kind](5).init, jax.random.key(0), X[:, 0])
 

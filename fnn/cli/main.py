@@ -54,18 +54,18 @@ def main(
         Activation,
         Option(
             metavar="NAME",
-            help=f"What bends the hidden neurons: {', '.join(get_args(Activation))}.",
+            help=f"Activation of the hidden layers: {', '.join(get_args(Activation))}.",
         ),
     ] = DEFAULT.activation,
     batch_norm: Annotated[
-        bool, Option(help="Normalise the inputs of every activation.")
+        bool, Option(help="Normalize the inputs of every activation.")
     ] = DEFAULT.batch_norm,
     dropout: Annotated[
         float, Option(help="Fraction of hidden neurons switched off while training.")
     ] = DEFAULT.dropout,
     loss: Annotated[
         LossName,
-        Option(metavar="NAME", help=f"What training makes small: {', '.join(get_args(LossName))}."),
+        Option(metavar="NAME", help=f"Loss: {', '.join(get_args(LossName))}."),
     ] = DEFAULT.loss,
     epochs: Annotated[int, Option(help="How often to go through all images.")] = DEFAULT.epochs,
     batch_size: Annotated[
@@ -78,7 +78,7 @@ def main(
             show_default=", ".join(
                 f"{model}: {optimizer}" for model, optimizer in DEFAULT_OPTIMIZER.items()
             ),
-            help=f"How to step: {', '.join(OPTIMIZERS)}.",
+            help=f"Optimizer: {', '.join(OPTIMIZERS)}.",
         ),
     ] = None,
     learning_rate: Annotated[
@@ -90,7 +90,7 @@ def main(
         Option(show_default="by optimizer", help="Share of the last step kept in the next."),
     ] = None,
     noise: Annotated[
-        str, Option(metavar="NAME", help=f"What chance does: {', '.join(NOISES)}.")
+        str, Option(metavar="NAME", help=f"Noise injection: {', '.join(NOISES)}.")
     ] = DEFAULT.noise,
     noise_scale: Annotated[
         float | None,

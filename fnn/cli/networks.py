@@ -34,7 +34,7 @@ def network(
     hidden: tuple[int, ...] | None = None,
     channels: tuple[int, ...] = (16, 32),
     activation: Activation = "relu",
-    normalise: bool = True,
+    normalize: bool = True,
     rate: float = 0.3,
 ) -> Layer:
     """Return a network from images (B, H, W) to scores (B, K).
@@ -42,10 +42,10 @@ def network(
     ``mlp`` flattens the image into dense layers of the widths `hidden`. ``cnn`` begins with a 3x3
     convolution for each number in `channels`, the places halved after each by max-pooling. ``rnn``
     and ``lstm`` read the image row by row, and decide after the last: `hidden` are the sizes of the
-    states. Where `normalise` says so a batch norm stands before every `activation`, and `rate` is
+    states. Where `normalize` says so a batch norm stands before every `activation`, and `rate` is
     the fraction dropped after it; recurrent layers have neither norm nor activation.
 
-    >>> network("mlp", (28, 28), 10, hidden=(32,), normalise=False, rate=0.0)
+    >>> network("mlp", (28, 28), 10, hidden=(32,), normalize=False, rate=0.0)
     serial(flatten(), dense(32, initializer=variance_scaling), relu(), dense(10))
     """
     for name, value, known in (
@@ -58,7 +58,7 @@ def network(
     widths = HIDDEN[model] if hidden is None else hidden
 
     def unit(layer: Layer, dropped: Any) -> list[Layer]:
-        parts = [layer, batch_norm()] if normalise else [layer]
+        parts = [layer, batch_norm()] if normalize else [layer]
         parts.append(getattr(fnn, activation)())
         return [*parts, dropped(rate)] if rate else parts
 

@@ -87,7 +87,7 @@ def build(settings: Settings, image: tuple[int, ...], classes: int) -> tuple[Lay
         hidden=settings.hidden,
         channels=settings.channels,
         activation=settings.activation,
-        normalise=settings.batch_norm,
+        normalize=settings.batch_norm,
         rate=settings.dropout,
     )
     if settings.loss == "nll":

@@ -20,7 +20,7 @@ from fnn.layer import Layer, wrapping
 
 @constructor
 def over_query(layer: Layer, /) -> Layer:
-    """Let a layer act on the first of a pair, and pass the second on.
+    """Layer over the query: it acts on the first of a pair, and the second passes on.
 
     Forward ``y = (f(x), memory)``; backward ``dx = (J^T dy[0], dy[1])``. x is a pair ``(x,
     memory)`` of arrays or sequences.
@@ -58,7 +58,7 @@ def over_query(layer: Layer, /) -> Layer:
 
 @constructor
 def residual_cross(layer: Layer, /) -> Layer:
-    """Add what a layer makes of a pair to the first of it, and pass the second on.
+    """Residual connection around cross-attention: added to the first of a pair.
 
     Forward ``y = (x + f(x, memory), memory)``; backward, with the gradients (gx, gm) of f for
     ``dy[0]``, ``dx = (dy[0] + gx, dy[1] + gm)``. It is `fnn.residual` for what attends to a memory.

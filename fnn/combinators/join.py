@@ -19,7 +19,7 @@ from fnn.layer import Layer, stateful
 
 @constructor
 def add() -> Layer:
-    """Add the outputs of `parallel` branches.
+    """Sum of the outputs of `parallel` branches.
 
     Forward ``y = sum_i x_i``; backward ``dx_i = dy``. All ``x_i`` have the shape of ``y``. Where
     some are a `fnn.Sequence` the values are added; lengths and carry are those of the first.
@@ -41,7 +41,7 @@ def add() -> Layer:
 
 @constructor
 def concatenate(axis: int = -1) -> Layer:
-    """Join the outputs of `parallel` branches along an axis.
+    """Concatenation of the outputs of `parallel` branches along an axis.
 
     Forward ``y = [x_1, x_2, ...]``; backward cuts ``dy`` into the same pieces. The ``x_i`` agree in
     every axis but `axis`. Where some are a `fnn.Sequence` the values are joined; lengths and carry

@@ -15,7 +15,7 @@ from fnn.layer import Layer
 
 @constructor
 def parallel(*branches: Layer, **named: Layer) -> Layer:
-    """Give the same input to every branch; the output is the tuple (or dict) of their outputs.
+    """Parallel branches: the same input to each; the output is the tuple (or dict) of theirs.
 
     Forward ``y_i = f_i(x)``; backward ``dx = sum_i J_i^T dy_i``. Follow it with `concatenate` or
     `add` to join the branches. Branch `i` draws its randomness from ``jax.random.fold_in(key, i)``.

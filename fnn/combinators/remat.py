@@ -13,7 +13,7 @@ from fnn.layer import Layer, wrapping
 
 @constructor
 def remat(layer: Layer, /) -> Layer:
-    """Save a layer's input instead of its residuals, and run it forward again when going back.
+    """Rematerialization (gradient checkpointing): residuals recomputed from a layer's input.
 
     The same function and the same gradient for less memory and one more forward pass; both ways,
     by hand and (through `jax.checkpoint`) by autodiff. To save every n-th input of a deep stack

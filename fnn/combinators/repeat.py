@@ -15,7 +15,7 @@ from fnn.layer import Layer, output_shape
 
 @constructor
 def repeat(layer: Layer, times: int, /) -> Layer:
-    """Stack `times` copies of a layer, each with its own parameters, through `jax.lax.scan`.
+    """Repetition: `times` copies of a layer, each with its own parameters, through `jax.lax.scan`.
 
     The same function as ``serial(layer, layer, ...)``, but compiled once: compile time does not
     depend on the depth. Parameters, state and residuals have a leading axis of length `times`.

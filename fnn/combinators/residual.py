@@ -16,7 +16,7 @@ from fnn.layer import Layer, wrapping
 
 @constructor
 def residual(layer: Layer, /) -> Layer:
-    """Add a layer's input to its output.
+    """Residual connection: a layer's input added to its output.
 
     Forward ``y = x + f(x)``; backward ``dx = dy + J^T dy``: the gradient has a way around the
     layer, which is what keeps it from vanishing in deep stacks (He et al. 2015, arXiv:1512.03385,

@@ -16,7 +16,7 @@ from fnn.layer import Layer, output_shape
 
 @constructor
 def reversible(f: Layer, g: Layer, /, depth: int = 1) -> Layer:
-    """Stack `depth` reversible blocks, which save their last output and nothing else.
+    """Reversible stack: `depth` blocks that save their last output and nothing else.
 
     Forward, on the halves ``x_1, x_2`` of the last axis: ``y_1 = x_1 + f(x_2)``,
     ``y_2 = x_2 + g(y_1)``. Backward first runs the block the other way, ``x_2 = y_2 - g(y_1)``,

@@ -63,7 +63,7 @@ def step_mask(x: Any) -> Any:
 
 @constructor
 def over_sequence(layer: Layer, /) -> Layer:
-    """Let a layer act on the values of a `fnn.Sequence`, and pass lengths and carry on.
+    """Layer over the values of a `fnn.Sequence`, whose lengths and carry pass on.
 
     Forward ``y.values = f(x.values)``; backward ``dx.values = J^T dy.values``. An x that is no
     `fnn.Sequence` goes to the layer as it is, so that a model takes padded batches and plain ones.

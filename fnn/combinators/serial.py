@@ -18,7 +18,7 @@ from fnn.layer import Layer, output_shape
 
 @constructor
 def serial(*layers: Layer, **named: Layer) -> Layer:
-    """Compose layers, the output of one being the input of the next.
+    """Sequential composition: the output of one layer is the input of the next.
 
     Forward ``y = f_n(... f_2(f_1(x)))``; backward is the chain rule read from right to left:
     ``dx = J_1^T J_2^T ... J_n^T dy``, each factor the backward of one layer. Positional layers give

@@ -231,7 +231,7 @@ def _processor() -> str:
 
 
 def _start(random: np.random.Generator, layer: Layer, x: Any, key: Array) -> Any:
-    """Return parameters of the size that an initialiser gives them, and the layer's own state.
+    """Return parameters of the size that an initializer gives them, and the layer's own state.
 
     Drawn here, since every draw in JAX is a program to compile. What is no floating number, such as
     an index, is not up to chance.

@@ -73,7 +73,7 @@ def tune(
     `batch` is ``(x, target)`` or ``(x, target, weights)``, of the size to be trained on. Every
     layer is measured by itself, at the shape that reaches it and on random numbers, equal layers
     once; those inside combinators, loops and wrappers too. `loss` serves to measure the whole
-    gradient before and after: XLA fuses neighbouring layers, so that the best parts need not add up
+    gradient before and after: XLA fuses neighboring layers, so that the best parts need not add up
     to the best whole.
 
     Raises `fnn.InputError` for what is no layer or no loss, and for another `by`.

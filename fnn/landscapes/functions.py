@@ -60,7 +60,7 @@ class Landscape(Described):
 
 @constructor
 def quadratic(curvatures: Sequence[float] = (1.0, 10.0)) -> Landscape:
-    """Return a bowl: ``sum_i c_i x_i^2 / 2``, the minimum at 0.
+    """Quadratic bowl: ``sum_i c_i x_i^2 / 2``, the minimum at 0.
 
     Descent converges for learning rates below ``2 / max c``.
 
@@ -87,7 +87,7 @@ def quadratic(curvatures: Sequence[float] = (1.0, 10.0)) -> Landscape:
 
 @constructor
 def rosenbrock() -> Landscape:
-    """Return a bent valley: ``(1 - x)^2 + 100 (y - x^2)^2``, the minimum 0 at (1, 1).
+    """Rosenbrock's valley: ``(1 - x)^2 + 100 (y - x^2)^2``, the minimum 0 at (1, 1).
 
     Source: Rosenbrock 1960, doi:10.1093/comjnl/3.3.175.
 
@@ -104,7 +104,7 @@ def rosenbrock() -> Landscape:
 
 @constructor
 def himmelblau() -> Landscape:
-    """Return four basins: ``(x^2 + y - 11)^2 + (x + y^2 - 7)^2``, all 0, one at (3, 2).
+    """Himmelblau's function, four minima: ``(x^2 + y - 11)^2 + (x + y^2 - 7)^2``.
 
     Source: Himmelblau 1972, Applied Nonlinear Programming.
 
@@ -127,7 +127,7 @@ def himmelblau() -> Landscape:
 
 @constructor
 def saddle() -> Landscape:
-    """Return a strict saddle between two basins: ``x^2 / 2 + y^4 / 4 - y^2 / 2``.
+    """Strict saddle between two basins: ``x^2 / 2 + y^4 / 4 - y^2 / 2``.
 
     The saddle lies at 0, with height 0, curvature 1 along x and -1 along y; the minima -1/4 at
     (0, 1) and (0, -1). Source: Nesterov 2004, Introductory Lectures, example 1.2.2.
@@ -145,7 +145,7 @@ def saddle() -> Landscape:
 
 @constructor
 def double_well(tilt: float = 0.3) -> Landscape:
-    """Return a shallow basin and a deep one, over a line: ``(x^2 - 1)^2 + tilt x``.
+    """Double well: a shallow basin and a deep one, ``(x^2 - 1)^2 + tilt x``.
 
     The deep one is on the left for a tilt above 0; on the right is a local minimum.
 
@@ -167,7 +167,7 @@ def double_well(tilt: float = 0.3) -> Landscape:
 
 @constructor
 def rastrigin(dimensions: int = 2) -> Landscape:
-    """Return a bowl full of pits: ``10 d + sum_i (x_i^2 - 10 cos(2 pi x_i))``, the minimum 0 at 0.
+    """Rastrigin's function: ``10 d + sum_i (x_i^2 - 10 cos(2 pi x_i))``, the minimum 0 at 0.
 
     Near every point of whole numbers lies a local minimum. Raises `fnn.InputError` for dimensions
     below 1. Source: Rastrigin 1974, Systems of Extremal Control.
@@ -188,7 +188,7 @@ def rastrigin(dimensions: int = 2) -> Landscape:
 def octopus(
     dimensions: int = 2, edge: float = math.e, saddle: float = 1.0, bowl: float = 1.0
 ) -> Landscape:
-    """Return saddles one after the other: plain descent takes exponentially long in their number.
+    """Octopus: saddles in sequence; plain descent takes exponentially long in their number.
 
     With ``t = edge``, ``g = saddle``, ``L = bowl``, all coordinates by their size ``|x_i|``, and i
     the first of them not above 2 t (i - 1 saddles are behind)::

@@ -25,7 +25,7 @@ class Trajectory(NamedTuple):
 def descend(
     optimizer: Optimizer, function: Callable[[Any], Any], start: Any, steps: int
 ) -> Trajectory:
-    """Descend with any optimizer and return the path: the points, and the heights there.
+    """Trajectory of an optimizer on a toy function: its points, and the values there.
 
     ``p_{t+1} = p_t + u_t``, with `jax.grad` of the function as the gradient, in one compiled scan.
     `start` is an array, a list of numbers, or a tree of arrays; the function maps it to a number.

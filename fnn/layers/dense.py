@@ -20,7 +20,7 @@ lecun_normal = jax.nn.initializers.lecun_normal()
 def dense(
     width: int, *, bias: bool = True, initializer: jax.nn.initializers.Initializer = lecun_normal
 ) -> Layer:
-    """Matrix product with a weight, plus a bias: `width` neurons side by side.
+    """Dense (fully connected) layer: a matrix product with a weight, plus a bias.
 
     Forward ``y[..., o] = sum_i x[..., i] weight[i, o] + bias[o]``; with dy the cotangent of y,
     backward ``dweight[i, o] = sum_... x[..., i] dy[..., o]``, ``dbias[o] = sum_... dy[..., o]``,
@@ -59,7 +59,7 @@ def dense(
             raise InputError(
                 f"x of shape (..., {inputs})",
                 str(tuple(x.shape)),
-                f"reshape x, or initialise the layer for {(x.shape or (0,))[-1]} inputs",
+                f"reshape x, or initialize the layer for {(x.shape or (0,))[-1]} inputs",
             )
         y = x @ params["weight"]
         return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,)) if bias else y, x

@@ -20,7 +20,7 @@ _STEPS = 2**16
 
 @constructor
 def dropout(rate: Coefficient) -> Layer:
-    """Set a random fraction `rate` of the numbers to zero in training; do nothing otherwise.
+    """Dropout: a random fraction `rate` of the elements set to zero in training.
 
     Forward ``y = m x / (1 - rate)`` with m = 0 with probability `rate`, else 1, drawn from `key`
     for every number: the mean of y is x. Backward ``dx = m dy / (1 - rate)``. Out of training
@@ -44,9 +44,9 @@ def dropout(rate: Coefficient) -> Layer:
 
 @constructor
 def spatial_dropout(rate: Coefficient) -> Layer:
-    """Set whole channels of an example to zero in training; do nothing otherwise.
+    """Spatial dropout: whole channels of an example set to zero in training.
 
-    Neighbours in an image are alike, so that dropping one of them takes nothing away: here a
+    Neighbors in an image are alike, so that dropping one of them takes nothing away: here a
     channel goes everywhere or nowhere. Forward ``y[b, ..., c] = m[b, c] x[b, ..., c] / (1 - rate)``
     with m = 0 with probability `rate`, else 1, drawn from `key` for every example and channel.
     Backward ``dx[b, ..., c] = m[b, c] dy[b, ..., c] / (1 - rate)``. Out of training ``y = x`` and
@@ -79,7 +79,7 @@ def spatial_dropout(rate: Coefficient) -> Layer:
 
 @constructor
 def gaussian_noise(std: Coefficient) -> Layer:
-    """Add normal noise to every number in training; do nothing otherwise.
+    """Gaussian noise added to every element in training.
 
     Forward ``y = x + std e``, e normal with mean 0 and variance 1, drawn from `key` for every
     number; backward ``dx = dy``, in training and out of it. x, y, e (...). Saved: nothing. The

@@ -1,4 +1,4 @@
-"""The embedding: a row of numbers for each of some things that are counted through."""
+"""Embedding: a learned vector for each index of a vocabulary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def embedding(
     *,
     initializer: jax.nn.initializers.Initializer = standard_normal,
 ) -> Layer:
-    """Look up the row of each index: a dense layer of one-hot rows without the product.
+    """Embedding: a learned vector for each index of a vocabulary.
 
     Forward ``y[..., c] = weight[x[...], c]``; backward ``dweight[i, c] = sum of dy[..., c] over all
     places with x[...] = i``. An index has no derivative: dx is None.

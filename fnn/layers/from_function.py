@@ -17,7 +17,7 @@ from fnn.layer import Layer, autodiff, stateless
 def from_function(
     f: Callable[[Any], Any], backward: Callable[[Any, Any], Any] | None = None
 ) -> Layer:
-    """Make a layer of a pure function of x: no parameters, no state, no randomness.
+    """Layer of a pure function of x: no parameters, no state, no randomness.
 
     Forward ``y = f(x)``; backward ``dx = backward(x, dy)``, the derivative by hand. Saved: x.
     Without `backward` the gradient is that of autodiff: `jax.vjp` runs in forward, what it saves

@@ -38,7 +38,7 @@ class LinearHead(NamedTuple):
 def linear_head(
     classes: int, *, bias: bool = True, initializer: jax.nn.initializers.Initializer = lecun_normal
 ) -> Layer:
-    """Hand features, weight and bias to a loss that computes their logits in chunks.
+    """Linear head: features, weight and bias for a loss that computes their logits in chunks.
 
     Forward ``y = LinearHead(x, weight, bias)``; backward ``dweight = dy.weight``,
     ``dbias = dy.bias``, ``dx = dy.features``. The last layer of a model with many classes, for
@@ -74,7 +74,7 @@ def linear_head(
             raise InputError(
                 f"x of shape (..., {inputs})",
                 str(tuple(x.shape)),
-                f"reshape x, or initialise the layer for {(x.shape or (0,))[-1]} inputs",
+                f"reshape x, or initialize the layer for {(x.shape or (0,))[-1]} inputs",
             )
         return LinearHead(x, params["weight"], params["bias"] if bias else None), ()
 

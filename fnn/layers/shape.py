@@ -15,7 +15,7 @@ from fnn.layer import Layer, stateless
 
 @constructor
 def flatten() -> Layer:
-    """Make one row of each example.
+    """Flattening: one vector for each example.
 
     Forward ``y[b, i] = x[b, ...]`` in row-major order; backward puts ``dy`` back into the shape
     of x. x (B, ...), y (B, I) with I the product of the other axes. Saved: the shape of x.
@@ -38,7 +38,7 @@ def flatten() -> Layer:
 
 @constructor
 def reshape(*shape: int) -> Layer:
-    """Give each example another shape.
+    """Reshaping of each example.
 
     Forward ``y[b]`` holds the numbers of ``x[b]`` in row-major order; backward puts ``dy`` back
     into the shape of x. x (B, ...), y (B, *shape). One number of `shape` may be -1: it is what the

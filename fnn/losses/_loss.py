@@ -63,7 +63,7 @@ class Loss(Described):
 
 @entry
 def mean(values: Any, weights: Any = None) -> tuple[Array, Array]:
-    """Average over examples, weighted if asked, and give the derivative beside it.
+    """Weighted mean over examples, with its derivative beside it.
 
     Forward ``sum_b w_b v_b / sum_b w_b``; derivative ``w_b / sum_b w_b``. A mask is a weight of 0
     or 1. values and weights have one shape. When all weights are zero the mean is NaN.

@@ -17,7 +17,7 @@ from fnn.losses._loss import Loss, check_numbers, check_signs, of_forward
 
 @constructor
 def zero_one() -> Loss:
-    """1 for a wrong answer, 0 for a right one: what one would like to minimise, and cannot.
+    """0-1 loss: 1 for a wrong answer, 0 for a right one; its derivative is zero.
 
     Forward, for a prediction (..., K) and integer labels (...): ``v = 1 where
     argmax_k y_k != t``; for a prediction and labels -1 and +1 of one shape (B, ...):
@@ -178,7 +178,7 @@ def kl_divergence() -> Loss:
 
 @constructor
 def focal(gamma: float = 2.0, weights: tuple[float, ...] | None = None) -> Loss:
-    """Cross-entropy of logits that counts an example less, the surer the model is of its label.
+    """Focal loss: cross-entropy that counts an example less, the surer the model is of its label.
 
     Forward ``v = -sum_k t_k a_k q_k^gamma log p_k`` with ``p = softmax(y)``, ``q = 1 - p``, t the
     one-hot label or the distribution given, and a the `weights` of the classes (1 when None).
@@ -300,7 +300,7 @@ Rivals: TypeAlias = Literal["all", "best"]
 
 @constructor
 def multiclass_hinge(margin: float = 1.0, *, rivals: Rivals = "all") -> Loss:
-    """Hinge loss of scores: no loss where the label scores `margin` more than every other class.
+    """Multiclass hinge: no loss where the label scores `margin` more than all other classes.
 
     With ``h_k = max(0, margin - y_t + y_k)`` for the classes k other than the label t, forward is
 

@@ -34,7 +34,7 @@ class _Problem(NamedTuple):
 
 @constructor
 def ctc(blank: int = 0) -> Loss:
-    """Negative log-probability that a sequence of logits spells a shorter sequence of labels.
+    """Connectionist temporal classification: a sequence of logits spells a shorter one of labels.
 
     A path is one class at each step; it spells what is left when repeats are merged and blanks are
     struck out. Forward ``v = -log sum_paths prod_t p_t,path(t)``, over the paths that spell the
@@ -53,7 +53,7 @@ def ctc(blank: int = 0) -> Loss:
 
     Raises `fnn.InputError` for a blank outside 0..K-1, other shapes and dtypes, and outside jit for
     labels out of range, labels behind a blank, and sequences with fewer steps than their labels
-    need: one for each label, and one for each pair of equal neighbours. Under jit those have an
+    need: one for each label, and one for each pair of equal neighbors. Under jit those have an
     infinite value and a zero gradient, and labels out of range give NaN. Source: Graves et al.
     2006, doi:10.1145/1143844.1143891, eqs. 6 to 16.
 
@@ -228,7 +228,7 @@ def _check_lengths(prediction: Any, target: Any, blank: int) -> None:
     check.values(
         steps,
         lambda n: n < needed,
-        "a step for each label, and one between equal neighbours",
+        "a step for each label, and one between equal neighbors",
         "shorten the labels, or stride less over time",
         name="lengths",
     )

@@ -66,7 +66,7 @@ def linear_cross_entropy(chunk: int = 1024, label_smoothing: float = 0.0) -> Los
         logits = (*features.shape[:-1], weight.shape[-1])
         check_classes(jax.ShapeDtypeStruct(logits, features.dtype), target, distributions=False)
 
-    def normaliser(head: LinearHead, label: Array, rule: Callable[[Any], Any]) -> tuple[Any, Array]:
+    def normalizer(head: LinearHead, label: Array, rule: Callable[[Any], Any]) -> tuple[Any, Array]:
         """Return l and ``sum_k s_k z_k``; `rule` wraps the step from chunk to chunk."""
         rows, classes, dtype = len(label), head.weight.shape[-1], wide_dtype(head.features.dtype)
 
@@ -94,7 +94,7 @@ def linear_cross_entropy(chunk: int = 1024, label_smoothing: float = 0.0) -> Los
     def run(prediction: Any, target: Any, rule: Callable[[Any], Any]) -> tuple[Array, PyTree]:
         check_pair(prediction, target)
         label = jnp.asarray(target)
-        log_sum, expected = normaliser(_flat(prediction), label.ravel(), rule)
+        log_sum, expected = normalizer(_flat(prediction), label.ravel(), rule)
         values = (log_sum - expected).reshape(label.shape).astype(prediction.features.dtype)
         return values, (prediction, label, log_sum)
 

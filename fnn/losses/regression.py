@@ -58,7 +58,7 @@ def absolute_error() -> Loss:
 
 @constructor
 def huber(delta: float = 1.0) -> Loss:
-    """Be L2 for small differences and L1 for large ones.
+    """Huber loss: L2 for small differences, L1 for large ones.
 
     Forward, with ``e = y_bo - t_bo``, ``v_b = sum_o e^2 / 2 where |e| <= delta, else
     delta (|e| - delta / 2)``; backward ``dy_bo = clip(e, -delta, delta) dv_b``.
@@ -127,7 +127,7 @@ def hinge() -> Loss:
 
 @constructor
 def binary_cross_entropy() -> Loss:
-    """Cross-entropy of a logit y with a probability t in [0, 1].
+    """Binary cross-entropy of a logit y with a probability t in [0, 1].
 
     Forward ``v_b = sum_o log(1 + exp(y_bo)) - t_bo y_bo``, which is
     ``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(y)``; backward
@@ -158,7 +158,7 @@ def binary_cross_entropy() -> Loss:
 
 @constructor
 def poisson() -> Loss:
-    """Negative log-likelihood of counts t under a Poisson law of log-rate y, up to a constant.
+    """Poisson loss: negative log-likelihood of counts t with log-rate y, up to a constant.
 
     Forward ``v_b = sum_o exp(y_bo) - t_bo y_bo``, which leaves out ``log(t_bo!)``; backward
     ``dy_bo = (exp(y_bo) - t_bo) dv_b``, 0 at ``y = log(t)``. y and t (B, ...), v (B,). Saved: the
@@ -188,7 +188,7 @@ def poisson() -> Loss:
 
 @constructor
 def cosine_distance() -> Loss:
-    """1 minus the cosine of the angle between prediction and target: 0 for one direction.
+    """Cosine distance: 1 minus the cosine of the angle between prediction and target.
 
     Forward ``v = 1 - c`` with ``c = sum_i y_i t_i / (|y| |t|)``; backward
     ``dy = (c y / |y| - t / |t|) / |y| dv``. Where y or t is zero there is no angle: v is 1 and dy

@@ -169,7 +169,7 @@ def eval_params(opt_state: OptState, params: Params) -> Params:
 
 @constructor
 def chain(*optimizers: Optimizer) -> Optimizer:
-    """Apply optimizers one after the other: the updates of one are the gradients of the next.
+    """Chain of optimizers: the updates of one are the gradients of the next.
 
     ``u_0 = g``, ``u_i = update_i(u_{i-1})``; the last one scales by the learning rate. The state is
     the tuple of theirs. Optax's transformations may stand among them.

@@ -34,7 +34,7 @@ class Schedule(Described):
 
 @constructor
 def constant(value: Number) -> Schedule:
-    """Keep the value: ``value``.
+    """Constant: ``value``.
 
     >>> constant(0.1)(1000)
     0.1
@@ -44,7 +44,7 @@ def constant(value: Number) -> Schedule:
 
 @constructor
 def step_decay(value: Number, factor: Number, every: int) -> Schedule:
-    """Multiply by `factor` after every `every` steps: ``value factor^floor(t / every)``.
+    """Step decay: ``value factor^floor(t / every)``.
 
     Raises `fnn.InputError` for an `every` below 1.
 
@@ -57,7 +57,7 @@ def step_decay(value: Number, factor: Number, every: int) -> Schedule:
 
 @constructor
 def exponential(value: Number, factor: Number, steps: int) -> Schedule:
-    """Decay smoothly, by `factor` every `steps` steps: ``value factor^(t / steps)``.
+    """Exponential decay: ``value factor^(t / steps)``.
 
     Raises `fnn.InputError` for `steps` below 1.
 
@@ -70,7 +70,7 @@ def exponential(value: Number, factor: Number, steps: int) -> Schedule:
 
 @constructor
 def cosine(value: Number, steps: int, final: Number = 0.0) -> Schedule:
-    """Go from `value` to `final` along half a cosine, then stay.
+    """Cosine decay from `value` to `final`, which then stays.
 
     ``final + (value - final) (1 + cos(pi min(t, steps) / steps)) / 2``. Source: Loshchilov and
     Hutter 2016, arXiv:1608.03983, eq. 5, without restarts.
@@ -92,7 +92,7 @@ def cosine(value: Number, steps: int, final: Number = 0.0) -> Schedule:
 
 @constructor
 def polynomial(value: Number, final: Number, steps: int, power: Number = 1.0) -> Schedule:
-    """Go from `value` to `final`, in a straight line or along a power, then stay.
+    """Polynomial (or linear) decay from `value` to `final`, which then stays.
 
     ``final + (value - final) (1 - min(t, steps) / steps)^power``.
 
@@ -112,7 +112,7 @@ def polynomial(value: Number, final: Number, steps: int, power: Number = 1.0) ->
 
 @constructor
 def inverse_time(value: Number, steps: int, power: Number = 1.0) -> Schedule:
-    """Decay ever more slowly: ``value / (1 + t / steps)^power``.
+    """Inverse-time decay: ``value / (1 + t / steps)^power``.
 
     With a power of 0.5 to 1 the steps go everywhere and still come to rest, which is what the proof
     of stochastic approximation asks for. Source: Robbins and Monro 1951, Ann. Math. Statist. 22(3).
@@ -131,7 +131,7 @@ def inverse_time(value: Number, steps: int, power: Number = 1.0) -> Schedule:
 def one_cycle(
     peak: Number, steps: int, rise: Number = 0.3, start: Number = 0.04, final: Number = 4e-6
 ) -> Schedule:
-    """Rise to `peak` along half a cosine, fall along another to almost nothing, then stay.
+    """One cycle: up to `peak` along half a cosine, down along another, which then stays.
 
     ``peak (start + (1 - start) (1 - cos(pi t / r)) / 2)`` for ``t < r = rise steps``, then ``peak
     (final + (1 - final) (1 + cos(pi min((t - r) / (steps - r), 1))) / 2)``; `start` and `final` are
@@ -163,7 +163,7 @@ def one_cycle(
 
 @constructor
 def cyclic(low: Number, high: Number, steps: int, shrink: Number = 1.0) -> Schedule:
-    """Go up from `low` to `high` in `steps` steps and down again, over and over.
+    """Cyclic (triangular): from `low` to `high` in `steps` steps and down again, over and over.
 
     ``low + (high - low) shrink^floor(t / (2 steps)) (1 - |t / steps mod 2 - 1|)``. Source: Smith
     2015, arXiv:1506.01186, section 3.2: the triangular policy, and with a shrink of 0.5
@@ -186,7 +186,7 @@ def cyclic(low: Number, high: Number, steps: int, shrink: Number = 1.0) -> Sched
 
 @constructor
 def piecewise_constant(values: Sequence[float], boundaries: Sequence[int]) -> Schedule:
-    """Jump from value to value: ``values[i]`` with i the number of boundaries at or before t.
+    """Piecewise constant: ``values[i]`` with i the number of boundaries at or before t.
 
     Raises `fnn.InputError` unless the boundaries are rising steps of 1 or more, one fewer than the
     values.
@@ -200,7 +200,7 @@ def piecewise_constant(values: Sequence[float], boundaries: Sequence[int]) -> Sc
 
 @constructor
 def join(schedules: Sequence[Callable[[Any], Any]], boundaries: Sequence[int]) -> Schedule:
-    """Follow one schedule after the other, the time of each starting at its boundary.
+    """Joined schedules: one after the other, the time of each starting at its boundary.
 
     ``schedules[i](t - boundaries[i - 1])`` with i the number of boundaries at or before t.
 
@@ -235,7 +235,7 @@ def join(schedules: Sequence[Callable[[Any], Any]], boundaries: Sequence[int]) -
 
 @constructor
 def warm_up(steps: int, then: Callable[[Any], Any]) -> Schedule:
-    """Rise in a straight line, then follow another schedule, its time starting at the top.
+    """Linear warm-up, then another schedule, its time starting at the top.
 
     ``then(0) (t + 1) / steps`` for t < steps, ``then(t - steps)`` after, so that the first step
     already moves.

@@ -9,7 +9,7 @@ from fnn._core.atomic_write import atomic_write
 from fnn._core.errors import entry
 from fnn._core.extras import require
 
-# Okabe and Ito's colours, told apart by colour-blind eyes.
+# Okabe and Ito's colors, told apart by color-blind eyes.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 

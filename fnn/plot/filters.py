@@ -15,7 +15,7 @@ def filters(weight: Any) -> Any:
     """Draw the filters of a first convolution, all on one scale: what each looks for in an image.
 
     weight (H, W, C, O), the parameter of `fnn.conv`: one channel is drawn in red where a bright
-    pixel speaks for the filter and in blue where it speaks against it, three as colours.
+    pixel speaks for the filter and in blue where it speaks against it, three as colors.
 
     Raises `fnn.InputError` for weights of another shape.
     """

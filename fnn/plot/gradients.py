@@ -36,12 +36,12 @@ def _leaves(comparison: Comparison, left: Any, right: Any) -> None:
     # An error of exactly zero has no place on a logarithmic axis: it goes to the left edge.
     floor = float(np.finfo(comparison.dtype).eps) / 100
     rows = np.arange(len(names))
-    for offset, colour, label, errors in (
+    for offset, color, label, errors in (
         (0.18, BLUE, "manual against float64", [leaf.manual.error for leaf in comparison.leaves]),
         (-0.18, ORANGE, "auto against float64", [leaf.auto.error for leaf in comparison.leaves]),
     ):
         left.plot(
-            np.maximum(errors, floor), rows + offset, "o", color=colour, markersize=5, label=label
+            np.maximum(errors, floor), rows + offset, "o", color=color, markersize=5, label=label
         )
     left.axvline(comparison.bound, color=RED, linewidth=1, label="bound of rounding")
     left.set(
@@ -66,9 +66,9 @@ def _costs(comparison: Comparison, left: Any, right: Any) -> None:
         (left, "milliseconds", 1, "Time of forward and backward, ms"),
         (right, "temporary_bytes", 1024, "Temporary memory, KiB"),
     ):
-        for i, (way, colour) in enumerate((("manual", BLUE), ("auto", ORANGE))):
+        for i, (way, color) in enumerate((("manual", BLUE), ("auto", ORANGE))):
             values = [getattr(cost.ways[i], column) / unit for cost in comparison.costs]
-            axes.barh(rows + 0.4 * (i - 0.5), values, color=colour, height=0.38, label=way)
+            axes.barh(rows + 0.4 * (i - 0.5), values, color=color, height=0.38, label=way)
         axes.set_title(title)
     left.set(yticks=rows, yticklabels=names)
     left.invert_yaxis()

@@ -1,4 +1,4 @@
-"""A model of sequences used to go on with one."""
+"""Autoregressive sampling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def generate(
     key: Array,
     temperature: float = 1.0,
 ) -> Array:
-    """Draw what follows a prompt, one step after the other.
+    """Autoregressive sampling: what follows a prompt, one time step after the other.
 
     The model maps integers (B, T) to scores (B, T, K) of what comes next. Each step draws from
     ``softmax(scores at the last step / temperature)``, takes the highest score at temperature 0,

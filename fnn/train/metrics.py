@@ -17,7 +17,7 @@ Metrics: TypeAlias = Mapping[str, Metric]
 
 @entry
 def accuracy(prediction: Any, target: Any) -> Array:
-    """Return 1 for every right answer and 0 for every wrong one: 1 minus `fnn.losses.zero_one`.
+    """Accuracy: 1 for every right answer, 0 for every wrong one; 1 minus `fnn.losses.zero_one`.
 
     >>> import jax.numpy as jnp
     >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1]))

@@ -66,7 +66,7 @@ def cosine(x: Any, t: Any) -> Any:
 
 
 FEATURES, TIME, BLANK = 3, 5, 1
-# Of different lengths, with equal neighbours, of no label, and of as many as there are steps.
+# Of different lengths, with equal neighbors, of no label, and of as many as there are steps.
 SPELLINGS = np.array(
     [[0, 2, 0], [2, 2, BLANK], [BLANK] * 3, [3, BLANK, BLANK], [0, 0, 3], [3, 2, 3]], np.int32
 )

@@ -1,4 +1,4 @@
-"""Twins of normalisation."""
+"""Twins of normalization."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def dp_sgd(
     gradient: Gradient = "manual",
     generator: Generator = "threefry",
 ) -> Estimator:
-    """Clip the gradient of every example, add them up, add noise: a private gradient.
+    """Private gradient (DP-SGD): per-example gradients clipped and summed, noise added.
 
     ``(sum_b g_b min(1, limit / |g_b|) + noise limit n) / B`` with ``g_b`` the gradient of the loss
     of example b alone, its norm over all parameters, and n standard normal. It stands in the place

@@ -22,7 +22,7 @@ lecun_normal = jax.nn.initializers.lecun_normal()
 
 @constructor
 def prelu() -> Layer:
-    """Keep what is positive, and a share of the rest that is learnt for every channel.
+    """Parametric ReLU: x where positive, a learnable slope times x elsewhere.
 
     Forward ``y[..., c] = x[..., c] where x[..., c] > 0, else slope[c] x[..., c]``; backward
     ``dx[..., c] = dy[..., c] where x[..., c] > 0, else slope[c] dy[..., c]`` and
@@ -64,7 +64,7 @@ def prelu() -> Layer:
 
 @constructor
 def glu() -> Layer:
-    """Let one half of the channels be the gate of the other.
+    """Gated linear unit: one half of the channels is the gate of the other.
 
     Forward, a and b being the first and the second half of the last axis of x: ``y = a s`` with
     ``s = sigmoid(b)``; backward ``da = dy s``, ``db = dy a s sigmoid(-b)``, and dx is the two side
@@ -102,7 +102,7 @@ def glu() -> Layer:
 
 @constructor
 def swiglu(width: int, *, initializer: jax.nn.initializers.Initializer = lecun_normal) -> Layer:
-    """Two dense layers without bias side by side, one the gate of the other through a silu.
+    """SwiGLU: two dense layers without bias, one the gate of the other through a SiLU.
 
     Forward ``[g, u] = x weight``, ``y = silu(g) u`` with ``silu(g) = g s``, ``s = sigmoid(g)``: one
     matrix product for both. Backward ``dg = dy u s (1 + g (1 - s))``, ``du = dy silu(g)``,
@@ -131,7 +131,7 @@ def geglu(
     approximate: bool = False,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Two dense layers without bias side by side, one the gate of the other through a gelu.
+    """GEGLU: two dense layers without bias, one the gate of the other through a GELU.
 
     Forward ``[g, u] = x weight``, ``y = gelu(g) u`` with ``gelu(g) = g P(g)``, P and its density p
     as in `fnn.gelu`, which also explains `approximate`. Backward ``dg = dy u (P(g) + g p(g))``,
@@ -183,5 +183,5 @@ def _check(x: Any, channels: Any = "C") -> None:
         raise InputError(
             f"x of shape (..., {channels})",
             str(tuple(x.shape)),
-            "keep the channels last, and initialise the layer for as many",
+            "keep the channels last, and initialize the layer for as many",
         )

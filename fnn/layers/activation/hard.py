@@ -19,7 +19,7 @@ from fnn.layers.activation.piecewise import activation
 
 @constructor
 def hard_sigmoid() -> Layer:
-    """Squash to [0, 1] by a straight line.
+    """Hard sigmoid: a straight line cut off at 0 and 1.
 
     Forward ``y = 0 where x <= -3, 1 where x >= 3, else (x + 3) / 6``; backward
     ``dx = dy / 6 where -3 < x < 3, else 0``. Saved: where that is, one byte a number. Source:
@@ -40,7 +40,7 @@ def hard_sigmoid() -> Layer:
 
 @constructor
 def hard_tanh(low: float = -1.0, high: float = 1.0) -> Layer:
-    """Cut off what is below `low` or above `high`.
+    """Hard tanh: x cut off below `low` and above `high`.
 
     Forward ``y = low where x <= low, high where x >= high, else x``; backward
     ``dx = dy where low < x < high, else 0``. Saved: y, which lies between them just where x does.
@@ -59,7 +59,7 @@ def hard_tanh(low: float = -1.0, high: float = 1.0) -> Layer:
 
 @constructor
 def relu6() -> Layer:
-    """Keep what is positive, up to 6: a `relu` that 8 bits can hold.
+    """ReLU6: ``min(max(x, 0), 6)``, which 8 bits can hold.
 
     Forward ``y = 0 where x <= 0, 6 where x >= 6, else x``; backward
     ``dx = dy where 0 < x < 6, else 0``. Saved: y. Source: Krizhevsky 2010, Convolutional Deep
@@ -74,7 +74,7 @@ def relu6() -> Layer:
 
 @constructor
 def hard_silu() -> Layer:
-    """Weigh the input by its own hard sigmoid; also called hard swish.
+    """Hard SiLU (hard swish): x times its hard sigmoid.
 
     Forward ``y = x h`` with ``h = 0 where x <= -3, 1 where x >= 3, else (x + 3) / 6``; backward
     ``dx = 0 where x <= -3, dy where x >= 3, else dy (2 x + 3) / 6``. Saved: x. Source: Howard et

@@ -45,7 +45,7 @@ def _from_output(function: Callable[[Any], Any], slope: Callable[[Any], Any]) ->
 
 @constructor
 def identity() -> Layer:
-    """Pass the input on.
+    """Identity: ``y = x``.
 
     Forward ``y = x``; backward ``dx = dy``.
 
@@ -58,7 +58,7 @@ def identity() -> Layer:
 
 @constructor
 def sign() -> Layer:
-    """Fire or not: the activation of the first artificial neurons.
+    """Sign: fire or not, the activation of the first artificial neurons.
 
     Forward ``y = sign(x)``, which is -1, 0 or 1; backward ``dx = 0``. The derivative is zero almost
     everywhere (and set to zero at x = 0), so nothing in front of a `sign` ever learns: use
@@ -73,7 +73,7 @@ def sign() -> Layer:
 
 @constructor
 def straight_through_sign() -> Layer:
-    """Sign forwards, a clipped identity backwards: no derivative, and useful.
+    """Straight-through estimator of sign: forwards sign, backwards a clipped identity.
 
     Forward ``y = sign(x)``; backward ``dx = dy where |x| <= 1, else 0``, the straight-through
     estimator. Autodiff of `apply` gives the same, since `apply` is written
@@ -98,7 +98,7 @@ def straight_through_sign() -> Layer:
 
 @constructor
 def sigmoid() -> Layer:
-    """Squash to (0, 1): the probability of firing.
+    """Sigmoid, ``1 / (1 + exp(-x))``: the probability of firing.
 
     Forward ``y = 1 / (1 + exp(-x))``; backward ``dx = dy y (1 - y)``, at most dy / 4: in a deep
     stack the gradient vanishes. Saved: y. Past x = 17 in float32 (37 in float64) y rounds to 1 and
@@ -113,7 +113,7 @@ def sigmoid() -> Layer:
 
 @constructor
 def tanh() -> Layer:
-    """Squash to (-1, 1).
+    """Hyperbolic tangent: x squashed to (-1, 1).
 
     Forward ``y = tanh(x)``; backward ``dx = dy (1 - y) (1 + y)``. Saved: y. Past x = 9 and -9 in
     float32 (19 in float64) y rounds to 1 and the slope to 0, as it does in `jax.grad`.
@@ -127,7 +127,7 @@ def tanh() -> Layer:
 
 @constructor
 def relu() -> Layer:
-    """Keep what is positive.
+    """Rectified linear unit: ``max(x, 0)``.
 
     Forward ``y = max(x, 0)``; backward ``dx = dy where x > 0, else 0``; at the kink the slope is 0.
     Saved: y, since ``y > 0`` just where ``x > 0``.
@@ -146,7 +146,7 @@ def relu() -> Layer:
 
 @constructor
 def leaky_relu(slope: float = 0.01) -> Layer:
-    """Keep what is positive, and a little of what is not.
+    """Leaky ReLU: x where positive, `slope` x elsewhere.
 
     Forward ``y = x where x > 0, else slope x``; backward ``dx = dy where x > 0, else slope dy``; at
     the kink the slope is `slope`. Saved: y, which has the sign of x.
@@ -167,7 +167,7 @@ def leaky_relu(slope: float = 0.01) -> Layer:
 
 @constructor
 def elu(alpha: float = 1.0) -> Layer:
-    """Keep what is positive, and bend the rest towards ``-alpha``.
+    """Exponential linear unit: x where positive, and bent towards ``-alpha`` elsewhere.
 
     Forward ``y = x where x > 0, else alpha (exp(x) - 1)``; backward ``dx = dy where x > 0, else
     dy (y + alpha)``; at the kink the slope is `alpha`. Saved: y.
@@ -185,7 +185,7 @@ def elu(alpha: float = 1.0) -> Layer:
 
 @constructor
 def selu() -> Layer:
-    """Scale an `elu` so that mean zero and variance one are what deep stacks tend to.
+    """Scaled ELU: deep stacks of it tend to mean zero and variance one.
 
     Forward ``y = l x where x > 0, else l a (exp(x) - 1)`` with l = 1.0507... and a = 1.6732...;
     backward ``dx = l dy where x > 0, else dy (y + l a)``; at the kink the slope is l a. Saved: y.
@@ -204,7 +204,7 @@ def selu() -> Layer:
 
 @constructor
 def softplus() -> Layer:
-    """Be a smooth relu.
+    """Softplus, ``log(1 + exp(x))``: a smooth approximation of ReLU.
 
     Forward ``y = log(1 + exp(x))``; backward ``dx = dy (1 - exp(-y))``, which is
     ``dy sigmoid(x)``. Saved: y. Source: Dugas et al. 2000, NIPS 13, section 3.

@@ -21,7 +21,7 @@ from fnn.layers.activation.piecewise import activation
 
 @constructor
 def gelu(approximate: bool = False) -> Layer:
-    """Weigh the input by the probability that a normal variable lies below it.
+    """Gaussian error linear unit: x times the probability that a normal variable lies below it.
 
     Forward ``y = x P(x)``, P the distribution function of the normal and p its density; backward
     ``dx = dy (P(x) + x p(x))``. With `approximate`, ``P(x) = (1 + tanh(u)) / 2`` with
@@ -40,7 +40,7 @@ def gelu(approximate: bool = False) -> Layer:
 
 @constructor
 def silu() -> Layer:
-    """Weigh the input by its own sigmoid; also called swish.
+    """SiLU (swish): x times its sigmoid.
 
     Forward ``y = x s`` with ``s = sigmoid(x)``; backward ``dx = dy s (1 + x (1 - s))``. Saved: x.
     Source: Elfwing, Uchibe and Doya 2017, arXiv:1702.03118, eqs. 5 and 6.
@@ -54,7 +54,7 @@ def silu() -> Layer:
 
 @constructor
 def mish() -> Layer:
-    """Weigh the input by the tanh of its softplus.
+    """Mish: x times the tanh of its softplus.
 
     Forward ``y = x t`` with ``t = tanh(log(1 + exp(x)))``; backward
     ``dx = dy (t + x s (1 - t) (1 + t))`` with ``s = sigmoid(x)``. Saved: x. Source: Misra 2019,

@@ -21,7 +21,7 @@ from fnn.layers.activation.piecewise import activation
 
 @constructor
 def softmax(axis: int = -1) -> Layer:
-    """Turn scores into probabilities: positive, and of sum 1 along an axis.
+    """Softmax: scores turned into probabilities, positive and of sum 1 along an axis.
 
     Forward ``y_k = exp(x_k) / sum_j exp(x_j)``; backward ``dx_k = y_k (dy_k - sum_j dy_j y_j)``,
     the whole Jacobian, not the shortcut that holds in front of a cross-entropy (for that one train
@@ -46,7 +46,7 @@ def softmax(axis: int = -1) -> Layer:
 
 @constructor
 def log_softmax(axis: int = -1) -> Layer:
-    """Turn scores into log-probabilities, without the overflow of ``log(softmax(x))``.
+    """Log-softmax: scores turned into log-probabilities, without overflow.
 
     Forward ``y_k = x_k - log(sum_j exp(x_j))``; backward ``dx_k = dy_k - exp(y_k) sum_j dy_j``.
     Saved: y.

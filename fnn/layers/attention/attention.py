@@ -37,7 +37,7 @@ def attention(
     block: int = 128,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Let every step of a sequence average the steps of another, or of its own, by likeness.
+    """Multi-head attention: every time step averages the values of others, weighted by softmax.
 
     Forward, with ``q = x W_q + b_q``, ``k = m W_k + b_k``, ``v = m W_v + b_v`` in N heads of D
     channels, m being x itself or a memory: scores ``z[n, t, s] = sum_d q[t, n, d] k[s, n, d] /

@@ -25,7 +25,7 @@ def positional(
     *,
     initializer: jax.nn.initializers.Initializer = small_normal,
 ) -> Layer:
-    """Add to every step a row of numbers that depends on its place.
+    """Learnable positional embedding: a vector for each time step, added to x.
 
     Forward ``y[..., t, c] = x[..., t, c] + p[t, c]``; backward ``dx = dy``. For ``"sinusoidal"``
     ``p[t, 2i] = sin(t / 10000^(2i / C))`` and ``p[t, 2i + 1] = cos(t / 10000^(2i / C))``. For
@@ -103,7 +103,7 @@ def positional(
 
 @constructor
 def rotary(base: float = BASE) -> Layer:
-    """Turn the channels of every step by angles that grow with its place.
+    """Rotary positional embedding: channels turned by angles that grow with the position.
 
     Forward, with x_1 and x_2 the first and the second half of the D channels and the angles
     ``a[t, i] = t / base^(2i / D)``: ``y_1 = x_1 cos(a) - x_2 sin(a)``,
@@ -113,7 +113,7 @@ def rotary(base: float = BASE) -> Layer:
     itself when told ``rotary=True``.
 
     x, y (..., T, N, D) with any leading axes, a (T, D / 2). Saved: nothing.
-    Halves are paired as in Llama, not neighbours.
+    Halves are paired as in Llama, not neighbors.
 
     Raises `fnn.InputError` for a base of 0 or less, an odd D, and an x of integers or of fewer than
     3 axes. Source: Su et al. 2021, arXiv:2104.09864, eq. 34.

@@ -1,4 +1,4 @@
-"""The transformer: attention and a small network in turn, each beside a way around it."""
+"""Transformer blocks: attention and an MLP, each with a residual connection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def mlp(
     bias: bool = True,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Two dense layers with an activation between, back to the width of the input.
+    """Multilayer perceptron: two dense layers with an activation between, back to the width of x.
 
     Forward ``y = f(x W_up + b_up) W_down + b_down``, f being the `activation`; for the gated ones
     ``y = g(x W_up) W_down`` with g that of `fnn.swiglu` or `fnn.geglu`, and no biases. Backward is
@@ -132,7 +132,7 @@ def transformer_block(
     block: int = 128,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Compose a transformer block of `attention` and `mlp`.
+    """Transformer block: attention and an MLP, each with a residual connection.
 
     Forward ``z = x + attention(norm(x))``, ``y = z + mlp(norm(z))``; without `norm_first`, as the
     first transformers were, ``z = norm(x + attention(x))``, ``y = norm(z + mlp(z))``. Each term is

@@ -117,7 +117,7 @@ def depthwise_conv(
     bias: bool = True,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Convolution of every channel by itself: `multiplier` filters for each.
+    """Depthwise convolution: every channel by itself, with `multiplier` filters for each.
 
     Forward ``y[b, p, i M + m] = sum_k x[b, p stride + k dilation - before, i] weight[k, 0, i M + m]
     + bias[i M + m]``, M being `multiplier`: `conv` with as many groups as x has channels, whose
@@ -211,12 +211,12 @@ def check_groups(x: Any, groups: int) -> None:
 
 
 def check_channels(x: Any, channels: int) -> None:
-    """Raise `InputError` unless x has the channels that the layer was initialised for."""
+    """Raise `InputError` unless x has the channels that the layer was initialized for."""
     if x.shape[-1] != channels:
         raise InputError(
             f"x of {channels} channels",
             str(tuple(x.shape)),
-            "keep the channels last, and initialise the layer for as many",
+            "keep the channels last, and initialize the layer for as many",
         )
 
 

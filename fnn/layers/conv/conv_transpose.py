@@ -39,7 +39,7 @@ def conv_transpose(
     bias: bool = True,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Transpose of a convolution: every number of x adds a window of numbers to y.
+    """Transposed convolution: every element of x adds a window of elements to y.
 
     Forward ``y[b, q, o] = sum_{k, p, i} x[b, p, i] weight[k, o, i] + bias[o]`` over all k and p
     with ``p stride + k dilation - before = q``: the dx of a `conv` from O channels to I with this

@@ -1,4 +1,4 @@
-"""Batch normalisation: the one norm that looks across the batch, and remembers what it saw."""
+"""Batch normalization: the one norm that looks across the batch, and remembers what it saw."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Running(NamedTuple):
 def batch_norm(
     momentum: Number = 0.9, epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True
 ) -> Layer:
-    """Normalise every channel over all other axes, then scale and shift it.
+    """Batch normalization: every channel normalized over all other axes, then scaled and shifted.
 
     Forward, over the M numbers of a channel: ``mean = sum(x) / M``,
     ``var = sum((x - mean)^2) / M``, ``n = (x - mean) / sqrt(var + epsilon)``,
@@ -85,7 +85,7 @@ def batch_norm(
             raise InputError(
                 f"x of shape (B, ..., {channels})",
                 str(tuple(x.shape)),
-                "keep the channels last, and initialise the layer for as many",
+                "keep the channels last, and initialize the layer for as many",
             )
         wide, mean, var = map(upcast, (x, state["mean"], state["var"]))
         if train:
@@ -102,16 +102,16 @@ def batch_norm(
         x, mean, inverse_deviation = residuals
         wide, leading = upcast(dy), tuple(range(dy.ndim - 1))
         # All that is one number per channel stays out of the passes over dy and x.
-        centred = upcast(x) - over(mean, wide)
+        centered = upcast(x) - over(mean, wide)
         dshift = wide.sum(leading)
-        dscale = (wide * centred).sum(leading) * inverse_deviation
+        dscale = (wide * centered).sum(leading) * inverse_deviation
         gain = inverse_deviation
         if scale:
             gain = gain * params["scale"].astype(gain.dtype)
         if isinstance(residuals, _Batch):
             m = dy.size // dy.shape[-1]
             dx = over(gain, wide) * (wide - over(dshift / m, wide))
-            dx -= centred * over(gain * inverse_deviation * dscale / m, wide)
+            dx -= centered * over(gain * inverse_deviation * dscale / m, wide)
         else:
             dx = over(gain, wide) * wide
         sums = {"scale": dscale, "shift": dshift}

@@ -1,10 +1,10 @@
-"""Normalisation of each example by itself: the same in training and out of it.
+"""Normalization of each example by itself: the same in training and out of it.
 
-In every formula n is the normalised x, and the sums in mean and var run over the M numbers that are
-normalised together. One backward serves all: with ``g = scale dy``,
+In every formula n is the normalized x, and the sums in mean and var run over the M numbers that are
+normalized together. One backward serves all: with ``g = scale dy``,
 ``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``, in closed form in place of the
 three paths through x, mean and var; and ``dscale = sum(dy n)``, ``dshift = sum(dy)``, over all axes
-but the last. Saved: x, mean and 1 / sqrt(var + epsilon). n is worked out again from them: x was
+but the last. Saved: x, mean and 1 / sqrt(var + epsilon). n is recomputed: x was
 there already, and n would have to be written. Statistics of bfloat16 and float16 are float32.
 """
 
@@ -26,7 +26,7 @@ from fnn.layer import Layer, stateless
 
 @constructor
 def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
-    """Normalise the channels of every example and place, then scale and shift them.
+    """Layer normalization: the channels of every example and position normalized.
 
     Forward, over the C channels: ``mean = sum(x) / C``, ``var = sum((x - mean)^2) / C``,
     ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
@@ -51,7 +51,7 @@ def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True)
 
 @constructor
 def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
-    """Divide the channels of every example and place by their root mean square.
+    """RMS normalization: the channels divided by their root mean square.
 
     Forward, over the C channels: ``n = x / sqrt(sum(x^2) / C + epsilon)``, ``y = scale n``.
     Backward with ``g = scale dy`` is ``dx = (g - n sum(g n) / C) / sqrt(sum(x^2) / C + epsilon)``
@@ -70,7 +70,7 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 3.0, 5.0]]))[0].round(1)
     Array([[0.7, 1.2, 0.7, 1.2]], dtype=float32)
     """
-    options = _Options(epsilon, scale, False, centred=False)
+    options = _Options(epsilon, scale, False, centered=False)
     return _norm(options, _unchanged, _over_channels)
 
 
@@ -78,7 +78,7 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
 def group_norm(
     groups: int, epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True
 ) -> Layer:
-    """Normalise every example in groups of channels, over all places; then scale and shift.
+    """Group normalization: every example normalized in groups of channels, then scaled and shifted.
 
     Forward, with mean and var over the M numbers of one of the `groups`, which are C / groups
     channels next to each other at all places between the first and the last axis of one example:
@@ -119,7 +119,7 @@ def group_norm(
 
 @constructor
 def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
-    """Normalise every channel of every example over its places, then scale and shift.
+    """Instance normalization: every channel of every example normalized over its spatial axes.
 
     Forward, with mean and var over the M places between the first and the last axis:
     ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
@@ -151,7 +151,7 @@ class _Options(NamedTuple):
     epsilon: float
     scale: bool
     shift: bool
-    centred: bool = True
+    centered: bool = True
     axes: int = 1
 
 
@@ -178,7 +178,7 @@ def _norm(
     places: Callable[[Any], Any],
     among: Callable[[Any], Any],
 ) -> Layer:
-    """Make a norm of the mean over what it normalises together, taken in two steps.
+    """Make a norm of the mean over what it normalizes together, taken in two steps.
 
     `places` is the mean over the places of each channel, `among` that among channels; each keeps
     the rank, and one of them may do nothing.
@@ -192,7 +192,7 @@ def _norm(
             raise InputError(
                 f"x of shape {shape.format(channels)}",
                 str(tuple(x.shape)),
-                "keep the channels last, and initialise the layer for as many",
+                "keep the channels last, and initialize the layer for as many",
             )
 
     def init(key: Array, x: Any) -> PyTree:
@@ -204,7 +204,7 @@ def _norm(
     def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
         check_input(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
         z = upcast(x)
-        middle = among(places(z)) if options.centred else None
+        middle = among(places(z)) if options.centered else None
         variance = among(places(jnp.square(z if middle is None else z - middle)))
         residuals = _Residuals(x, middle, jax.lax.rsqrt(variance + options.epsilon))
         return downcast(affine(params, normal(residuals)), x), residuals
@@ -222,7 +222,7 @@ def _norm(
             # the parameters: two sums over large arrays in place of four.
             along, middle = among(scaled(means["scale"])), among(scaled(means["shift"]))
         dn = g - n * along
-        if options.centred:
+        if options.centered:
             dn = dn - middle
         count = dy.size // max(1, means["shift"].size)
         dparams = {

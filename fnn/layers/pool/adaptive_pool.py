@@ -32,7 +32,7 @@ from fnn.layers.pool._window_sum import dilate, window_sum
 
 @constructor
 def global_max_pool() -> Layer:
-    """Keep the largest number of each channel.
+    """Global max pooling: the largest element of each channel.
 
     Forward ``y[b, c] = max_p x[b, p, c]``; backward ``dx[b, p, c] = dy[b, c]`` where p is the first
     place of the largest number, else 0. A NaN is larger than all numbers. x (B, *space, C),
@@ -63,7 +63,7 @@ def global_max_pool() -> Layer:
 
 @constructor
 def global_average_pool() -> Layer:
-    """Take the average of each channel.
+    """Global average pooling: the mean of each channel.
 
     Forward ``y[b, c] = sum_p x[b, p, c] / M``; backward ``dx[b, p, c] = dy[b, c] / M``, M being the
     number of places. x (B, *space, C), y (B, C). Saved: the shape of x. Source: Lin, Chen and Yan
@@ -90,7 +90,7 @@ def global_average_pool() -> Layer:
 
 @constructor
 def adaptive_average_pool(size: int | Sizes) -> Layer:
-    """Take averages of as many windows as `size` says, whatever the size of x.
+    """Adaptive average pooling: the means of `size` windows, whatever the size of x.
 
     Along each axis of space of n numbers, with m = `size`, window p is from ``floor(p n / m)`` up
     to ``ceil((p + 1) n / m)``, its end left out, as in PyTorch: they overlap where m does not
@@ -134,7 +134,7 @@ def adaptive_average_pool(size: int | Sizes) -> Layer:
 
 @constructor
 def adaptive_max_pool(size: int | Sizes) -> Layer:
-    """Keep the largest numbers of as many windows as `size` says, whatever the size of x.
+    """Adaptive max pooling: the largest elements of `size` windows, whatever the size of x.
 
     The windows are those of `adaptive_average_pool`. Forward ``y[b, p, c] = max x[b, q, c]`` over
     the q of window p; backward ``dx[b, q, c] = sum dy[b, p, c]`` over the p whose window has its

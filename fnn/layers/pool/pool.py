@@ -36,7 +36,7 @@ from fnn.layers.pool._window_sum import dilate, window_sum
 def max_pool(
     window: int | Sizes, stride: int | Sizes | None = None, padding: Padding = "VALID"
 ) -> Layer:
-    """Keep the largest number of every window.
+    """Max pooling: the largest element of every window.
 
     Forward ``y[b, p, c] = max_k x[b, p stride + k - before, c]``, k running over the places of the
     window; backward ``dx[b, q, c] = sum dy[b, p, c]`` over the p whose window has its first largest
@@ -84,7 +84,7 @@ def average_pool(
     *,
     count_padding: bool = False,
 ) -> Layer:
-    """Take the average of every window.
+    """Average pooling: the mean of every window.
 
     Forward ``y[b, p, c] = sum_k x[b, p stride + k - before, c] / M[p]``, k running over the places
     of the window and x being 0 outside of its axes; M[p] is how many of them lie inside, as in

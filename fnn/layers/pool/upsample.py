@@ -1,4 +1,4 @@
-"""Layers that make images larger without learning how."""
+"""Upsampling: nearest-neighbor and (bi-, tri-)linear interpolation; no parameters."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fnn.layers.pool._window_sum import dilate, split_axis, window_sum
 
 @constructor
 def upsample(factor: int | Sizes, method: str = "nearest") -> Layer:
-    """Make every axis of space `factor` times as long, by repeating numbers or by straight lines.
+    """Upsampling: nearest-neighbor and (bi-, tri-)linear interpolation by `factor`.
 
     Along each axis of x, n long, for p = i factor + r with r below `factor`; "nearest" is
     ``y[p] = x[i]``, and backward ``dx[i] = sum_r dy[i factor + r]``. "linear" is at the position
     ``i + o`` with ``o = (r + 1/2) / factor - 1/2``: the middle of each number is where it is, and
     the corners of x and y coincide (PyTorch's ``align_corners=False``). Forward ``y[p] = (1 - |o|)
-    x[i] + |o| x[j]``, j being the neighbour i - 1 or i + 1 on the side of o, or i itself beyond an
+    x[i] + |o| x[j]``, j being the neighbor i - 1 or i + 1 on the side of o, or i itself beyond an
     end; backward ``dx[i] = sum_r (1 - |o|) dy[i factor + r]``, and ``|o| dy[p]`` is added to dx[j].
 
     x (B, *space, C), y (B, *places, C), with any number of axes of space; an int holds for all of

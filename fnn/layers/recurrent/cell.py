@@ -44,7 +44,7 @@ def rnn_cell(
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:
-    """One step of `fnn.rnn`, for a scan of one's own: the pair ``(h', x)`` becomes ``(h, h)``.
+    """RNN cell, one time step for a scan of one's own: the pair ``(h', x)`` becomes ``(h, h)``.
 
     Forward ``h = f(a)``, ``a = x input_weight + h' recurrent_weight + bias``. Backward, dh being
     the sum of both cotangents, ``da = dh f'(a)``, ``dh' = da recurrent_weight^T``,
@@ -76,7 +76,7 @@ def lstm_cell(
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:
-    """One step of `fnn.lstm`, for a scan of one's own: ``((h', c'), x)`` becomes ``((h, c), h)``.
+    """LSTM cell, one time step for a scan: ``((h', c'), x)`` becomes ``((h, c), h)``.
 
     Forward and backward are the formulas of `fnn.lstm` for one step, and the parameters are the
     same. x (B, I), h and c (B, H), H being `width`. Saved: x, h', c' and the four gates.
@@ -103,7 +103,7 @@ def gru_cell(
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:
-    """One step of `fnn.gru`, for a scan of one's own: the pair ``(h', x)`` becomes ``(h, h)``.
+    """GRU cell, one time step for a scan of one's own: the pair ``(h', x)`` becomes ``(h, h)``.
 
     Forward and backward are the formulas of `fnn.gru` for one step, and the parameters are the
     same. x (B, I), h (B, H), H being `width`. Saved: x, h', the three gates and the product q.
@@ -136,7 +136,7 @@ def _layer(cell: Cell, settings: Settings) -> Layer:
             raise InputError(
                 f"x of shape (B, {'I' if inputs is None else inputs})",
                 str(tuple(x.shape)),
-                "pass one step, and initialise the layer for as many inputs",
+                "pass one step, and initialize the layer for as many inputs",
             )
         check_carry(carry, carry_like(cell, settings, x.shape[0], x.dtype))
         return parted(cell, carry), x

@@ -71,7 +71,7 @@ def rnn(
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:
-    """Carry a state through time: the simple recurrent network.
+    """Simple (Elman) recurrent network: a hidden state carried through time.
 
     Forward ``h = f(a)``, ``a = x input_weight + h' recurrent_weight + bias``, ``y = h``. Backward
     ``da = dh f'(a)``, ``dh' = da recurrent_weight^T``, ``dx = da input_weight^T``,
@@ -107,7 +107,7 @@ def lstm(
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:
-    """Carry a state and a memory through time: long short-term memory.
+    """Long short-term memory: a hidden state and a cell state carried through time.
 
     Forward ``a = x input_weight + h' recurrent_weight + bias`` are the pre-activations of
     ``i = s(a_i)``, ``f = s(a_f)``, ``g = tanh(a_g)`` and ``o = s(a_o)``, in this order;
@@ -147,7 +147,7 @@ def gru(
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:
-    """Carry a state through time that gates reset and renew: the gated recurrent unit.
+    """Gated recurrent unit: a hidden state that gates reset and renew from time step to time step.
 
     Forward ``p = x input_weight + bias``, ``u = h' recurrent_weight``; ``r = s(p_r + u_r)``,
     ``z = s(p_z + u_z)``, ``q = u_n + recurrent_bias``, ``n = tanh(p_n + r q)``, in this order;
@@ -176,7 +176,7 @@ def gru(
 
 @constructor
 def last_step() -> Layer:
-    """Take the last step of every sequence that is there.
+    """Last time step of every sequence, padding left out.
 
     Forward ``y[b] = x[b, n[b] - 1]``, n being the lengths, or T; for a mask the last step that is
     there. Backward ``dx[b, n[b] - 1] = dy[b]``, and 0 elsewhere. x (B, T, H) or a `fnn.Sequence` of
@@ -293,5 +293,5 @@ def _check(values: Any, inputs: Any = "I") -> None:
         raise InputError(
             f"x of shape (B, T, {inputs})",
             str(tuple(values.shape)),
-            "put batch and time in front, and initialise the layer for as many inputs",
+            "put batch and time in front, and initialize the layer for as many inputs",
         )

@@ -12,7 +12,7 @@ one to one; adding what goes in between makes the word a random function of the 
 repeat, and not a shuffle, which may not.
 
 The two words come from Threefry, which hashes the optimizer's key, the step and the leaf, so that
-streams of neighbouring keys, steps and leaves have nothing in common. `benchmarks/dieharder.py`
+streams of neighboring keys, steps and leaves have nothing in common. `benchmarks/dieharder.py`
 puts streams to the test. It is made for noise, not for secrets: an adversary can invert it.
 """
 

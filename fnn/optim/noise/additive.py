@@ -24,7 +24,7 @@ def gradient_noise(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Add noise to the gradient, annealed from step to step.
+    """Gradient noise, annealed from step to step.
 
     ``g_t + n_t`` with every number of ``n_t`` drawn independently, of mean 0 and variance
     ``variance / (1 + t)^decay_power``, t counted from 0. Stands before the learning rate, which
@@ -66,7 +66,7 @@ def gradient_noise(
 def sphere_noise(
     radius: Scale = 1.0, *, generator: Generator = "counter", key: NoiseKey
 ) -> Optimizer:
-    """Add to the gradient, at every step, a direction drawn at random: a point of a sphere.
+    """Sphere noise: a random direction of fixed length added to every gradient.
 
     ``g_t + radius n_t / |n_t|``, n Gaussian, the norm over all parameters together. Stands before
     the learning rate: ``p <- p - learning_rate (g + n)`` leaves strict saddle points.
@@ -98,10 +98,10 @@ def anticorrelated_noise(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Add to the update a noise that takes its last step back: ``xi_{t+1} - xi_t``.
+    """Anticorrelated noise (Anti-PGD): ``xi_{t+1} - xi_t`` added to the update.
 
     ``u_t + xi_{t+1} - xi_t``, every number of ``xi_t`` drawn independently with the deviation
-    ``std(t)``. Neighbouring steps have correlation -1/2, and their sum ``xi_{t+1} - xi_0`` stays
+    ``std(t)``. Neighboring steps have correlation -1/2, and their sum ``xi_{t+1} - xi_0`` stays
     bounded, where that of independent noise is a random walk. Descent then lowers
     ``L + std^2 / 2 tr L''`` on average: it prefers flat minima. Stands after the learning rate,
     ``chain(sgd(0.1), anticorrelated_noise(0.05, key=key))``; let the scale end at 0 to take the
@@ -140,7 +140,7 @@ def weight_noise(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Take the gradient at the parameters plus noise, and move the parameters without it.
+    """Weight noise: the gradient taken at the parameters plus noise.
 
     ``grad L(p + n_t)``, every number of ``n_t`` drawn independently with deviation `std`: on
     average the gradient of L smoothed, ``E L(p + n)``, which is high in narrow minima. Stands

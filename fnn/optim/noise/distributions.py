@@ -26,7 +26,7 @@ from fnn._core.types import Array, Number
 _LOG2 = (0.0258413614, -0.0442735359, 0.076776382, -0.152698052, 0.339852541)
 # sqrt(2) erfinv(1 - p) / (1 - p) in t = sqrt(1.5 - log(p (2 - p))) - CENTRE, to 8.1e-6 of itself
 # for p from 2^-33 to 1.
-_CENTRE = 3.0455139121609647
+_CENTER = 3.0455139121609647
 _QUANTILE = (
     0.000147996052, -0.000181467536, -0.00157474301, 0.00280975826, 0.00426396039,
     -0.0153203223, 0.017134106, -0.00771089905, -0.0215742991, 1.53886131, 3.70740409,
@@ -59,7 +59,7 @@ class Distribution(Described):
 
 @constructor
 def gaussian() -> Distribution:
-    """Draw from a normal distribution: ``Phi^-1`` of the word.
+    """Gaussian (normal) distribution: ``Phi^-1`` of the word.
 
     >>> str(gaussian())
     'gaussian()'
@@ -69,7 +69,7 @@ def gaussian() -> Distribution:
 
 @constructor
 def uniform() -> Distribution:
-    """Draw from the interval ``[-sqrt(3), sqrt(3)]``, which has variance 1.
+    """Uniform distribution on ``[-sqrt(3), sqrt(3)]``, which has variance 1.
 
     >>> float(uniform().numbers(jnp.uint32(2**31)))
     -1.7320507764816284
@@ -83,7 +83,7 @@ def uniform() -> Distribution:
 
 @constructor
 def rademacher() -> Distribution:
-    """Draw -1 or 1, each half of the time.
+    """Rademacher distribution: -1 or 1, each half of the time.
 
     >>> float(rademacher().numbers(jnp.uint32(1)))
     -1.0
@@ -93,7 +93,7 @@ def rademacher() -> Distribution:
 
 @constructor
 def laplace() -> Distribution:
-    """Draw from the density ``exp(-sqrt(2) |n|) / sqrt(2)``, of variance 1 and kurtosis 6.
+    """Laplace distribution: density ``exp(-sqrt(2) |n|) / sqrt(2)``, variance 1, kurtosis 6.
 
     >>> float(laplace().numbers(jnp.uint32(2**31))) > 0
     True
@@ -103,7 +103,7 @@ def laplace() -> Distribution:
 
 @constructor
 def student(degrees: Number = 5.0) -> Distribution:
-    """Draw from Student's distribution with heavy tails, scaled to variance 1.
+    """Student's t distribution: heavy tails, scaled to variance 1.
 
     ``sqrt((degrees - 2) (u^(-2 / degrees) - 1)) cos(pi v)`` with u and v uniform, the density
     falling as ``|n|^-(degrees + 1)``.
@@ -132,7 +132,7 @@ def student(degrees: Number = 5.0) -> Distribution:
 
 @constructor
 def sphere() -> Distribution:
-    """Draw from the sphere of radius 1 that all numbers of all parameters make together.
+    """Uniform distribution on the sphere of radius 1 in the space of all parameters.
 
     The scale is the radius, not a deviation: ``n / |n|`` with n Gaussian.
 
@@ -144,7 +144,7 @@ def sphere() -> Distribution:
 
 @constructor
 def ball() -> Distribution:
-    """Draw from the inside of that sphere, uniformly: ``u^(1/d) n / |n|``, of d numbers in all.
+    """Uniform distribution in that ball: ``u^(1/d) n / |n|``, of d values in all.
 
     >>> ball().norm
     'ball'
@@ -179,7 +179,7 @@ def distribution_of(distribution: Any) -> Distribution:
 
 def _gaussian(word: Array) -> Array:
     share = _share(word)
-    t = jnp.sqrt(1.5 - _log(share * (2 - share))) - _CENTRE
+    t = jnp.sqrt(1.5 - _log(share * (2 - share))) - _CENTER
     return _signed(word, _polynomial(_QUANTILE, t) * (1 - share))
 
 

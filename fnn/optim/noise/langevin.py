@@ -43,7 +43,7 @@ def sgld(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Sample by overdamped Langevin dynamics.
+    """Stochastic-gradient Langevin dynamics, overdamped.
 
     Update ``-e N g + sqrt(2 e T) n`` with e the learning rate, N `examples`, g the gradient of the
     mean loss, T the temperature and n standard normal. On ``U = a p^2 / 2`` the variance settles
@@ -88,7 +88,7 @@ def psgld(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Sample by Langevin dynamics with a step of its own for every parameter.
+    """Preconditioned stochastic-gradient Langevin dynamics.
 
     ``v_t = decay v_{t-1} + (1 - decay) g_t^2``, ``G = 1 / (epsilon + sqrt(v_t))``, update ``-e G N
     g + sqrt(2 e T G) n``, else as `sgld`. The term for the slope of G is left out, as in the paper:
@@ -148,7 +148,7 @@ def sghmc(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Sample by Langevin dynamics with momentum: stochastic-gradient Hamiltonian Monte Carlo.
+    """Stochastic-gradient Hamiltonian Monte Carlo: Langevin dynamics with momentum.
 
     ``v_t = (1 - friction) v_{t-1} - e N g + sqrt(2 friction e T) n``, update ``v_t``, from a
     velocity of 0: descent with momentum ``1 - friction``, and noise. On ``U = a p^2 / 2`` the
@@ -201,7 +201,7 @@ def baoab(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Sample by underdamped Langevin dynamics, split so that positions are nearly exact.
+    """Underdamped Langevin dynamics by the BAOAB splitting.
 
     ``dp = v dt``, ``dv = -U' dt - friction v dt + sqrt(2 friction T) dW``, with unit mass, in steps
     h of: half a kick by the force (B), half a move (A), the exact effect of friction and noise (O),

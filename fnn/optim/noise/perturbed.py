@@ -36,7 +36,7 @@ def perturbed(
     generator: Generator = "counter",
     key: NoiseKey,
 ) -> Optimizer:
-    """Push the parameters to a point nearby when the gradient is small.
+    """Perturbed gradient descent: a push to a point nearby when the gradient is small.
 
     ``u_t + xi_t`` with ``u_t`` the update of the optimizer inside, which sees the gradient as it
     is, and ``xi_t`` uniform in a ball of that radius over all parameters together; only where

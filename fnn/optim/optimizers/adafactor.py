@@ -44,7 +44,7 @@ def adafactor(
     epsilon2: Number = 1e-3,
     least: int = 128,
 ) -> Optimizer:
-    """Step over the root of the mean square gradient, of which only row and column means are kept.
+    """Adafactor: second moments of which only row and column means are kept.
 
     With ``b_t = 1 - t^-decay``, t from 1, ``R_t = b_t R_{t-1} + (1 - b_t) mean_j(g_t^2 +
     epsilon1)``, ``C_t`` the same with mean_i, ``V = R C / mean_i(R)``, ``u = g / sqrt(V)``, cut to

@@ -44,7 +44,7 @@ def adam(
     beta2: Number = 0.999,
     epsilon: Number = 1e-8,
 ) -> Optimizer:
-    """Step by the mean of past gradients over the root of their mean square.
+    """Adam: the mean of past gradients over the root of their mean square.
 
     ``m_t = beta1 m_{t-1} + (1 - beta1) g_t``, ``v_t = beta2 v_{t-1} + (1 - beta2) g_t^2``, update
     ``-learning_rate m^ / (sqrt(v^) + epsilon)`` with ``m^ = m_t / (1 - beta1^t)`` and
@@ -77,7 +77,7 @@ def adamw(
     epsilon: Number = 1e-8,
     weight_decay: Coefficient = 0.01,
 ) -> Optimizer:
-    """Step as `adam` does, and let the parameters decay on their own.
+    """AdamW: `adam` with decoupled weight decay.
 
     Update ``-learning_rate (m^ / (sqrt(v^) + epsilon) + weight_decay p)``: the decay does not pass
     through the means. In the paper the decay is scaled by the schedule alone, here by the whole
@@ -110,7 +110,7 @@ def nadam(
     beta2: Number = 0.999,
     epsilon: Number = 1e-8,
 ) -> Optimizer:
-    """Step as `adam` does, with Nesterov's momentum.
+    """NAdam: `adam` with Nesterov momentum.
 
     Update ``-learning_rate m' / (sqrt(v^) + epsilon)`` with ``m' = beta1 m_t / (1 - beta1^(t+1)) +
     (1 - beta1) g_t / (1 - beta1^t)``; the rest as in `adam`, beta1 constant.
@@ -141,7 +141,7 @@ def radam(
     beta2: Number = 0.999,
     epsilon: Number = 1e-8,
 ) -> Optimizer:
-    """Step as `adam` does once the mean square can be trusted, and by the mean before.
+    """Rectified Adam: `adam` once the mean square can be trusted, the mean alone before.
 
     With ``n = 2 / (1 - beta2) - 1`` and ``n_t = n - 2 t beta2^t / (1 - beta2^t)``, the update is
     ``-learning_rate r_t m^ / (sqrt(v^) + epsilon)`` where ``n_t > 4``, ``r_t^2 = (n_t - 4) (n_t -
@@ -193,7 +193,7 @@ def amsgrad(
     beta2: Number = 0.999,
     epsilon: Number = 1e-8,
 ) -> Optimizer:
-    """Step as `adam` does, over the largest mean square so far, so that steps never grow back.
+    """AMSGrad: `adam` over the largest mean square so far, so that steps never grow back.
 
     ``l_t = max(l_{t-1}, v^)``, update ``-learning_rate m^ / (sqrt(l_t) + epsilon)``. The paper does
     not undo the start from zero: its m and v stand in the place of m^ and v^.
@@ -250,7 +250,7 @@ def adamax(
     beta2: Number = 0.999,
     epsilon: Number = 1e-8,
 ) -> Optimizer:
-    """Step by the mean of past gradients over the largest of them, which fades.
+    """AdaMax: the mean of past gradients over the largest of them, which fades.
 
     ``m_t`` as in `adam`, ``u_t = max(beta2 u_{t-1}, |g_t| + epsilon)``, update ``-learning_rate /
     (1 - beta1^t) m_t / u_t``. The paper has no epsilon, and 0 / 0 where all gradients were 0.

@@ -34,7 +34,7 @@ class SquareState(NamedTuple):
 def adagrad(
     learning_rate: Hyperparameter, epsilon: Number = 1e-8, start: Number = 0.0
 ) -> Optimizer:
-    """Step by the gradient over the root of the sum of its squares so far.
+    """Adagrad: the gradient over the root of the sum of its squares so far.
 
     ``s_t = s_{t-1} + g_t^2`` from ``s_0 = start``, update ``-learning_rate g_t / (sqrt(s_t) +
     epsilon)``, the sum kept in float32 or better.
@@ -70,7 +70,7 @@ def adagrad(
 def rmsprop(
     learning_rate: Hyperparameter, decay: Number = 0.9, epsilon: Number = 1e-8
 ) -> Optimizer:
-    """Step by the gradient over the root of the running mean of its square.
+    """RMSProp: the gradient over the root of the running mean of its square.
 
     ``v_t = decay v_{t-1} + (1 - decay) g_t^2``, update ``-learning_rate g_t / (sqrt(v_t) +
     epsilon)``, the mean kept in float32 or better.
@@ -117,7 +117,7 @@ class AdadeltaState(NamedTuple):
 def adadelta(
     learning_rate: Hyperparameter = 1.0, decay: Number = 0.95, epsilon: Number = 1e-6
 ) -> Optimizer:
-    """Step by the gradient in the units of the parameter, which past updates give.
+    """Adadelta: steps in the units of the parameter, which past updates give.
 
     ``v_t = decay v_{t-1} + (1 - decay) g_t^2``, ``d_t = g_t sqrt(w_{t-1} + epsilon) / sqrt(v_t +
     epsilon)``, ``w_t = decay w_{t-1} + (1 - decay) d_t^2``, update ``-learning_rate d_t``, the
@@ -173,7 +173,7 @@ def lion(
     beta2: Number = 0.99,
     weight_decay: Coefficient = 0.0,
 ) -> Optimizer:
-    """Step by the sign of the momentum: every parameter moves by the learning rate.
+    """Lion: the sign of the momentum; every parameter moves by the learning rate.
 
     ``c_t = beta1 m_{t-1} + (1 - beta1) g_t``, update ``-learning_rate (sign(c_t) + weight_decay
     p)``, ``m_t = beta2 m_{t-1} + (1 - beta2) g_t``; sign(0) = 0. The mean is kept in float32 or

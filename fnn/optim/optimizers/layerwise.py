@@ -35,7 +35,7 @@ def lars(
     weight_decay: Coefficient = 0.0,
     trust: Hyperparameter = 0.001,
 ) -> Optimizer:
-    """Descend with momentum, each array by a share of its norm.
+    """LARS: heavy-ball momentum, each array scaled by its own norm.
 
     ``l = trust |p| / (|g_t| + weight_decay |p|)``, ``v_t = momentum v_{t-1} + learning_rate l (g_t
     + decay p)``, update ``-v_t``, with the norms of one array and l = 1 where one of them is 0, as
@@ -84,7 +84,7 @@ def lamb(
     epsilon: Number = 1e-6,
     weight_decay: Coefficient = 0.0,
 ) -> Optimizer:
-    """Step in the direction of `adamw`, each array by its own norm.
+    """LAMB: the direction of `adamw`, each array scaled by its own norm.
 
     ``r = m^ / (sqrt(v^) + epsilon) + weight_decay p`` with the means of `adam`, update
     ``-learning_rate |p| / |r| r``, with the norms of one array and a ratio of 1 where one of them

@@ -47,7 +47,7 @@ def muon(
     epsilon: Number = 1e-8,
     otherwise: Optimizer | None = None,
 ) -> Optimizer:
-    """Step by the momentum with all its singular values near 1.
+    """Muon: the momentum with all its singular values near 1.
 
     For a weight (I, O): ``m_t = momentum m_{t-1} + (1 - momentum) g_t``, with `nesterov` ``d =
     momentum m_t + (1 - momentum) g_t``, else ``d = m_t``; update ``-learning_rate (sqrt(max(1, O /

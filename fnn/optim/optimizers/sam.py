@@ -1,4 +1,4 @@
-"""Descent for flat minima: the gradient of the worst neighbour."""
+"""Descent for flat minima: the gradient of the worst neighbor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fnn.optim.transforms.clip import global_norm
 
 @constructor
 def sam(radius: Hyperparameter = 0.05) -> Optimizer:
-    """Take the gradient where the loss is worst nearby, uphill by `radius`.
+    """Sharpness-aware minimization: the gradient where the loss is worst within `radius`.
 
     ``g = grad L(p)``, ``e = radius g / |g|`` with the norm over all parameters together, and the
     gradient handed on is ``grad L(p + e)``: two evaluations a step. Both see the same batch and the

@@ -56,7 +56,7 @@ class ScheduleFreeState(NamedTuple):
 def schedule_free_sgd(
     learning_rate: Hyperparameter, beta: Number = 0.9, weight_decay: Coefficient = 0.0
 ) -> Optimizer:
-    """Descend from z, with the gradient taken between z and the average x of all z.
+    """Schedule-free SGD: gradients taken between z and the average x of all z.
 
     The parameters are ``y_t = (1 - beta) z_t + beta x_t``, g_t is the gradient there, and::
 
@@ -109,7 +109,7 @@ def schedule_free_adamw(
     epsilon: Number = 1e-8,
     weight_decay: Coefficient = 0.0,
 ) -> Optimizer:
-    """Descend as `schedule_free_sgd` does, over the root of the mean square gradient.
+    """Schedule-free AdamW: `schedule_free_sgd` over the root of the mean square gradient.
 
     ``v_t = beta2 v_{t-1} + (1 - beta2) g_t^2``, ``v^ = v_t / (1 - beta2^t)``, t from 1, and
     ``z_{t+1} = z_t - learning_rate (g_t / (sqrt(v^) + epsilon) + weight_decay y_t)``; beta1 is the

@@ -41,7 +41,7 @@ class LbfgsState(NamedTuple):
 
 @constructor
 def lbfgs(learning_rate: Hyperparameter = 1.0, memory: int = 10) -> Optimizer:
-    """Step as Newton's method would, with the inverse Hessian that the last steps tell.
+    """L-BFGS: Newton's method with the inverse Hessian that the last steps tell.
 
     Update ``-learning_rate H g``, H by the recursion of two loops over the last `memory` pairs ``s
     = p_t - p_{t-1}``, ``y = g_t - g_{t-1}``, from ``gamma = s.y / y.y`` of the newest; in the first
@@ -135,7 +135,7 @@ def _get(table: Array, slot: Array) -> Array:
 def backtracking(
     optimizer: Optimizer, shrink: Number = 0.5, slope: Number = 1e-4, trials: int = 25
 ) -> Optimizer:
-    """Shorten the update of an optimizer until the loss falls enough.
+    """Backtracking line search: an update shortened until the loss falls enough.
 
     Update ``t u`` with the first t of ``1, shrink, shrink^2, ...`` for which ``L(p + t u) <= L(p) +
     slope t g.u``, the last of `trials` if none does. The loss is that of the batch, with the same
@@ -202,7 +202,7 @@ def sophia(
     *,
     key: NoiseKey,
 ) -> Optimizer:
-    """Step by the mean of past gradients over the curvature, clipped.
+    """Sophia: the mean of past gradients over the curvature, clipped.
 
     ``m_t = beta1 m_{t-1} + (1 - beta1) g_t``; in steps 0, `every`, 2 `every`, ... ``h_t = beta2 h +
     (1 - beta2) u * (H u)`` with signs u drawn anew and H the Hessian of the batch's loss, whose

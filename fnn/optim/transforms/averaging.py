@@ -38,7 +38,7 @@ class EmaState(NamedTuple):
 
 @constructor
 def ema(decay: Hyperparameter = 0.999) -> Optimizer:
-    """Keep an exponential moving average of the parameters; what they do is left as it is.
+    """Exponential moving average of the parameters, which move as before.
 
     ``w_t = decay w_{t-1} + (1 - decay)``, ``a_t = a_{t-1} + (1 - decay) / w_t (p_t - a_{t-1})``
     with ``p_t`` the parameters after the step: the mean of ``p_1 .. p_t`` with weights
@@ -85,7 +85,7 @@ class LookaheadState(NamedTuple):
 
 @constructor
 def lookahead(every: int = 5, share: Hyperparameter = 0.5) -> Optimizer:
-    """Every few steps go back to slow weights, moved a share of the way that the fast ones went.
+    """Lookahead: slow weights, moved a fraction of the way that the fast ones went.
 
     The parameters are the fast weights, moved by the optimizers before. After every `every` steps
     ``slow_t = slow_{t-1} + share (p_t - slow_{t-1})``, ``p_t = slow_t``. Stands last; the

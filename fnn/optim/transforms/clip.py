@@ -38,7 +38,7 @@ def clip_by_value(max_value: Hyperparameter) -> Optimizer:
 
 @constructor
 def clip_by_norm(max_norm: Hyperparameter) -> Optimizer:
-    """Shorten the gradient of each parameter array, on its own, to a norm of at most `max_norm`.
+    """Clipping by norm: the gradient of each parameter array shortened on its own.
 
     ``g min(1, max_norm / |g|)``, the norm computed in float32 or better; a zero gradient stays
     zero. Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, algorithm 1, array by array.
@@ -62,7 +62,7 @@ def clip_by_norm(max_norm: Hyperparameter) -> Optimizer:
 
 @constructor
 def clip_by_global_norm(max_norm: Hyperparameter) -> Optimizer:
-    """Shorten the gradient, over all parameters together, to a norm of at most `max_norm`.
+    """Clipping by global norm: the gradient of all parameters together shortened.
 
     ``g min(1, max_norm / |g|)`` with ``|g|^2`` the sum of the squares of all its numbers, computed
     in float32 or better; a zero gradient stays zero. Source: Pascanu, Mikolov and Bengio 2012,
@@ -88,7 +88,7 @@ def clip_by_global_norm(max_norm: Hyperparameter) -> Optimizer:
 
 @constructor
 def clip_by_unit_norm(ratio: Hyperparameter = 0.01, least: Number = 1e-3) -> Optimizer:
-    """Shorten the gradient of every unit to a share of the norm of the unit's own weights.
+    """Adaptive gradient clipping: by a fraction of the norm of each unit's weights.
 
     ``G_i min(1, ratio max(|W_i|, least) / |G_i|)``: adaptive gradient clipping. A unit i is an
     output, the last axis, with all weights that lead to it; an array of one axis, or none, is one

@@ -35,7 +35,7 @@ class Constraint(Described):
 
 @constructor
 def project(onto: Projection | Mapping[str, Projection]) -> Optimizer:
-    """Bring the parameters back to a set after every step: projected gradient descent.
+    """Projected gradient descent: parameters brought back to a set after every step.
 
     ``P(p + u) - p`` in place of the update u, P the nearest point of the set, one leaf at a time.
     Stands last, ``chain(sgd(0.1), project(constraint.non_negative()))``; or by patterns over paths,
@@ -91,7 +91,7 @@ def _kept(projection: Projection, p: Array, u: Array) -> Array:
 
 @constructor
 def box(low: float, high: float) -> Constraint:
-    """Keep every number between two: ``min(max(p, low), high)``.
+    """Box: every entry between two bounds, ``min(max(p, low), high)``.
 
     Raises `fnn.InputError` unless low is below high.
 
@@ -105,7 +105,7 @@ def box(low: float, high: float) -> Constraint:
 
 @constructor
 def non_negative() -> Constraint:
-    """Keep every number at 0 or above: ``max(p, 0)``.
+    """Non-negative orthant: ``max(p, 0)``.
 
     >>> non_negative()(jnp.array([-3.0, 0.5]))
     Array([0. , 0.5], dtype=float32)
@@ -115,7 +115,7 @@ def non_negative() -> Constraint:
 
 @constructor
 def ball(radius: Number) -> Constraint:
-    """Keep the norm of the array at most at the radius: ``p min(1, radius / |p|)``.
+    """Ball: the norm of the array at most the radius, ``p min(1, radius / |p|)``.
 
     Raises `fnn.InputError` for a radius that is not positive.
 
@@ -128,7 +128,7 @@ def ball(radius: Number) -> Constraint:
 
 @constructor
 def max_norm(limit: Number) -> Constraint:
-    """Keep the norm of the weights that feed each unit at most at a limit.
+    """Max-norm: the norm of the weights that feed each unit at most a limit.
 
     Units lie along the last axis: columns of a dense weight (I, O), filters of a convolution
     (H, W, I, O). ``w_o min(1, limit / |w_o|)``. For a bias (O,) it bounds each number.
@@ -146,7 +146,7 @@ def max_norm(limit: Number) -> Constraint:
 
 @constructor
 def sphere(radius: Number = 1.0) -> Constraint:
-    """Keep the norm of the array at the radius: ``radius p / |p|``.
+    """Sphere: the norm of the array equal to the radius, ``radius p / |p|``.
 
     All points of the sphere are equally near to zero; it goes to the one of equal numbers.
 
@@ -167,7 +167,7 @@ def sphere(radius: Number = 1.0) -> Constraint:
 
 @constructor
 def simplex(total: Number = 1.0) -> Constraint:
-    """Keep the numbers along the last axis a distribution: none negative, their sum the total.
+    """Simplex: entries along the last axis non-negative, of a given sum.
 
     ``max(p - c, 0)`` with the c that gives the sum, found from the numbers in order.
 

@@ -23,7 +23,7 @@ from fnn.optim.optimizer import (
 
 @constructor
 def masked(optimizer: Optimizer, mask: PyTree | Callable[[PyTree], PyTree]) -> Optimizer:
-    """Apply an optimizer where a mask says True; elsewhere gradients pass as they are.
+    """Masking: an optimizer where a mask says True; elsewhere gradients pass as they are.
 
     `mask` is a tree of True and False in the structure of the parameters, or a prefix of it, or a
     function that makes one of the parameters. The optimizer sees, and keeps state for, its own
@@ -67,7 +67,7 @@ def masked(optimizer: Optimizer, mask: PyTree | Callable[[PyTree], PyTree]) -> O
 
 @constructor
 def by_path(optimizers: Mapping[str, Optimizer], default: Optimizer | None = None) -> Optimizer:
-    """Give every parameter array the optimizer of the first pattern that its path matches.
+    """Optimizers by path: every parameter array has that of the first pattern that matches.
 
     Paths are those of `fnn.summary` and of saved weights, such as ``hidden/0/bias``; patterns are
     those of file names, with ``*`` (slashes too), ``?`` and ``[...]``. `default` is the optimizer
@@ -108,7 +108,7 @@ def by_path(optimizers: Mapping[str, Optimizer], default: Optimizer | None = Non
 
 @constructor
 def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
-    """Apply an optimizer to all arrays but those whose path matches a pattern: they do not move.
+    """Freezing: an optimizer for all arrays but those whose path matches a pattern.
 
     The optimizer sees the others only, and keeps no state for what stands still. Patterns are those
     of `by_path`.

@@ -26,7 +26,7 @@ class AccumulateState(NamedTuple):
 
 @constructor
 def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
-    """Apply an optimizer to the mean of `steps` gradients, and nothing in between.
+    """Gradient accumulation: an optimizer applied to the mean of `steps` gradients.
 
     ``s_t = s_{t-1} + g_t``; every `steps` steps the update is the optimizer's for ``s_t / steps``,
     which starts the sum again, at all others it is zero. So a large batch is trained in parts that
@@ -78,7 +78,7 @@ def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
 
 
 class GuardState(NamedTuple):
-    """The state of the optimizer inside, the steps skipped, the array that spoilt the last of them.
+    """The state of the optimizer inside, the steps skipped, the array that spoiled the last.
 
     `leaf` is its index among the leaves of the gradient, -1 before the first; `nonfinite_leaf`
     turns it into a path.
@@ -91,7 +91,7 @@ class GuardState(NamedTuple):
 
 @constructor
 def skip_nonfinite(optimizer: Optimizer) -> Optimizer:
-    """Skip every step whose gradient holds a NaN or an infinity: no update, no change of state.
+    """Guard against NaN and infinity: a step whose gradient holds one changes nothing.
 
     The state counts the steps skipped and remembers the first bad array of the last of them, which
     `nonfinite_leaf` names. Nothing is hidden: look at the count after training.
@@ -180,7 +180,7 @@ def reduce_on_plateau(
     cooldown: int = 0,
     least: Number = 0.0,
 ) -> Optimizer:
-    """Scale updates down when the loss stops falling.
+    """Reduce on plateau: updates scaled down when the loss stops falling.
 
     The loss is that of the batches, before their updates, averaged over `window` steps (an epoch,
     say). A mean that is not below ``(1 - tolerance) best`` is bad; at `patience` bad ones in a row
