@@ -1,11 +1,11 @@
-"""Measure the hand rule of every layer against autodiff: time and temporary bytes, at two sizes.
+"""Measure manual against automatic gradients of every layer: time and temporary bytes, two sizes.
 
 A row is one layer at one size, forward and backward in training in one compiled program: by the
-layer's own rule, and by `jax.vjp` of its `apply`, the plain formula. Inputs, cotangent, precision
-and returned values are the same; both are compiled and warm, and take turns. time_ratio is the
-median over the rounds of by hand over by autodiff, below 1 where the rule is faster; memory_ratio
-is that of the temporary bytes of the two programs, ``-`` where autodiff needs none and the rule
-some. The losses are measured as layers of their predictions.
+layer's own `backward`, and by `jax.vjp` of its `apply`, which is that of the plain formula. Inputs,
+cotangent, precision and returned values are the same; both are compiled and warm, and take turns.
+time_ratio is the median over the rounds of manual over auto, below 1 where manual is faster;
+memory_ratio is that of the temporary bytes of the two programs, ``-`` where auto needs none and
+manual some. The losses are measured as layers of their predictions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SMALL, LARGE = (256, 512), (4096, 512)
 WORDS = 1.05
 
 
-class Rule(NamedTuple):
+class Case(NamedTuple):
     """A layer of a family, and the two sizes of x: shapes of numbers, or arrays of indices."""
 
     family: str
@@ -126,78 +126,78 @@ ACTIVATIONS = (
     "identity", "sign", "straight_through_sign", "sigmoid", "tanh", "relu", "leaky_relu", "elu",
     "selu", "gelu", "silu", "mish", "softplus", "relu6", "hard_sigmoid", "hard_silu", "hard_tanh",
 )  # fmt: skip
-RULES = [
-    Rule("dense", "dense", fnn.dense(512)),
-    *(Rule("activations", name, getattr(fnn, name)()) for name in ACTIVATIONS),
-    Rule("activations", "gelu approximate", fnn.gelu(approximate=True)),
-    Rule("gates", "prelu", fnn.prelu()),
-    Rule("gates", "glu", fnn.glu()),
-    Rule("gates", "geglu", fnn.geglu(512)),
-    Rule("gates", "swiglu", fnn.swiglu(512)),
-    Rule("softmax", "softmax", fnn.softmax()),
-    Rule("softmax", "log_softmax", fnn.log_softmax()),
-    Rule("noise", "dropout", fnn.dropout(0.3)),
-    Rule("noise", "spatial_dropout", fnn.spatial_dropout(0.3), IMAGES),
-    Rule("noise", "gaussian_noise", fnn.gaussian_noise(0.1)),
-    Rule("normalization", "batch_norm", fnn.batch_norm()),
-    Rule("normalization", "batch_norm images", fnn.batch_norm(), IMAGES),
-    Rule("normalization", "layer_norm", fnn.layer_norm()),
-    Rule("normalization", "rms_norm", fnn.rms_norm()),
-    Rule("normalization", "group_norm", fnn.group_norm(8), IMAGES),
-    Rule("normalization", "instance_norm", fnn.instance_norm(), IMAGES),
-    Rule("convolution", "conv 3x3", fnn.conv(64, 3), FEW_CHANNELS),
+CASES = [
+    Case("dense", "dense", fnn.dense(512)),
+    *(Case("activations", name, getattr(fnn, name)()) for name in ACTIVATIONS),
+    Case("activations", "gelu approximate", fnn.gelu(approximate=True)),
+    Case("gates", "prelu", fnn.prelu()),
+    Case("gates", "glu", fnn.glu()),
+    Case("gates", "geglu", fnn.geglu(512)),
+    Case("gates", "swiglu", fnn.swiglu(512)),
+    Case("softmax", "softmax", fnn.softmax()),
+    Case("softmax", "log_softmax", fnn.log_softmax()),
+    Case("noise", "dropout", fnn.dropout(0.3)),
+    Case("noise", "spatial_dropout", fnn.spatial_dropout(0.3), IMAGES),
+    Case("noise", "gaussian_noise", fnn.gaussian_noise(0.1)),
+    Case("normalization", "batch_norm", fnn.batch_norm()),
+    Case("normalization", "batch_norm images", fnn.batch_norm(), IMAGES),
+    Case("normalization", "layer_norm", fnn.layer_norm()),
+    Case("normalization", "rms_norm", fnn.rms_norm()),
+    Case("normalization", "group_norm", fnn.group_norm(8), IMAGES),
+    Case("normalization", "instance_norm", fnn.instance_norm(), IMAGES),
+    Case("convolution", "conv 3x3", fnn.conv(64, 3), FEW_CHANNELS),
     # In a loop, as every training run is one.
-    Rule("convolution", "conv 3x3 in a loop", fnn.repeat(fnn.conv(32, 3), 2), FEW_CHANNELS[:1]),
-    Rule("convolution", "conv 3x3 of one channel", fnn.conv(32, 3), ONE_CHANNEL),
-    Rule("convolution", "conv 1x1", fnn.conv(64, 1), FEW_CHANNELS),
-    Rule("convolution", "conv 5x5 stride 2", fnn.conv(64, 5, stride=2), FEW_CHANNELS),
-    Rule("convolution", "conv 3x3 in 4 groups", fnn.conv(64, 3, groups=4), FEW_CHANNELS),
-    Rule("convolution", "depthwise_conv 3x3", fnn.depthwise_conv(3), FEW_CHANNELS),
-    Rule(
+    Case("convolution", "conv 3x3 in a loop", fnn.repeat(fnn.conv(32, 3), 2), FEW_CHANNELS[:1]),
+    Case("convolution", "conv 3x3 of one channel", fnn.conv(32, 3), ONE_CHANNEL),
+    Case("convolution", "conv 1x1", fnn.conv(64, 1), FEW_CHANNELS),
+    Case("convolution", "conv 5x5 stride 2", fnn.conv(64, 5, stride=2), FEW_CHANNELS),
+    Case("convolution", "conv 3x3 in 4 groups", fnn.conv(64, 3, groups=4), FEW_CHANNELS),
+    Case("convolution", "depthwise_conv 3x3", fnn.depthwise_conv(3), FEW_CHANNELS),
+    Case(
         "convolution", "conv_transpose 3x3 stride 2", fnn.conv_transpose(32, 3, stride=2),
         SMALL_IMAGES,
     ),
-    Rule("convolution", "conv of 3 in 1 dimension", fnn.conv(64, 3), LINES),
-    Rule("pooling", "max_pool 2x2", fnn.max_pool(2), IMAGES),
-    Rule("pooling", "max_pool 3x3 stride 2", fnn.max_pool(3, 2), IMAGES),
-    Rule("pooling", "average_pool 2x2", fnn.average_pool(2), IMAGES),
-    Rule("pooling", "average_pool 3x3 stride 2", fnn.average_pool(3, 2), IMAGES),
-    Rule("pooling", "global_average_pool", fnn.global_average_pool(), IMAGES),
-    Rule("pooling", "global_max_pool", fnn.global_max_pool(), IMAGES),
-    Rule("pooling", "adaptive_average_pool 7x7", fnn.adaptive_average_pool(7), IMAGES),
-    Rule("pooling", "adaptive_max_pool 7x7", fnn.adaptive_max_pool(7), IMAGES),
-    Rule("resizing", "upsample nearest", fnn.upsample(2), SMALL_IMAGES),
-    Rule("resizing", "upsample linear", fnn.upsample(2, "linear"), SMALL_IMAGES),
-    Rule("recurrent", "rnn", fnn.rnn(256), STEPS),
-    Rule("recurrent", "lstm", fnn.lstm(256), STEPS),
-    Rule("recurrent", "gru", fnn.gru(256), STEPS),
-    Rule("attention", "attention of 8 heads", fnn.attention(8), WINDOWS),
-    Rule("attention", "attention causal", fnn.attention(8, causal=True), WINDOWS),
-    Rule("attention", "transformer_block causal", fnn.transformer_block(8, causal=True), WINDOWS),
-    Rule("attention", "mlp", fnn.mlp(), WINDOWS),
-    Rule("embedding", "embedding", fnn.embedding(CLASSES, 256), (tokens(256), tokens(64, 256))),
-    Rule("embedding", "positional", fnn.positional(), WINDOWS),
-    Rule("embedding", "rotary", fnn.rotary(), ((8, 128, 8, 32), (4, 1024, 8, 64))),
-    Rule("shape", "flatten", fnn.flatten(), IMAGES),
-    Rule("shape", "reshape", fnn.reshape(16, 32)),
-    Rule("combinators", "residual", fnn.residual(block(512))),
-    Rule("combinators", "repeat of 8", fnn.repeat(block(512), 8)),
-    Rule("combinators", "repeat of 8 remat", fnn.repeat(fnn.remat(block(512)), 8)),
-    Rule("combinators", "reversible of 2", reversible(2)),
-    Rule("combinators", "reversible of 32", reversible(32), (SMALL,)),
-    Rule(
+    Case("convolution", "conv of 3 in 1 dimension", fnn.conv(64, 3), LINES),
+    Case("pooling", "max_pool 2x2", fnn.max_pool(2), IMAGES),
+    Case("pooling", "max_pool 3x3 stride 2", fnn.max_pool(3, 2), IMAGES),
+    Case("pooling", "average_pool 2x2", fnn.average_pool(2), IMAGES),
+    Case("pooling", "average_pool 3x3 stride 2", fnn.average_pool(3, 2), IMAGES),
+    Case("pooling", "global_average_pool", fnn.global_average_pool(), IMAGES),
+    Case("pooling", "global_max_pool", fnn.global_max_pool(), IMAGES),
+    Case("pooling", "adaptive_average_pool 7x7", fnn.adaptive_average_pool(7), IMAGES),
+    Case("pooling", "adaptive_max_pool 7x7", fnn.adaptive_max_pool(7), IMAGES),
+    Case("resizing", "upsample nearest", fnn.upsample(2), SMALL_IMAGES),
+    Case("resizing", "upsample linear", fnn.upsample(2, "linear"), SMALL_IMAGES),
+    Case("recurrent", "rnn", fnn.rnn(256), STEPS),
+    Case("recurrent", "lstm", fnn.lstm(256), STEPS),
+    Case("recurrent", "gru", fnn.gru(256), STEPS),
+    Case("attention", "attention of 8 heads", fnn.attention(8), WINDOWS),
+    Case("attention", "attention causal", fnn.attention(8, causal=True), WINDOWS),
+    Case("attention", "transformer_block causal", fnn.transformer_block(8, causal=True), WINDOWS),
+    Case("attention", "mlp", fnn.mlp(), WINDOWS),
+    Case("embedding", "embedding", fnn.embedding(CLASSES, 256), (tokens(256), tokens(64, 256))),
+    Case("embedding", "positional", fnn.positional(), WINDOWS),
+    Case("embedding", "rotary", fnn.rotary(), ((8, 128, 8, 32), (4, 1024, 8, 64))),
+    Case("shape", "flatten", fnn.flatten(), IMAGES),
+    Case("shape", "reshape", fnn.reshape(16, 32)),
+    Case("combinators", "residual", fnn.residual(block(512))),
+    Case("combinators", "repeat of 8", fnn.repeat(block(512), 8)),
+    Case("combinators", "repeat of 8 remat", fnn.repeat(fnn.remat(block(512)), 8)),
+    Case("combinators", "reversible of 2", reversible(2)),
+    Case("combinators", "reversible of 32", reversible(32), (SMALL,)),
+    Case(
         "heads", "linear_head, linear_cross_entropy", linear_head(CLASSES),
         ((256, 256), (2048, 256)),
     ),
-    Rule("losses", "cross_entropy", of_loss(fnn.losses.cross_entropy(), labels)),
-    Rule("losses", "cross_entropy smoothed", of_loss(fnn.losses.cross_entropy(0.1), labels)),
-    Rule("losses", "nll", of_loss(fnn.losses.nll(), labels)),
-    Rule("losses", "binary_cross_entropy", of_loss(fnn.losses.binary_cross_entropy(), bits)),
-    Rule("losses", "logistic", of_loss(fnn.losses.logistic(), signs)),
-    Rule("losses", "hinge", of_loss(fnn.losses.hinge(), signs)),
-    Rule("losses", "squared_error", of_loss(fnn.losses.squared_error(), numbers)),
-    Rule("losses", "absolute_error", of_loss(fnn.losses.absolute_error(), numbers)),
-    Rule("losses", "huber", of_loss(fnn.losses.huber(), numbers)),
+    Case("losses", "cross_entropy", of_loss(fnn.losses.cross_entropy(), labels)),
+    Case("losses", "cross_entropy smoothed", of_loss(fnn.losses.cross_entropy(0.1), labels)),
+    Case("losses", "nll", of_loss(fnn.losses.nll(), labels)),
+    Case("losses", "binary_cross_entropy", of_loss(fnn.losses.binary_cross_entropy(), bits)),
+    Case("losses", "logistic", of_loss(fnn.losses.logistic(), signs)),
+    Case("losses", "hinge", of_loss(fnn.losses.hinge(), signs)),
+    Case("losses", "squared_error", of_loss(fnn.losses.squared_error(), numbers)),
+    Case("losses", "absolute_error", of_loss(fnn.losses.absolute_error(), numbers)),
+    Case("losses", "huber", of_loss(fnn.losses.huber(), numbers)),
 ]  # fmt: skip
 
 
@@ -218,14 +218,14 @@ def weight_gradient(layer: fnn.Layer, x: Any, rounds: int) -> Measurement:
     return Measurement(**ways)
 
 
-ALONE = Rule("convolution", "conv 3x3, weight gradient alone", fnn.conv(64, 3), FEW_CHANNELS)
+ALONE = Case("convolution", "conv 3x3, weight gradient alone", fnn.conv(64, 3), FEW_CHANNELS)
 
 
-def row_of(rule: Rule, size: Any, ways: Measurement) -> Row:
+def row_of(case: Case, size: Any, ways: Measurement) -> Row:
     memory = ways.memory_ratio
     return {
-        "family": rule.family,
-        "name": rule.name,
+        "family": case.family,
+        "name": case.name,
         "size": "x".join(map(str, getattr(size, "shape", size))),
         "time_ratio": ways.time_ratio,
         "memory_ratio": memory if math.isfinite(memory) else None,
@@ -273,11 +273,11 @@ def main() -> None:
     options = arguments(__doc__, rounds=15)
     print(f"{machine()}\n")
     rows = []
-    for rule in watched(rule for rule in RULES if picked(rule.name, options)):
-        for size in rule.sizes:
+    for case in watched(case for case in CASES if picked(case.name, options)):
+        for size in case.sizes:
             x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
-            ways = measure(rule.layer, x, jax.random.key(0), rounds=options.rounds)
-            rows.append(row_of(rule, size, ways))
+            ways = measure(case.layer, x, jax.random.key(0), rounds=options.rounds)
+            rows.append(row_of(case, size, ways))
     if picked(ALONE.name, options):
         for size in ALONE.sizes:
             ways = weight_gradient(ALONE.layer, numbers(size), options.rounds)

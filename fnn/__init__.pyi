@@ -10,6 +10,7 @@ from fnn import (
 )
 from fnn._core.description import constructor as constructor
 from fnn._core.errors import InputError as InputError
+from fnn._core.linear_head import LinearHead as LinearHead
 from fnn.combinators.cross import over_query as over_query, residual_cross as residual_cross
 from fnn.combinators.join import add as add, concatenate as concatenate
 from fnn.combinators.parallel import parallel as parallel
@@ -76,7 +77,7 @@ from fnn.layers.dropout import (
 )
 from fnn.layers.embedding import embedding as embedding
 from fnn.layers.from_function import from_function as from_function
-from fnn.layers.linear_head import LinearHead as LinearHead, linear_head as linear_head
+from fnn.layers.linear_head import linear_head as linear_head
 from fnn.layers.norm.batch_norm import batch_norm as batch_norm
 from fnn.layers.norm.layer_norm import (
     group_norm as group_norm,

@@ -287,7 +287,7 @@ def test_noise_is_uncorrelated_between_leaves_steps_and_adjacent_keys(case):
 
 @pytest.mark.parametrize("law", ["uniform", "rademacher", "laplace", "student"])
 def test_the_law_is_the_one_asked_for(law):
-    noise = functools.partial(noise_of, "", "", SCALE, KEY)
+    noise = functools.partial(noise_of, "", SCALE, KEY)
     state, zeros = NoiseState(KEY, jnp.int32(0)), jnp.zeros(1000)
     for case in (CASES[0], CASES[2]):
         optimizer = case.make(distribution=law)

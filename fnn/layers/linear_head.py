@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +10,10 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
+from fnn._core.linear_head import LinearHead
 from fnn._core.types import Array, PyTree
 from fnn.layer import Layer, stateless
 from fnn.layers.dense import lecun_normal
-
-
-class LinearHead(NamedTuple):
-    """Logits not yet computed: features (..., I), weight (I, K) and bias (K,) or None.
-
-    >>> import jax.numpy as jnp
-    >>> LinearHead(jnp.array([[1.0, 1.0]]), jnp.eye(2), jnp.array([0.0, 2.0])).logits
-    Array([[1., 3.]], dtype=float32)
-    """
-
-    features: Any
-    weight: Any
-    bias: Any = None
-
-    @property
-    def logits(self) -> Any:
-        """The logits (..., K), all of them at once."""
-        y = self.features @ self.weight
-        return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 @constructor

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
+from fnn._core.linear_head import LinearHead
 from fnn._core.precision import wide_dtype
 from fnn._core.types import Array, PyTree
-from fnn.layers.linear_head import LinearHead
 from fnn.losses._loss import Loss
 from fnn.losses.classification import check_classes
 
