@@ -1,9 +1,9 @@
 """Time a layer where it is only evaluated: `apply`, `forward`, the plain formula, and PyTorch.
 
 A row is one over another on the same input and weights, all taking turns: `apply` over `forward`,
-over the plain formula that autodiff differentiates, and over the same layer of PyTorch in
-`inference_mode`. time_ratio is the median of the first over that of the second, below 1 where the
-first is faster; memory_ratio is that of the temporary bytes of the compiled programs.
+over the plain formula that autodiff differentiates, and, in turns of their own, over the same layer
+of PyTorch in `inference_mode`. time_ratio is the median of the first over that of the second, below
+1 where the first is faster; memory_ratio is that of the temporary bytes of the compiled programs.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def rows_of(case: Case, rounds: int) -> list[Row]:
         for name, (program, params) in compiled.items()
     }
     runs = {name: quiet(run) for name, run in (runs | {"PyTorch": by_torch}).items()}
-    seconds = interleaved(runs, rounds)
+    # PyTorch's threads go on looking for work a while, beside whatever runs next: apart.
+    seconds = interleaved({name: run for name, run in runs.items() if name in compiled}, rounds)
+    apart = interleaved({name: runs[name] for name in ("apply", "PyTorch")}, rounds)
     size = "x".join(map(str, case.shape))
     memory = {
         name: program.memory_analysis().temp_size_in_bytes
@@ -104,8 +106,8 @@ def rows_of(case: Case, rounds: int) -> list[Row]:
         if other in memory:
             more = {"ours_bytes": memory["apply"], "other_bytes": memory[other]}
             more["memory_ratio"] = memory["apply"] / memory[other] if memory[other] else None
-        name = f"{case.name}: apply / {other}"
-        rows.append(compared(name, size, seconds["apply"], seconds[other], **more))
+        name, turns = f"{case.name}: apply / {other}", apart if other == "PyTorch" else seconds
+        rows.append(compared(name, size, turns["apply"], turns[other], **more))
     return rows
 
 
