@@ -111,8 +111,3 @@ def check_signs(target: Any) -> None:
         "labels -1 and +1",
         "map labels 0 and 1 with 2 * label - 1",
     )
-
-
-def wide_dtype(dtype: Any) -> Any:
-    """Return the dtype that long sums are taken in: float32 for half precision, else its own."""
-    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
