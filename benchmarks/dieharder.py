@@ -5,7 +5,7 @@ orders. Words from one place of many streams stand next to each other in three o
 whatever neighbors have in common shows:
 
 - places: one stream after another, each from its first place to its last, as noise uses them;
-- keys, steps, leaves: 256 neighboring keys, steps or leaves of a rule, word by word in turns.
+- keys, steps, leaves: 256 neighboring keys, steps or leaves of an optimizer, word by word in turns.
 
 One order under the whole battery takes an hour or two; ``--tests 0 2 200:3`` picks tests by number,
 with a width where they have one (``dieharder -l`` lists them). P-values are uniform when nothing is

@@ -1,9 +1,9 @@
 """What noise costs: a noisy step over the plain one, and over the noisy one of optax.
 
 The network 784-256-128-10 on batches of 128, many steps of `fnn.train_step` in one dispatch. Every
-row is one update rule over another in the same loop, `time_ratio` the quotient. Rows named
+row is one optimizer over another in the same loop, `time_ratio` the quotient. Rows named
 ``/ plain`` divide by plain descent, ``/ optax noisy_sgd`` by optax. Below them stand the rows of
-optimizers.py: the step of every update rule over that of optax.
+optimizers.py: the step of every optimizer over that of optax.
 """
 
 from __future__ import annotations

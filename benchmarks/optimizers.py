@@ -1,4 +1,4 @@
-"""Time a step of every update rule against the same rule of optax.
+"""Time a step of every optimizer against the same one of optax.
 
 One compiled update with its state, parameters added and buffers given away, as in training:
 
@@ -7,7 +7,7 @@ One compiled update with its state, parameters added and buffers given away, as 
 
 Milliseconds a step, medians over rounds in which both take turns, every round a loop of steps long
 enough for the clock, over several builds of both programs where they compile in a moment.
-time_ratio is fnn over optax, below 1 where fnn is faster. Where optax has the rule in other words
+time_ratio is fnn over optax, below 1 where fnn is faster. Where optax has it in other words
 it stands beside the next of kin: a clip by the norm of an array beside one by its root mean square,
 the average of parameters beside one of updates. ``--only`` looks at name and size: ``--only "adam
 mlp"``; a program for a thousand arrays takes long to compile, those of sophia, lbfgs and muon

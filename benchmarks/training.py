@@ -109,7 +109,7 @@ def main_rows(options: argparse.Namespace) -> list[Row]:
 def small_rows(options: argparse.Namespace) -> list[Row]:
     random = np.random.default_rng(0)
     x = random.normal(size=(SMALL_EXAMPLES, SMALL[0])).astype(np.float32)
-    # A rule that can be learnt, so that every loop can be seen to learn it.
+    # Targets that can be learned, so that every loop can be seen to learn them.
     label = (x @ random.normal(size=(SMALL[0], SMALL[2]))).argmax(-1).astype(np.int32)
     cuts = range(0, SMALL_EXAMPLES, SMALL_BATCH)
     batches = [(x[i : i + SMALL_BATCH], label[i : i + SMALL_BATCH]) for i in cuts]

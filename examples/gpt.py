@@ -1,9 +1,10 @@
 r"""A small GPT learns a text without automatic differentiation anywhere.
 
 Token and position embeddings, a stack of pre-norm transformer blocks compiled once, and a linear
-head (Radford et al. 2019): every layer goes back by its own rule. The text is the reference of the
-Python language, which comes with Python, or that of ``--text FILE``. For comparison it is trained
-by `jax.grad` as well, from the same key, and the two loss curves are compared; then it writes.
+head (Radford et al. 2019): every layer goes back by its manual gradient. The text is the reference
+of the Python language, which comes with Python, or that of ``--text FILE``. For comparison it is
+trained by `jax.grad` as well, from the same key, and the two loss curves are compared; then it
+writes.
 
 Run it with ``python examples/gpt.py``: under a minute. A larger one, for an accelerator::
 

@@ -39,7 +39,7 @@ def prior_over_n(p):
 
 def sample(x, temperature, key):
     """Run chains from the prior; return the points of their second half, (points, 2)."""
-    # The mean gradient times N is that of the potential: the rule is told N.
+    # The mean gradient times N is that of the potential: the optimizer is told N.
     rate = optim.schedule.exponential(1e-3, 0.1, STEPS)
 
     def chain(key):
@@ -63,7 +63,7 @@ def sample(x, temperature, key):
 
 
 def exact(x, temperature):
-    """Return the centres of a grid's cells, and the probability of each cell."""
+    """Return the centers of a grid's cells, and the probability of each cell."""
     sides = [a + (b - a) * (np.arange(CELLS) + 0.5) / CELLS for a, b in zip(LOW, HIGH, strict=True)]
     grid = jnp.stack(jnp.meshgrid(*sides, indexing="ij"), -1).reshape(-1, 2)
     energy = jax.vmap(lambda p: negative_log_likelihood(p, x).sum() + N * prior_over_n(p))(grid)

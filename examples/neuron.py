@@ -23,11 +23,11 @@ STYLES = {-1: ("#0072B2", "o"), 1: ("#D55E00", "^")}
 EDGE = 3.0
 
 
-def clouds(key, centres, labels, spread, points):
+def clouds(key, centers, labels, spread, points):
     """Draw `points` points around each center, (n, 2), with the center's label, (n, 1)."""
-    centres = jnp.repeat(jnp.array(centres, jnp.float32), points, axis=0)
+    centers = jnp.repeat(jnp.array(centers, jnp.float32), points, axis=0)
     target = jnp.repeat(jnp.array(labels), points)[:, None]
-    return centres + spread * jax.random.normal(key, centres.shape), target
+    return centers + spread * jax.random.normal(key, centers.shape), target
 
 
 def two_clouds(key):

@@ -24,7 +24,7 @@ KEY = jax.random.key(1)
 
 
 def optimizers(examples):
-    """Return rule and way to the gradient by the name of the noise."""
+    """Return the optimizer and the way to the gradient by the name of the noise."""
     sgd = optim.sgd(RATE)
     return {
         "none": (sgd, "manual"),

@@ -233,8 +233,8 @@ assert spread["stochastic: 1"] > spread["mini-batch: 16"] > spread["full batch: 
 # $$v = (1 - \eta a)^2 v + 2 \eta T \quad\Rightarrow\quad v = \frac{2 T}{a (2 - \eta a)}
 # \approx \frac{T}{a},$$
 #
-# which is the law of a thermometer: density $e^{-L / T}$. It holds in any landscape for small
-# steps, and so descent with the right noise *samples*.
+# which is the distribution of a thermometer: density $e^{-L / T}$. It holds in any landscape for
+# small steps, and so descent with the right noise *samples*.
 
 # %%
 a, rate, temperature, chains = 3.0, 0.1, 0.5, 20_000

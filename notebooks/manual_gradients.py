@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # The hand-derived rules, a page each
+# # Manual gradients, a page each
 #
 # Automatic differentiation applies the chain rule to every operation, one after the other. Whoever
 # derives a gradient by hand sees the whole formula: terms cancel, sums change places, and what is
@@ -29,11 +29,11 @@
 # 9. Dropout and activations: what they keep.
 # 10. Where autodiff is as good or better, and how `fnn.tune` picks it.
 #
-# Letters: $B$ examples, $T$ steps of time, $I$ inputs, $O$ outputs, $C$ channels, $K$ classes,
-# $N$ heads. $dy$ is $\partial L / \partial y$, and $L$ any number computed from $y$: a rule has to
-# hold for every $dy$. $\delta_{jk}$ is 1 where $j = k$, and 0 elsewhere. All rules rest on the
-# scalar chain rule: if $x$ acts on $L$ through numbers $y_j$, then
-# $dx = \sum_j dy_j \, \partial y_j / \partial x$.
+# Letters: $B$ examples, $T$ steps of time, $I$ inputs, $O$ outputs, $C$ channels, $K$ classes, $N$
+# heads. $dy$ is $\partial L / \partial y$, and $L$ any number computed from $y$: a gradient has to
+# hold for every $dy$. $\delta_{jk}$ is 1 where $j = k$, and 0 elsewhere. All of them rest on the
+# scalar chain rule: if $x$ acts on $L$ through numbers $y_j$, then $dx = \sum_j dy_j \, \partial
+# y_j / \partial x$.
 
 # %%
 import functools
@@ -53,7 +53,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 
 # %% [markdown]
 # Every page measures alike. `checked` compares `backward` with `jax.vjp` of `apply` by
-# `fnn.check_layer`: in float64, on a small input, for a random $dy$; a rule that is wrong would
+# `fnn.check_layer`: in float64, on a small input, for a random $dy$; a gradient that is wrong would
 # raise. `measured` runs a layer forward and backward by both ways, in float32:
 #
 # - *ms*: the median time of one compiled program of forward and backward;
@@ -478,12 +478,12 @@ ratios = [ways.time_ratio for ways in pages.values()]
 right.hlines(rows, 1, ratios, color=BLUE)
 right.plot(ratios, rows, "o", color=BLUE)
 right.axvline(1, color="gray", linewidth=0.8)
-right.set(xscale="log", xlabel="by hand / autodiff: left of 1 the rule is faster", title="Time")
+right.set(xscale="log", xlabel="manual / auto: left of 1 manual is faster", title="Time")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
 plt.show()
 
 # %% [markdown]
-# Near the line the two are equal, and a rule may also lose. Which it is depends on machine and
+# Near the line the two are equal, and manual may also lose. Which it is depends on machine and
 # shape, so nobody should guess: `fnn.tune` measures every layer of a model at the shape that
 # reaches it, and puts `fnn.use_auto` around those where autodiff is better. By time it has to
 # save 5 percent, and be ahead in three rounds of four; by bytes the temporary memory decides. The

@@ -362,7 +362,7 @@ def bad(name, call, expected, got):
             "a score_bias that is a function of places",
             r"float32 of shape \(\)",
         ),
-        bad("rate", lambda: fnn.attention(2, dropout=1.0), r"rate in \[0, 1\)", r"1\.0"),
+        bad("rate", lambda: fnn.attention(2, dropout=1.0), r"dropout in \[0, 1\)", r"1\.0"),
         Bad("mlp", lambda: fnn.mlp(0), "mlp", "a hidden of 1 or more", "0"),
         Bad("activation", lambda: fnn.mlp(activation="sin"), "mlp", "one of gelu, .*", "'sin'"),
         Bad(
@@ -390,7 +390,7 @@ def bad(name, call, expected, got):
             "attention_dropout",
             lambda: fnn.transformer_block(2, attention_dropout=-0.1),
             "attention",
-            r"rate in \[0, 1\)",
+            r"dropout in \[0, 1\)",
             r"-0\.1",
         ),
         Bad(

@@ -1,4 +1,6 @@
-"""Rules with noise: each against its formula, its noise against its law, order and zero pinned.
+"""Optimizers with noise: each against its formula, its noise against the distribution asked for.
+
+Order and zero are pinned.
 
 Chance moves an estimate by more than K standard errors once in 1.7 million comparisons; the seeds
 are fixed, and the file makes some two hundred comparisons.
@@ -41,7 +43,7 @@ class NoiseCase(NamedTuple):
     strength: float
     formula: Callable[..., tuple[Any, Any]]
     plain: Callable[[], Any] | None
-    law: str = "gaussian"
+    distribution: str = "gaussian"
 
 
 def identity():
@@ -154,7 +156,7 @@ def assert_close(one, other, dtype="float32"):
 @all_cases
 def test_steps_in_float64_are_those_of_the_formula(case):
     with jax.enable_x64(True):
-        source = noise_of("", 1.0, KEY, case.law, "counter")
+        source = noise_of("", 1.0, KEY, case.distribution, "counter")
 
         def standard(t):
             return np.concatenate(
@@ -285,19 +287,19 @@ def test_noise_is_uncorrelated_between_leaves_steps_and_adjacent_keys(case):
         assert remembers or abs(r[i, j]) <= K / math.sqrt(DRAWS), (names[i], names[j])
 
 
-@pytest.mark.parametrize("law", ["uniform", "rademacher", "laplace", "student"])
-def test_the_law_is_the_one_asked_for(law):
+@pytest.mark.parametrize("distribution", ["uniform", "rademacher", "laplace", "student"])
+def test_the_distribution_is_the_one_asked_for(distribution):
     noise = functools.partial(noise_of, "", SCALE, KEY)
     state, zeros = NoiseState(KEY, jnp.int32(0)), jnp.zeros(1000)
     for case in (CASES[0], CASES[2]):
-        optimizer = case.make(distribution=law)
+        optimizer = case.make(distribution=distribution)
         n = optimizer.update(zeros, optimizer.init(zeros), zeros)[0]
         if case.name == "gradient_noise":
-            expected = noise(law, "counter").draw(state, zeros)[0] / SCALE**0.5
+            expected = noise(distribution, "counter").draw(state, zeros)[0] / SCALE**0.5
         else:
             after = NoiseState(KEY, jnp.int32(1))
-            expected = noise(law, "counter").draw(after, zeros)[0]
-            expected -= noise(law, "counter").draw(state, zeros)[0]
+            expected = noise(distribution, "counter").draw(after, zeros)[0]
+            expected -= noise(distribution, "counter").draw(state, zeros)[0]
         assert_close(n, np.asarray(expected))
 
 
@@ -543,9 +545,9 @@ def calls(name):
 
 
 STRENGTHS = {
-    "gradient_noise": "eta",
+    "gradient_noise": "variance",
     "sphere_noise": "radius",
-    "anticorrelated_noise": "scale",
+    "anticorrelated_noise": "std",
     "perturbed": "radius",
     **dict.fromkeys(["sgld", "psgld", "sghmc", "baoab"], "temperature"),
 }
@@ -578,7 +580,7 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
 @parametrize(
     [
         Bad(
-            "law",
+            "distribution",
             lambda: calls("gradient_noise")(distribution="normal"),
             "optim.gradient_noise",
             "a distribution of .*'gaussian'.*",

@@ -364,3 +364,16 @@ def test_the_global_norm_is_that_of_all_numbers_in_float32_or_better(dtype):
         wide = "float64" if dtype == "float64" else "float32"
         assert norm.dtype == wide
         assert abs(float(norm) - np.linalg.norm(flat(values))) <= rounding(wide, 11) * float(norm)
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_the_momentum_of_half_precision_is_kept_in_single(half):
+    """Ten steps of a gradient that half precision could not add to its sum, within one rounding."""
+    optimizer, params = optim.sgd(1.0, momentum=0.999), jnp.ones(3, half)
+    state, expected = optimizer.init(params), 0.0
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.velocity)} == {"float32"}
+    for gradient in [1.0] + 9 * [2.0**-13]:
+        updates, state = optimizer.update(jnp.full(3, gradient, half), state, params)
+        expected = 0.999 * expected + gradient
+    assert updates.dtype.name == half
+    np.testing.assert_allclose(state.velocity, expected, rtol=rounding("float32", 10))

@@ -89,7 +89,7 @@ def test_weight_noise_refuses():
         optimizer.update(params, optimizer.init(params), params)
 
     for bad in (
-        Bad("", lambda: optim.weight_noise(-1.0, key=KEY), where, "scale of 0 or more", r"-1\.0"),
+        Bad("", lambda: optim.weight_noise(-1.0, key=KEY), where, "std of 0 or more", r"-1\.0"),
         Bad("", lambda: optim.weight_noise(1.0, key=None), where, "a key", "None"),
         Bad("", by_path, where, "a pattern that matches a parameter", r"'\*/scale'"),
         Bad("", bare, where, "to be handed the gradient as a function", ".+"),

@@ -12,8 +12,7 @@ from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, PyTree
 from fnn.layer import Layer, stateless
-
-lecun_normal = jax.nn.initializers.lecun_normal()
+from fnn.layers._initializers import lecun_normal
 
 
 @constructor

@@ -112,9 +112,9 @@ def gaussian_noise(std: Coefficient) -> Layer:
     return stateful(lambda key, x: ((), ()), forward, lambda params, residuals, dy: ((), dy))
 
 
-def check_rate(rate: Unchecked) -> None:
+def check_rate(rate: Unchecked, name: str = "rate") -> None:
     """Raise `InputError` unless `rate` is a fraction that leaves something."""
-    check.number(rate, "rate", least=0, below=1, remedy="pass the fraction to drop, such as 0.2")
+    check.number(rate, name, least=0, below=1, remedy="pass the fraction to drop, such as 0.2")
 
 
 def given_key(key: Key) -> Array:

@@ -13,7 +13,7 @@ from fnn._core.errors import InputError, describe
 from fnn._core.linear_head import LinearHead
 from fnn._core.types import Array, PyTree
 from fnn.layer import Layer, stateless
-from fnn.layers.dense import lecun_normal
+from fnn.layers._initializers import lecun_normal
 
 
 @constructor

@@ -14,10 +14,9 @@ from fnn._core.errors import InputError, describe
 from fnn._core.precision import upcast
 from fnn._core.types import Array, PyTree
 from fnn.layer import Layer, stateless
+from fnn.layers._initializers import lecun_normal
 from fnn.layers.activation.smooth import check_approximate, gelu_slope, sigmoids, silu_slope
 from fnn.layers.dense import outer_sum
-
-lecun_normal = jax.nn.initializers.lecun_normal()
 
 
 @constructor

@@ -16,10 +16,11 @@ from fnn._core.tree import inexact_leaves
 from fnn._core.types import Array, Coefficient, Key, PyTree
 from fnn.combinators.sequence import Sequence, step_mask
 from fnn.layer import Layer, stateful
+from fnn.layers._initializers import lecun_normal
 from fnn.layers.attention._blocks import Dropping
 from fnn.layers.attention._blockwise import Rows, Scoring, Whole, attend, attend_backward, plain
 from fnn.layers.attention.position import BASE, check_base, rotated
-from fnn.layers.dense import dense, lecun_normal
+from fnn.layers.dense import dense
 from fnn.layers.dropout import check_rate, given_key
 
 
@@ -87,7 +88,7 @@ def attention(
     base = None if rotary is False else BASE if rotary is True else rotary
     if base is not None:
         check_base(base)
-    check_rate(dropout)
+    check_rate(dropout, "dropout")
     scoring = Scoring(causal, score_bias)
 
     def projections(inputs: int, width: int) -> dict[str, Layer]:

@@ -18,11 +18,12 @@ from fnn.combinators.residual import residual
 from fnn.combinators.sequence import over_sequence
 from fnn.combinators.serial import serial
 from fnn.layer import Init, Layer
+from fnn.layers._initializers import lecun_normal
 from fnn.layers.activation.gated import geglu, swiglu
 from fnn.layers.activation.piecewise import relu
 from fnn.layers.activation.smooth import gelu, silu
 from fnn.layers.attention.attention import attention
-from fnn.layers.dense import dense, lecun_normal
+from fnn.layers.dense import dense
 from fnn.layers.dropout import dropout as dropout_layer
 from fnn.layers.norm.layer_norm import layer_norm, rms_norm
 

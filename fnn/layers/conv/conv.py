@@ -29,10 +29,10 @@ from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, PyTree
 from fnn.layer import Layer, stateless
+from fnn.layers._initializers import lecun_normal
 from fnn.layers._window import Geometry, Padding, Sizes, Window, on_axes
 from fnn.layers.conv import _fast as fast, _reference as plain
 from fnn.layers.conv._weight_gradient import weight_gradient
-from fnn.layers.dense import lecun_normal
 
 # What XLA has convolutions for on every platform.
 MOST_AXES = 3

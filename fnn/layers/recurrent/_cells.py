@@ -20,7 +20,6 @@ from fnn._core.precision import downcast, upcast, wide_dtype
 from fnn._core.types import Array, PyTree
 from fnn.layers.dense import outer_sum
 
-lecun_normal = jax.nn.initializers.lecun_normal()
 orthogonal = jax.nn.initializers.orthogonal()
 Initializer = jax.nn.initializers.Initializer
 

@@ -12,6 +12,7 @@ from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Key, PyTree
 from fnn.layer import Layer, stateful
+from fnn.layers._initializers import lecun_normal
 from fnn.layers.recurrent._cells import (
     GRU,
     LSTM,
@@ -25,7 +26,6 @@ from fnn.layers.recurrent._cells import (
     gradients,
     init_cell,
     joined,
-    lecun_normal,
     orthogonal,
     parted,
     product,

@@ -43,6 +43,7 @@ from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Key, PyTree
 from fnn.combinators.sequence import Sequence, step_mask
 from fnn.layer import Layer, stateful, stateless
+from fnn.layers._initializers import lecun_normal
 from fnn.layers.recurrent._cells import (
     GRU,
     LSTM,
@@ -51,7 +52,6 @@ from fnn.layers.recurrent._cells import (
     Settings,
     check_carry,
     check_width,
-    lecun_normal,
     orthogonal,
     rnn_formulas,
 )

@@ -29,20 +29,20 @@ def gradient_noise(
     ``g_t + n_t`` with every number of ``n_t`` drawn independently, of mean 0 and variance
     ``variance / (1 + t)^decay_power``, t counted from 0. Stands before the learning rate, which
     scales the noise too, and after clipping: ``chain(clip_by_global_norm(1.0), gradient_noise(0.01,
-    key=key), sgd(0.1))``. With ``decay_power=0`` and a schedule for eta the annealing is that of
-    the schedule.
+    key=key), sgd(0.1))``. With ``decay_power=0`` and a schedule for the variance the annealing is
+    that of the schedule.
 
     - `variance`: for all parameters, or by patterns over paths: ``{"*/weight": 0.01}``, the first
       match counts, and what matches none stays without noise.
     - `distribution`: a name or a value of `fnn.optim.distributions`, Gaussian unless told
       otherwise.
-    - `generator`: ``"counter"``, which XLA computes inside the update, see `fnn.optim.counter`; or
-      ``"threefry"``, the slower one of `jax.random`.
+    - `generator`: ``"counter"``, which XLA computes inside the update, see the module of its random
+      bits; or ``"threefry"``, the slower one of `jax.random`.
     - `key`: each step has a key of its own, and within it each leaf one.
 
-    Raises `fnn.InputError` for a negative eta, a missing key, an unknown distribution or generator,
-    and a pattern that matches nothing. Source: Neelakantan et al. 2015, arXiv:1511.06807, eq. 1;
-    there eta is 0.01, 0.3 or 1 and gamma 0.55.
+    Raises `fnn.InputError` for a negative variance, a missing key, an unknown distribution or
+    generator, and a pattern that matches nothing. Source: Neelakantan et al. 2015,
+    arXiv:1511.06807, eq. 1; there the variance is 0.01, 0.3 or 1 and the power 0.55.
 
     >>> import jax, jax.numpy as jnp
     >>> optimizer = gradient_noise(0.01, key=jax.random.key(0))
@@ -51,7 +51,7 @@ def gradient_noise(
     >>> bool(abs(noisy.std() - 0.1) < 0.005)
     True
     """
-    source = noise("eta", variance, key, distribution, generator)
+    source = noise("variance", variance, key, distribution, generator)
 
     def update(grads: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
         del params
@@ -120,7 +120,7 @@ def anticorrelated_noise(
     >>> bool(total.std() < 0.2)
     True
     """
-    source = noise("scale", std, key, distribution, generator)
+    source = noise("std", std, key, distribution, generator)
 
     def update(updates: PyTree, state: NoiseState, params: PyTree, /) -> tuple[PyTree, NoiseState]:
         del params
@@ -158,7 +158,7 @@ def weight_noise(
     >>> bool(0.7 < path.points[-1, 0] < 1.1)
     True
     """
-    source = noise("scale", std, key, distribution, generator)
+    source = noise("std", std, key, distribution, generator)
 
     def step(
         gradient_at: GradientAt, params: PyTree, state: NoiseState, /

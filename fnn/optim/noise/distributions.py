@@ -1,4 +1,4 @@
-"""Laws of noise: how random bits become numbers of mean 0 and variance 1.
+"""Distributions of noise: how random bits become numbers of mean 0 and variance 1.
 
 A distribution has a name to be asked for by, ``distribution="laplace"``, and a constructor for one
 with settings, ``distribution=student(3.0)``. A word of 32 bits gives a sign and a share p in (0,

@@ -93,7 +93,7 @@ def adamw(
     Array([-0.55,  0.45], dtype=float32)
     """
     check_moments(learning_rate, beta1, beta2, epsilon)
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
 
     def at(step: Array) -> Direction:
         mean, root = unbiased(beta1, step), unbiased_root(beta2, step, epsilon)

@@ -189,7 +189,7 @@ def lion(
     Array([-0.1,  0.1], dtype=float32)
     """
     check_number("learning_rate", learning_rate)
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
     check_fraction("beta1", beta1)
     check_fraction("beta2", beta2)
 

@@ -53,7 +53,7 @@ def lars(
     """
     check_number("learning_rate", learning_rate)
     check_fraction("momentum", momentum)
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
     check_number("trust", trust)
 
     def init(params: PyTree, /) -> LarsState:
@@ -100,7 +100,7 @@ def lamb(
     Array([-0. , -2.5], dtype=float32)
     """
     check_moments(learning_rate, beta1, beta2, epsilon)
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
 
     def at(step: Array) -> Direction:
         mean, root = unbiased(beta1, step), unbiased_root(beta2, step, epsilon)

@@ -73,7 +73,7 @@ def muon(
     """
     check_number("learning_rate", learning_rate)
     check_fraction("momentum", momentum)
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
     check_count("iterations", iterations)
     check_positive(epsilon=epsilon)
     rest = adam(learning_rate) if otherwise is None else otherwise

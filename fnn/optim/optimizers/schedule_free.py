@@ -82,7 +82,7 @@ def schedule_free_sgd(
     """
     check_number("learning_rate", learning_rate)
     _check_beta(beta)
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
 
     def init(params: PyTree, /) -> ScheduleFreeState:
         return _start(first_step(learning_rate, weight_decay), params, (), beta)
@@ -128,7 +128,7 @@ def schedule_free_adamw(
     """
     check_moments(learning_rate, beta1, beta2, epsilon)
     _check_beta(beta1, "beta1")
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
 
     def init(params: PyTree, /) -> ScheduleFreeState:
         return _start(jnp.int32(0), params, zeros(params), beta1)

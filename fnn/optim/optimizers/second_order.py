@@ -224,7 +224,7 @@ def sophia(
     check_fraction("beta1", beta1)
     check_fraction("beta2", beta2)
     check_positive(gamma=gamma, epsilon=epsilon)
-    check_number("decay", weight_decay)
+    check_number("weight_decay", weight_decay)
     check_count("every", every)
     check.key(key)
 

@@ -120,7 +120,7 @@ def weight_decay(weight_decay: Hyperparameter) -> Optimizer:
     >>> optimizer.update(jnp.array([2.0]), optimizer.init(params), params)[0]
     Array([3.], dtype=float32)
     """
-    check_number("rate", weight_decay)
+    check_number("weight_decay", weight_decay)
 
     def change(grads: PyTree, params: PyTree, decay: Any) -> PyTree:
         return tree_map_like(lambda g, p: g + cast_like(decay, g) * p, grads, params)

@@ -18,8 +18,8 @@ from fnn.optim.optimizer import Optimizer, stateless_transform, tree_map_like
 def clip_by_value(max_value: Hyperparameter) -> Optimizer:
     """Clipping by value: ``min(max(g, -max_value), max_value)`` for every entry of the gradient.
 
-    Raises `fnn.InputError` for a negative limit. Source: Mikolov 2012, Statistical Language Models
-    Based on Neural Networks (thesis), section 3.2.2.
+    Raises `fnn.InputError` for a negative `max_value`. Source: Mikolov 2012, Statistical Language
+    Models Based on Neural Networks (thesis), section 3.2.2.
 
     >>> import jax.numpy as jnp
     >>> optimizer = clip_by_value(1.0)
@@ -27,7 +27,7 @@ def clip_by_value(max_value: Hyperparameter) -> Optimizer:
     >>> optimizer.update(jnp.array([-3.0, 0.5]), optimizer.init(params), params)[0]
     Array([-1. ,  0.5], dtype=float32)
     """
-    check_number("limit", max_value)
+    check_number("max_value", max_value)
 
     def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
         del params
@@ -43,7 +43,7 @@ def clip_by_norm(max_norm: Hyperparameter) -> Optimizer:
     ``g min(1, max_norm / |g|)``, the norm computed in float32 or better; a zero gradient stays
     zero. Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, algorithm 1, array by array.
 
-    Raises `fnn.InputError` for a negative limit.
+    Raises `fnn.InputError` for a negative `max_norm`.
 
     >>> import jax.numpy as jnp
     >>> optimizer = clip_by_norm(1.0)
@@ -51,7 +51,7 @@ def clip_by_norm(max_norm: Hyperparameter) -> Optimizer:
     >>> optimizer.update(grads, optimizer.init(grads), grads)[0]
     {'a': Array([0., 1.], dtype=float32), 'b': Array([0.5], dtype=float32)}
     """
-    check_number("limit", max_norm)
+    check_number("max_norm", max_norm)
 
     def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
         del params
@@ -68,7 +68,7 @@ def clip_by_global_norm(max_norm: Hyperparameter) -> Optimizer:
     in float32 or better; a zero gradient stays zero. Source: Pascanu, Mikolov and Bengio 2012,
     arXiv:1211.5063, algorithm 1.
 
-    Raises `fnn.InputError` for a negative limit.
+    Raises `fnn.InputError` for a negative `max_norm`.
 
     >>> import jax.numpy as jnp
     >>> optimizer = clip_by_global_norm(1.0)
@@ -76,7 +76,7 @@ def clip_by_global_norm(max_norm: Hyperparameter) -> Optimizer:
     >>> optimizer.update(jnp.array([0.0, 0.5]), optimizer.init(params), params)[0]
     Array([0. , 0.5], dtype=float32)
     """
-    check_number("limit", max_norm)
+    check_number("max_norm", max_norm)
 
     def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
         del params
