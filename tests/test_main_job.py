@@ -71,7 +71,7 @@ def test_the_help_fits_80_columns_and_names_every_setting(tmp_path):
         ),
         (["--optimizer", "adam", "--momentum", "0.5"], "expected no momentum for adam, got 0.5"),
         (["--noise", "wrong"], "python -m fnn: expected noise of none, gradient_noise"),
-        (["--noise-scale", "-1"], "fnn.optim.gradient_noise: expected eta of 0 or more"),
+        (["--noise-scale", "-1"], "fnn.optim.gradient_noise: expected variance of 0 or more"),
         (["--noise", "dp_sgd"], "fnn.dp_sgd: expected a model without running state"),
         (["--epochs", "-1"], "python -m fnn: expected epochs of 0 or more, got -1"),
         (["--batch-size", "0"], "python -m fnn: expected a batch_size from 1"),
