@@ -13,8 +13,8 @@ CASES_REMEMBERED = 40
 
 WITHOUT_TORCH = importlib.util.find_spec("torch") is None
 WITHOUT_ACCOUNTANT = importlib.util.find_spec("dp_accounting") is None
-collect_ignore_glob = ["test_torch*.py", "twins/*"] if WITHOUT_TORCH else []
-collect_ignore = ["test_privacy.py"] if WITHOUT_ACCOUNTANT else []
+collect_ignore_glob = ["interop/*", "twins/*"] if WITHOUT_TORCH else []
+collect_ignore = ["gradient/test_privacy.py"] if WITHOUT_ACCOUNTANT else []
 
 
 def pytest_configure(config):

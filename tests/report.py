@@ -16,8 +16,8 @@ import fnn
 from fnn._core.table import table
 from fnn.lab.check import Report, compare_layer, gradients
 from tests import cases, conftest
-from tests.test_layers import KEY, exact, inputs, named, place, unnoticed
-from tests.test_losses import as_layer, prediction
+from tests.layers.test_laws import KEY, exact, inputs, named, place, unnoticed
+from tests.losses.test_laws import as_layer, prediction
 
 HEADER = ("name", "cases", "auto", "numeric", "PyTorch", "mutants killed", "proven")
 
@@ -52,7 +52,7 @@ def twin_of(name: str) -> str:
     """Return the name of the module of PyTorch that a case agrees with, if it has one."""
     if conftest.WITHOUT_TORCH:
         return ""
-    from tests import test_torch
+    from tests.interop import test_torch
     from tests.twins.twin import Twin
 
     for twin in test_torch.ALL:

@@ -44,7 +44,7 @@ def flag(value: Unchecked, name: str, remedy: str = "pass one of them") -> None:
 
     >>> flag(True, "causal")
     """
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} of True or False", describe(value), remedy)
 
 
@@ -153,14 +153,27 @@ def values(
 
 
 def key(value: Unchecked) -> Array:
-    """Return a key, or raise unless it is one of `jax.random`.
+    """Return a key, or raise unless it is one key of `jax.random`, of the new or the old style.
 
     >>> key(jax.random.key(0)).shape
     ()
+    >>> key(jax.random.split(jax.random.key(0)))
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected one key, got 2 keys, of shape (2,); pass one of \
+    them, or map over them with jax.vmap
     """
-    dtype = getattr(value, "dtype", None)
-    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+    dtype, shape = getattr(value, "dtype", None), tuple(getattr(value, "shape", ()))
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    # The old style is the data of a key: 2 words of threefry, or 4 of other generators.
+    if not typed and not (dtype == jnp.uint32 and shape and shape[-1] in (2, 4)):
         raise InputError("a key", describe(value), "make one from a seed with jax.random.key(0)")
+    batch = shape if typed else shape[:-1]
+    if batch:
+        raise InputError(
+            "one key",
+            f"{math.prod(batch)} keys, of shape {batch}",
+            "pass one of them, or map over them with jax.vmap",
+        )
     found: Array = value
     return found
 
@@ -173,21 +186,94 @@ def number(
     above: float = -math.inf,
     most: float = math.inf,
     below: float = math.inf,
-    remedy: str = "pass a number in it",
+    remedy: str = "pass one number in that range",
 ) -> None:
-    """Raise `InputError` for a number outside of its range; schedules and traced arrays pass.
+    """Raise unless a value is one finite real number in a range, in Python, NumPy or JAX.
 
-    >>> number(0.5, "momentum", least=0, below=1)
+    The value counts, in the precision that JAX computes in: 1e300 is infinite in float32, and
+    1 - 1e-12 is 1. Of a traced one only the shape and the dtype are known.
+
+    >>> number(np.float32(0.5), "momentum", least=0, below=1)
     >>> number(1.5, "momentum", least=0, below=1)
     Traceback (most recent call last):
-    fnn._core.errors.InputError: fnn: expected momentum in [0, 1), got 1.5; pass a number in it
+    fnn._core.errors.InputError: fnn: expected momentum in [0, 1), got 1.5; pass one number in \
+    that range
     """
-    if callable(value) or isinstance(value, jax.Array):
+    known = None
+    if _is_real_scalar(value):
+        if isinstance(value, jax.core.Tracer):
+            return
+        known = _in_precision(value)
+        if math.isfinite(known) and least <= known <= most and above < known < below:
+            return
+        value = value if type(value) in (int, float) else f"{known:g}"
+    got = value if isinstance(value, str) and known is not None else describe(value)
+    raise InputError(f"{name} {_range(least, above, most, below)}", got, remedy)
+
+
+def hyperparameter(
+    value: Unchecked,
+    name: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    remedy: str = "pass one number in that range, or a schedule of such numbers",
+) -> None:
+    """Raise unless a value is a number in a range, or a schedule whose first values are.
+
+    A schedule is any function of the step; it is evaluated at steps 0, 1 and 2, unless something
+    around it is being traced.
+
+    >>> hyperparameter(lambda step: jnp.where(step < 2, 0.1, 0.01), "learning_rate", least=0)
+    >>> hyperparameter(lambda step: jnp.where(step < 2, 0.1, -0.1), "learning_rate", least=0)
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected learning_rate of 0 or more, got -0.1 at step 2; \
+    pass one number in that range, or a schedule of such numbers
+    """
+    bounds: dict[str, Unchecked] = {"least": least, "above": above, "most": most, "below": below}
+    bounds["remedy"] = remedy
+    if not callable(value):
+        number(value, name, **bounds)
         return
-    known = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if known and math.isfinite(value) and least <= value <= most and above < value < below:
-        return
-    raise InputError(f"{name} {_range(least, above, most, below)}", describe(value), remedy)
+    for step in map(jnp.int32, range(3)):
+        if isinstance(step, jax.core.Tracer):
+            return
+        try:
+            known = value(step)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{name} from a schedule, a function of the step",
+                f"{type(error).__name__} at step {step}",
+                "make it a function that JAX can trace, of one integer to one number",
+            ) from error
+        try:
+            number(known, name, **bounds)
+        except InputError as error:
+            expected, got, _ = error.args
+            raise InputError(expected, f"{got} at step {step}", remedy) from None
+
+
+def _in_precision(value: Unchecked) -> float:
+    """Return a number as it is in the dtype that JAX gives to Python's numbers."""
+    with np.errstate(over="ignore", under="ignore"):
+        try:
+            return float(np.asarray(value).astype(jnp.result_type(float)))
+        except OverflowError:
+            return math.inf
+
+
+def _is_real_scalar(value: Unchecked) -> bool:
+    if isinstance(value, bool | np.bool_) or getattr(value, "shape", ()) != ():
+        return False
+    if isinstance(value, int | float):
+        return True
+    return isinstance(value, np.generic | np.ndarray | jax.Array) and any(
+        jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer)
+    )
 
 
 def is_zero(value: Unchecked) -> bool:
@@ -200,6 +286,8 @@ def is_zero(value: Unchecked) -> bool:
 
 
 def _range(least: float, above: float, most: float, below: float) -> str:
+    if (least, above, most, below) == (-math.inf, -math.inf, math.inf, math.inf):
+        return "of one finite number"
     if math.inf in (most, below) and most == below:
         return f"above {above:g}" if above > -math.inf else f"of {least:g} or more"
     low = f"({above:g}" if above > -math.inf else f"[{least:g}"

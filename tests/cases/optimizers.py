@@ -37,7 +37,7 @@ def cosine(t: int) -> float:
 
 
 def curvature(params: Any) -> Any:
-    """Return the diagonal of the Hessian of the objective that tests/test_optimizers.py takes."""
+    """Return the diagonal of the Hessian of the objective that tests/optim/test_laws.py takes."""
     return [-np.sin(p) for p in params]
 
 

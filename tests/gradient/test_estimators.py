@@ -1,0 +1,293 @@
+"""Gradients for noisy labels and private gradients: against their formulas, by every name."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn import losses, optim
+from fnn.gradient.estimators import label_noise as label_module
+from fnn.gradient.estimators.dp_sgd import dp_sgd, privacy_spent
+from fnn.gradient.estimators.label_noise import label_noise
+from tests.core.test_errors import Bad, assert_complains, parametrize
+from tests.tolerance import rounding
+
+# Chance moves an estimate by more than K standard errors once in 1.7 million comparisons.
+K = 5
+KEY = jax.random.key(11)
+LIMIT, NOISE = 2.8, 1.3
+
+
+def shown(loss, target, outputs, **noise):
+    """The gradient in the bias of one layer without inputs: the mean of what targets pull."""
+    model = fnn.dense(outputs)
+    x = jnp.zeros((len(target), 1))
+    params = {"weight": jnp.zeros((1, outputs)), "bias": jnp.zeros(outputs)}
+    gradient = label_noise(**noise)
+    of = fnn.value_and_grad(model, loss, gradient)
+    return np.asarray(of(params, (), (x, target), key=KEY)[1]["bias"], np.float64)
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.25, 1.0])
+def test_labels_flip_to_each_other_class_as_often(flip):
+    n, classes = 60_000, 4
+    target = jnp.full(n, 2)
+    pull = -shown(losses.cross_entropy(), target, classes, flip=flip) + 1 / classes
+    expected = np.full(classes, flip / (classes - 1))
+    expected[2] = 1 - flip
+    deviation = np.sqrt(expected * (1 - expected) / n)
+    assert (np.abs(pull - expected) <= K * deviation + rounding("float32", n)).all()
+
+
+def test_signs_flip():
+    n, flip = 60_000, 0.3
+    # At 0 the slope of the logistic loss is -t / 2.
+    mean = -2 * shown(losses.logistic(), jnp.ones((n, 1)), 1, flip=flip)[0]
+    assert abs(mean - (1 - 2 * flip)) <= K * 2 * math.sqrt(flip * (1 - flip) / n)
+
+
+def test_numbers_get_a_deviation():
+    n, deviation = 60_000, 0.4
+    # With a prediction of 0 the loss is t^2: its mean tells the variance.
+    model, x = fnn.dense(1), jnp.zeros((n, 1))
+    params = {"weight": jnp.zeros((1, 1)), "bias": jnp.zeros(1)}
+    of = fnn.value_and_grad(model, losses.squared_error(), label_noise(std=deviation))
+    (value, _), grads = of(params, (), (x, jnp.zeros((n, 1))), key=KEY)
+    assert abs(float(value) / deviation**2 - 1) <= K * math.sqrt(2 / n)
+    assert abs(float(grads["bias"][0]) / 2) <= K * deviation / math.sqrt(n)
+
+
+def problem(weights=False, seed=3):
+    random = np.random.default_rng(seed)
+    model = fnn.serial(fnn.dense(4), fnn.tanh(), fnn.dropout(0.4), fnn.dense(3))
+    x = jnp.asarray(random.normal(size=(6, 5)), "float32")
+    batch = (x, jnp.asarray(random.integers(0, 3, 6)))
+    params, state = model.init(jax.random.key(seed), x)
+    return model, params, state, batch + ((jnp.ones(6),) if weights else ())
+
+
+def assert_same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("gradient", ["manual", "auto"])
+def test_no_noise_in_the_labels_is_the_plain_gradient_to_the_bit(gradient):
+    model, params, state, batch = problem(weights=True)
+    loss = losses.cross_entropy()
+    for noise in ({}, {"flip": 0.0}, {"std": 0.0}):
+        noisy = fnn.value_and_grad(model, loss, label_noise(**noise, gradient=gradient))
+        plain = fnn.value_and_grad(model, loss, gradient)
+        assert_same(noisy(params, state, batch, key=KEY), plain(params, state, batch, key=KEY))
+
+
+def test_labels_are_noisy_in_another_way_at_every_step_and_the_same_from_the_same_key():
+    x, target = jnp.zeros((40, 1)), jnp.arange(40) % 3
+    options = {"epochs": 2, "batch_size": 40, "key": KEY}
+    model, loss = fnn.dense(3), losses.cross_entropy()
+    # A rate of 0: the loss changes by the labels alone.
+    runs = [
+        fnn.fit(
+            model, loss, optim.sgd(0.0), (x, target), **options,
+            gradient=label_noise(flip=0.5),
+        )[1].loss
+        for _ in range(2)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*runs)
+    plain = fnn.fit(model, loss, optim.sgd(0.0), (x, target), **options)[1].loss
+    np.testing.assert_allclose(plain, math.log(3), rtol=1e-5)
+    params = {"weight": jnp.zeros((1, 3)), "bias": jnp.array([1.0, 0.0, -1.0])}
+    of = fnn.value_and_grad(model, loss, label_noise(flip=0.5))
+    values = {float(of(params, (), (x, target), key=k)[0][0]) for k in jax.random.split(KEY, 3)}
+    assert len(values) == 3
+
+
+def private_by_hand(model, loss, params, state, batch):
+    """One gradient after the other: clipped, added, divided."""
+    x, target = batch
+    keys = jax.random.split(KEY, len(x))
+    total, values = jax.tree.map(np.zeros_like, params), []
+    for i in range(len(x)):
+        (value, _), g = fnn.value_and_grad(model, loss, "auto")(
+            params, state, (x[i : i + 1], target[i : i + 1]), key=keys[i]
+        )
+        norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(g)))
+        share = min(1, LIMIT / norm)
+        total = jax.tree.map(lambda t, a, s=share: t + s * np.asarray(a), total, g)
+        values.append((float(value), norm))
+    return values, jax.tree.map(lambda t: t / len(x), total)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "at_once"), [("manual", 1), ("auto", 1), ("manual", 4), ("manual", 8)]
+)
+def test_a_private_gradient_without_noise_is_the_mean_of_the_clipped(gradient, at_once):
+    model, params, state, batch = problem()
+    loss = losses.cross_entropy()
+    values, expected = private_by_hand(model, loss, params, state, batch)
+    norms = [norm for _, norm in values]
+    assert min(norms) < LIMIT < max(norms)
+    private = dp_sgd(LIMIT, 0.0, at_once=at_once, gradient=gradient)
+    of = fnn.value_and_grad(model, loss, private)
+    (value, _), grads = jax.jit(of)(params, state, batch, key=KEY)
+    bound = rounding("float32", 30)
+    np.testing.assert_allclose(value, np.mean([v for v, _ in values]), rtol=bound)
+    jax.tree.map(
+        lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=bound * LIMIT), grads, expected
+    )
+
+
+def test_many_private_gradients_in_half_precision_are_added_in_float32():
+    params = {"weight": jnp.zeros((1, 1), "bfloat16"), "bias": jnp.zeros(1, "bfloat16")}
+    x, target = jnp.zeros((512, 1), "bfloat16"), jnp.full((512, 1), 50, "bfloat16")
+    of = fnn.value_and_grad(fnn.dense(1), losses.squared_error(), dp_sgd(1.0, 0.0))
+    grads = of(params, (), (x, target), key=KEY)[1]
+    # Every gradient is clipped to -1; in bfloat16 their sum would stop at -256.
+    assert (grads["bias"].dtype, float(grads["bias"][0])) == (jnp.bfloat16, -1.0)
+
+
+@pytest.mark.parametrize("generator", ["threefry", "counter"])
+def test_a_private_gradient_has_noise_of_its_deviation_over_the_examples(generator):
+    # A gradient of 0 in 120 000 weights: what is left is noise.
+    n, examples = 60_000, 4
+    model, x = fnn.dense(n), jnp.zeros((examples, 2))
+    params = {"weight": jnp.zeros((2, n)), "bias": jnp.zeros(n)}
+    of = fnn.value_and_grad(
+        model, losses.squared_error(), dp_sgd(LIMIT, NOISE, generator=generator)
+    )
+    grads = of(params, (), (x, jnp.zeros((examples, n))), key=KEY)[1]
+    deviation = NOISE * LIMIT / examples
+    weight, bias = (np.asarray(grads[name], np.float64) for name in ("weight", "bias"))
+    assert abs(weight.mean()) <= K * deviation / math.sqrt(2 * n)
+    assert abs(weight.var() / deviation**2 - 1) <= K * math.sqrt(2 / (2 * n))
+    assert abs((weight**4).mean() / deviation**4 - 3) <= K * math.sqrt(96 / (2 * n))
+    r = np.corrcoef([weight[0], weight[1], bias])
+    assert np.abs(r - np.eye(3)).max() <= K / math.sqrt(n)
+    other = of(params, (), (x, jnp.zeros((examples, n))), key=jax.random.key(12))[1]
+    assert abs(np.corrcoef(bias, other["bias"])[0, 1]) <= K / math.sqrt(n)
+
+
+def test_private_training_learns_and_one_outlier_pulls_by_the_limit_at_most():
+    x = jnp.linspace(-1, 1, 64)[:, None]
+    outlier = (2 * x).at[0].set(1e4)
+    ends = []
+    for target in (2 * x, outlier):
+        train_state, _ = fnn.fit(
+            fnn.dense(1), losses.squared_error(), optim.sgd(0.1), (x, target),
+            epochs=120, batch_size=64, key=KEY, gradient=dp_sgd(1.0, 0.5),
+        )  # fmt: skip
+        ends.append(float(train_state.params["weight"][0, 0]))
+    assert abs(ends[0] - 2) < 0.5
+    assert abs(ends[0] - ends[1]) <= 120 * 0.1 * 2 / 64
+
+
+def test_estimators_compare_by_their_call_and_stand_in_each_other():
+    assert label_noise(flip=0.1) == label_noise(flip=0.1) != label_noise(flip=0.2)
+    assert str(dp_sgd(1.0, 1.1)) == "dp_sgd(1.0, 1.1)"
+    model, params, state, batch = problem()
+    both = label_noise(flip=0.5, gradient=dp_sgd(LIMIT, NOISE))
+    of = fnn.value_and_grad(model, losses.cross_entropy(), both)
+    grads = jax.eval_shape(lambda *a: of(*a, key=KEY), params, state, batch)[1]
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+
+
+def test_privacy_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(ImportError, match=r"fnn\.privacy_spent.*pip install 'fnn\[private\]'"):
+        privacy_spent(1.0, 10, 100, 5, 1e-5)
+
+
+spent = {"noise": 1.0, "batch_size": 10, "examples": 100, "steps": 5, "delta": 1e-5}
+
+
+def label(target, model=None, **noise):
+    model = model or fnn.dense(2)
+    x = jnp.zeros((3, 1))
+    params, state = model.init(KEY, x)
+    of = fnn.value_and_grad(model, losses.squared_error(), label_noise(**noise))
+    return of(params, state, (x, target))
+
+
+def private(model, *weights, key=KEY):
+    x = jnp.zeros((3, 1))
+    params, state = model.init(KEY, x)
+    of = fnn.value_and_grad(model, losses.squared_error(), dp_sgd(1.0, 1.0))
+    return of(params, state, (x, jnp.zeros((3, 2)), *weights), key=key)
+
+
+LABEL, PRIVATE, SPENT = "label_noise", "dp_sgd", "privacy_spent"
+
+
+@parametrize(
+    [
+        Bad("flip", lambda: label_noise(flip=1.5), LABEL, r"a flip in \[0, 1\]", r"1\.5"),
+        Bad(
+            "deviation",
+            lambda: label_noise(std=-1.0),
+            LABEL,
+            "std of 0 or more",
+            r"-1\.0",
+        ),
+        Bad(
+            "both",
+            lambda: label_noise(flip=0.1, std=0.1),
+            LABEL,
+            "a flip for labels or a std for numbers",
+            r"flip=0\.1 and std=0\.1",
+        ),
+        Bad("key", lambda: label(jnp.zeros((3, 2)), std=0.1), LABEL, "a key", "None"),
+        Bad(
+            "integers",
+            lambda: label_module._shaken(jnp.zeros(3, int), 0.1, KEY),
+            "",
+            "targets of a floating dtype for a std",
+            r"int32 of shape \(3,\)",
+        ),
+        Bad("limit", lambda: dp_sgd(0.0, 1.0), PRIVATE, "a limit above 0", r"0\.0"),
+        Bad(
+            "at-once",
+            lambda: dp_sgd(1.0, 1.0, at_once=0),
+            PRIVATE,
+            "at_once of 1 or more",
+            "0",
+        ),
+        Bad("noise", lambda: dp_sgd(1.0, -1.0), PRIVATE, "noise of 0 or more", r"-1\.0"),
+        Bad("no-key", lambda: private(fnn.dense(2), key=None), PRIVATE, "a key", "None"),
+        Bad(
+            "state",
+            lambda: private(fnn.serial(fnn.dense(2), fnn.batch_norm())),
+            PRIVATE,
+            "a model without running state",
+            "2 arrays of it",
+        ),
+        Bad(
+            "weights",
+            lambda: private(fnn.dense(2), jnp.ones(3)),
+            PRIVATE,
+            "examples without weights",
+            r"float32 of shape \(3,\)",
+        ),
+        *(
+            Bad(
+                f"spent-{name}",
+                lambda name=name, value=value: privacy_spent(**spent | {name: value}),
+                SPENT,
+                expected,
+                got,
+            )
+            for name, value, expected, got in (
+                ("noise", 0.0, "noise above 0", r"0\.0"),
+                ("steps", 0, "steps of 1 or more", "0"),
+                ("batch_size", 101, "a batch_size of at most 100 examples", "101"),
+                ("delta", 1.0, r"a delta in \(0, 1\)", r"1\.0"),
+            )
+        ),
+    ]
+)
+def test_estimators_refuse(bad):
+    assert_complains(bad, bad.call)

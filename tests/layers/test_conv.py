@@ -1,0 +1,428 @@
+"""Convolutions: what the table of layers cannot say."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings, strategies as st
+
+import fnn
+from fnn.lab.check import moved_place
+from fnn.layers._window import Window
+from fnn.layers.conv import _fast as fast, _reference as plain, _weight_gradient as fast_weight
+from tests.core.test_errors import Bad, assert_complains, initialized, ones, parametrize
+from tests.layers.test_laws import assert_close
+
+KEY = jax.random.key(5)
+
+
+def geometry_of(x, kernel, **options):
+    return Window(kernel, **options).over(x)
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape, "float64")
+
+
+sizes = st.integers(1, 3)
+
+
+@settings(max_examples=5, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(data=st.data(), rank=sizes, groups=sizes, inputs=sizes, outputs=sizes, batch=sizes)
+def test_gradients_are_those_of_autodiff_for_any_options(
+    data, rank, groups, inputs, outputs, batch
+):
+    def each(strategy):
+        return data.draw(st.tuples(*[strategy] * rank))
+
+    kernel, stride, dilation = each(sizes), each(sizes), each(st.integers(1, 2))
+    pads = each(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    extra = tuple(data.draw(st.integers(0, s - 1)) for s in stride)
+    space = [
+        data.draw(st.integers(max(1, (k - 1) * d + 1 - sum(pad)), 6))
+        for k, d, pad in zip(kernel, dilation, pads, strict=True)
+    ]
+    options = {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
+    x = jax.random.normal(KEY, (batch, *space, groups * inputs))
+    fnn.check_layer(fnn.conv(groups * outputs, kernel, **options), x, numeric=False)
+    roomy = tuple((0, 0) for _ in pads)
+    transposed = fnn.conv_transpose(
+        groups * outputs, kernel, output_padding=extra, **options | {"padding": roomy}
+    )
+    fnn.check_layer(transposed, x, numeric=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2, "padding": "SAME"},
+        {"stride": (1, 3), "padding": "VALID", "dilation": 2},
+        {"stride": 2, "padding": ((0, 1), (2, 1)), "groups": 2},
+    ],
+    ids=["same", "valid", "pairs"],
+)
+def test_a_transposed_convolution_is_the_dx_of_the_convolution_of_its_weight(options):
+    with jax.enable_x64(True):
+        x = normal(3, 2, 6, 8, 4)
+        layer = fnn.conv(6, 3, bias=False, **options)
+        params, _ = moved_place(layer, x, KEY)
+        y, _, residuals = layer.forward(params, (), x)
+        dy = jnp.cos(y)
+        dx = layer.backward(params, residuals, dy)[1]
+        free = options["padding"] != "SAME"
+        rest = {}
+        if free:
+            geometry = geometry_of(x, 3, **{k: v for k, v in options.items() if k != "groups"})
+            fits = zip(geometry.padded((6, 8)), geometry.span, geometry.stride, strict=True)
+            rest["output_padding"] = tuple((n - k) % s for n, k, s in fits)
+        back = fnn.conv_transpose(4, 3, bias=False, **options, **rest)
+        assert_close(back.apply(params, (), dy)[0], dx, "float64", x.size)
+
+
+def test_the_weight_of_a_transposed_convolution_is_drawn_by_what_goes_in():
+    def fans(key, shape, dtype):
+        return jnp.full(shape, shape[-2], dtype)
+
+    layer = fnn.conv_transpose(6, 3, groups=2, initializer=fans)
+    params, _ = layer.init(KEY, jnp.ones((1, 5, 8)))
+    np.testing.assert_array_equal(params["weight"], jnp.full((3, 3, 8), 4))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "pairs"),
+    [(3, 1, ((1, 1), (1, 1))), (3, "VALID", ((0, 0), (0, 0))), ((3, 5), "SAME", ((1, 1), (2, 2)))],
+)
+def test_a_padding_is_a_short_name_for_pairs(kernel, padding, pairs):
+    x = jax.random.normal(KEY, (2, 5, 6, 3))
+    layer = fnn.conv(2, kernel, padding=padding)
+    params, _ = layer.init(KEY, x)
+    other = fnn.conv(2, kernel, padding=pairs)
+    np.testing.assert_array_equal(layer.apply(params, (), x)[0], other.apply(params, (), x)[0])
+
+
+def test_same_has_as_many_places_as_strides_begin():
+    for size in range(1, 9):
+        for stride in (1, 2, 3):
+            x = jnp.ones((1, size, 1))
+            y, _ = fnn.conv(1, 3, stride=stride).apply({"weight": jnp.ones((3, 1, 1))}, (), x)
+            assert y.shape[1] == -(-size // stride)
+
+
+def test_a_depthwise_convolution_is_one_in_as_many_groups():
+    x = jax.random.normal(KEY, (2, 5, 4, 3))
+    layer, grouped = fnn.depthwise_conv(3, multiplier=2), fnn.conv(6, 3, groups=3)
+    params, _ = layer.init(KEY, x)
+    np.testing.assert_array_equal(layer.apply(params, (), x)[0], grouped.apply(params, (), x)[0])
+    assert params["weight"].shape == (3, 3, 1, 6)
+
+
+# One shape for every way of computing a sum on CPU: groups, channels, kernel, examples, places.
+WAYS = {
+    "one-group": (1, 3, 4, (3, 2), 5, (6, 7)),
+    "one-channel": (1, 1, 4, (3, 2), 3, (6, 7)),
+    "depthwise": (4, 1, 1, (2, 2), 3, (4, 5)),
+    "two-outputs-a-channel": (3, 1, 2, (2, 2), 4, (4, 5)),
+    "small-groups": (6, 2, 3, (3,), 4, (7,)),
+    "large-groups": (2, 20, 20, (3,), 4, (5,)),
+    "many-bytes": (1, 3, 4, (3, 3), 7, (64, 64)),
+    "one-place": (1, 3, 4, (1, 1), 4, (4, 5)),
+    "many-terms": (1, 1, 2, (70,), 2, (80,)),
+    "spread": (1, 32, 33, (3, 2), 3, (6, 5)),
+    "three-axes": (1, 2, 3, (2, 2, 2), 2, (3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_every_platform_computes_the_same_sums(way):
+    """On CPU other formulations are chosen than on GPU: both are run here."""
+    groups, inputs, outputs, kernel, batch, space = way
+    with jax.enable_x64(True):
+        x = normal(3, batch, *space, groups * inputs)
+        weight = normal(4, *kernel, inputs, groups * outputs)
+        geometry = geometry_of(x, kernel, stride=2, padding=1)
+
+        @jax.jit
+        def both(x, weight):
+            y = fast.convolve(x, weight, geometry), plain.convolve(x, weight, geometry)
+            dy = jnp.cos(y[1])
+            dweight = (
+                fast_weight.weight_gradient(x, dy, geometry, groups),
+                plain.weight_gradient(x, dy, geometry, groups),
+            )
+            turned = plain.flip_kernel(weight, geometry, space, dy.shape[1:-1], groups)
+            dx = (
+                fast.input_gradient(dy, weight, geometry, space, groups),
+                plain.convolve(dy, *turned),
+            )
+            pull_back = jax.vjp(lambda x, w: plain.convolve(x, w, geometry), x, weight)[1]
+            return y, dx, dweight, pull_back(dy)
+
+        y, dx, dweight, auto = both(x, weight)
+        for one, other in (y, dx, dweight, (dx[1], auto[0]), (dweight[1], auto[1])):
+            assert_close(one, other, "float64", x.size)
+
+
+@pytest.mark.parametrize(
+    ("space", "stride"),
+    [((5, 6), 1), ((5, 6), (1, 2)), ((3, 4, 5), 1)],
+    ids=["two-axes", "strided", "three-axes"],
+)
+def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, stride, monkeypatch):
+    """And so are the derivatives of it, for examples in parts of 2."""
+    used = []
+    products = fast_weight._in_products
+    monkeypatch.setattr(
+        fast_weight, "_in_products", lambda x, *rest: used.append(len(x)) or products(x, *rest)
+    )
+    with jax.enable_x64(True):
+        x = normal(3, 6, *space, 32)
+        options = {"stride": stride, "dilation": 2, "padding": ((1, 2),) * len(space)}
+        geometry = geometry_of(x, (3,) * len(space), **options)
+        dy = normal(4, 6, *geometry.places(space), 2)
+        monkeypatch.setattr(fast_weight, "_BYTES", (x.nbytes + dy.nbytes) // 3)
+        v = normal(5, *geometry.size, 32, 2)
+
+        def both(module):
+            def sums(x, dy):
+                return module.weight_gradient(x, dy, geometry, 1)
+
+            value, pull_back = jax.vjp(sums, x, dy)
+            many = jax.vmap(sums)(jnp.stack([x, -x]), jnp.stack([dy, dy]))
+            return value, pull_back(v), many
+
+        one, other = jax.jit(lambda: (both(fast_weight), both(plain)))()
+        assert set(used) == {2}
+        assert_close(one, other, "float64", x.size)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 1, "padding": "SAME"},
+        {"stride": (1, 2), "padding": ((2, 0), (0, 3)), "dilation": (1, 2)},
+        {"stride": (2, 3), "padding": "VALID"},
+    ],
+    ids=["same", "dilated", "valid"],
+)
+def test_examples_side_by_side_do_not_see_each_other(options, monkeypatch):
+    monkeypatch.setattr(fast, "_BY_ROWS", True)
+    monkeypatch.setattr(fast, "_SUMMED", range(1, 100))
+    monkeypatch.setattr(fast, "_LONG", 12)
+    monkeypatch.setattr(fast, "_FEW", 1)
+    with jax.enable_x64(True):
+        x, weight = normal(3, 6, 5, 7, 2), normal(4, 3, 3, 2, 3)
+        geometry = geometry_of(x, 3, **options)
+        assert fast._rows_pay(x, weight, geometry)
+
+        def both(module):
+            y, pull_back = jax.vjp(lambda x, w: module.convolve(x, w, geometry), x, weight)
+            return y, pull_back(jnp.cos(y))
+
+        one, other = jax.jit(lambda: (both(fast), both(plain)))()
+        assert_close(one, other, "float64", x.size)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [
+        ((3,), (2,), "SAME"),
+        ((2, 5), (3, 2), ((1, 0), (3, 1))),
+        ((1, 3), (2, 1), "VALID"),
+        ((3, 2, 2), (1, 2, 3), ((0, 2), (1, 1), (2, 0))),
+    ],
+    ids=["one-axis", "kernel-below-stride", "valid", "three-axes"],
+)
+def test_the_phases_of_a_spread_array_make_its_convolution(kernel, stride, padding, monkeypatch):
+    monkeypatch.setattr(fast, "WIDE", 1)
+    space = (7, 8, 5)[: len(kernel)]
+    with jax.enable_x64(True):
+        x, weight = normal(3, 2, *space, 2), normal(4, *kernel, 2, 3)
+        geometry = geometry_of(x, kernel, stride=stride, padding=padding)
+        places = geometry.places(space)
+        dy = normal(5, 2, *places, 3)
+        turned, back = plain.flip_kernel(weight, geometry, space, places, 1)
+        assert fast._way_on_cpu(dy, turned, back) is fast._by_phase
+        dx = jax.jit(lambda: fast.input_gradient(dy, weight, geometry, space, 1))()
+        assert_close(dx, plain.convolve(dy, turned, back), "float64", x.size)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_row_of_padding_changes_nothing(stride, monkeypatch):
+    monkeypatch.setattr(fast, "_BY_ROWS", True)
+    with jax.enable_x64(True):
+        x, weight = normal(3, 2, 8, 7, 9), normal(4, 3, 3, 9, 2)
+        geometry = geometry_of(x, 3, stride=stride, padding="VALID")
+        assert fast._pays_padded(weight, geometry)
+        y = fast.convolve(x, weight, geometry)
+        assert_close(y, plain.convolve(x, weight, geometry), "float64", x.size)
+
+
+def test_a_layer_saves_its_input_alone():
+    x = jnp.ones((2, 5, 4, 3))
+    for layer in (fnn.conv(2, 3), fnn.depthwise_conv(3), fnn.conv_transpose(2, 3)):
+        params, _ = layer.init(KEY, x)
+        residuals = layer.forward(params, (), x)[2]
+        assert [leaf.shape for leaf in jax.tree.leaves(residuals)] == [x.shape]
+
+
+MAKERS = {
+    "conv": lambda kernel, **options: fnn.conv(4, kernel, **options),
+    "depthwise_conv": fnn.depthwise_conv,
+    "conv_transpose": lambda kernel, **options: fnn.conv_transpose(4, kernel, **options),
+}
+
+
+def refused(name, options, expected, got, kernel=3, only=MAKERS):
+    return [
+        Bad(f"{maker}-{name}", lambda m=maker: MAKERS[m](kernel, **options), maker, expected, got)
+        for maker in only
+    ]
+
+
+BOTH = ("conv", "conv_transpose")
+numbers = "of 1 or more, one int or a tuple of them"
+pairs = "padding 'SAME', 'VALID', an int of 0 or more, or a pair of them for each axis"
+extra = "output_padding of 0 or more and less than the stride, an int or one for each axis"
+
+
+@parametrize(
+    [
+        *refused("kernel-0", {}, f"kernel {numbers}", "0", 0),
+        *refused("kernel-empty", {}, f"kernel {numbers}", r"\(\)", ()),
+        *refused("kernel-float", {}, f"kernel {numbers}", r"\(3, 2\.0\)", (3, 2.0)),
+        *refused("stride-0", {"stride": 0}, f"stride {numbers}", "0"),
+        *refused("dilation-negative", {"dilation": (1, -1)}, f"dilation {numbers}", r"\(1, -1\)"),
+        *refused("padding-name", {"padding": "same"}, pairs, "'same'"),
+        *refused("padding-negative", {"padding": -1}, pairs, "-1"),
+        *refused("padding-ints", {"padding": (1, 1)}, pairs, r"\(1, 1\)"),
+        *refused("padding-pair", {"padding": ((0, -1),)}, pairs, r"\(\(0, -1\),\)"),
+        *refused(
+            "axes",
+            {"stride": (1, 2), "padding": ((1, 1),)},
+            "options for one number of axes",
+            "stride for 2, padding for 1",
+        ),
+        *refused("axes-4", {}, "1 to 3 axes of space", "4", (1, 1, 1, 1)),
+        *refused(
+            "same-even",
+            {"stride": (1, 2)},
+            r"an odd span \(kernel - 1\) dilation \+ 1 where padding is 'SAME' and stride above 1",
+            r"spans \(3, 2\) with strides \(1, 2\)",
+            (3, 2),
+        ),
+        *refused("groups-0", {"groups": 0}, "groups of 1 or more", "0", only=BOTH),
+        *refused("groups-3", {"groups": 3}, "channels in 3 equal groups", "4 channels", only=BOTH),
+        Bad("channels", lambda: fnn.conv(0, 3), "conv", "channels of 1 or more", "0"),
+        Bad(
+            "multiplier",
+            lambda: fnn.depthwise_conv(3, multiplier=1.5),
+            "depthwise_conv",
+            "multiplier of 1 or more",
+            r"1\.5",
+        ),
+        Bad(
+            "output_padding",
+            lambda: fnn.conv_transpose(1, 3, stride=2, padding=1, output_padding=2),
+            "conv_transpose",
+            extra,
+            "2 with stride 2",
+        ),
+        Bad(
+            "output_padding-axes",
+            lambda: fnn.conv_transpose(1, (3, 3), stride=2, padding=1, output_padding=(1,)),
+            "conv_transpose",
+            extra,
+            r"\(1,\) with stride 2",
+        ),
+        Bad(
+            "output_padding-same",
+            lambda: fnn.conv_transpose(1, 3, stride=2, output_padding=1),
+            "conv_transpose",
+            "no output_padding where padding is 'SAME'",
+            "1",
+        ),
+    ]
+)
+def test_convolutions_refuse_options(bad):
+    assert_complains(bad, bad.call)
+
+
+def applied_to(layer, shape):
+    def call(x):
+        return layer.forward(*layer.init(KEY, jnp.ones(shape)), x)
+
+    return call
+
+
+two = r"x of shape \(B, H, W, C\)"
+any_space = r"x of shape \(B, W, C\), \(B, H, W, C\) or \(B, D, H, W, C\)"
+ARRAYS = [
+    *(
+        (x, Bad(f"{name}-{what}", initialized(MAKERS[name](kernel)), name, expected, got))
+        for name in MAKERS
+        for what, kernel, x, expected, got in (
+            ("axes", (3, 3), ones(2, 5, 4), two, r"\(2, 5, 4\)"),
+            ("no-space", 3, ones(2, 5), any_space, r"\(2, 5\)"),
+            ("4-axes", 1, ones(1, 1, 1, 1, 1, 1), any_space, r"\(1, 1, 1, 1, 1, 1\)"),
+            ("integers", 3, ones(2, 5, 4, dtype="int32"), "x of a floating dtype", "int32 of .*"),
+            ("empty", 3, ones(2, 0, 4), "axes of space of 1 place or more", r"\(2, 0, 4\)"),
+        )
+    ),
+    *(
+        (
+            ones(2, 5, 3),
+            Bad(
+                f"{name}-channels",
+                applied_to(MAKERS[name](3), (2, 5, 4)),
+                name,
+                "x of 4 channels",
+                r"\(2, 5, 3\)",
+            ),
+        )
+        for name in MAKERS
+    ),
+    *(
+        (
+            ones(2, 3, 4),
+            Bad(
+                f"{name}-window",
+                initialized(MAKERS[name](3, padding=((0, 1),), dilation=2)),
+                name,
+                r"x of at least \(5,\) places, padding included",
+                r"\(4,\)",
+            ),
+        )
+        for name in ("conv", "depthwise_conv")
+    ),
+    *(
+        (
+            ones(2, 5, 3),
+            Bad(
+                f"{name}-groups",
+                initialized(MAKERS[name](3, groups=2)),
+                name,
+                "channels in 2 equal groups",
+                "x of 3 channels",
+            ),
+        )
+        for name in BOTH
+    ),
+    (
+        ones(2, 1, 4),
+        Bad(
+            "conv_transpose-padding",
+            initialized(fnn.conv_transpose(4, 3, padding=((2, 1),))),
+            "conv_transpose",
+            "a y of 1 place or more on every axis",
+            r"\(0,\)",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("x", "bad"), [pytest.param(*case, id=case[1].name) for case in ARRAYS])
+def test_convolutions_refuse_arrays(x, bad):
+    assert_complains(bad, bad.call, x)
+    assert_complains(bad, jax.jit(bad.call), x)

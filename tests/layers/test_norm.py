@@ -1,0 +1,248 @@
+"""Normalization: what the table of layers cannot say."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings, strategies as st
+
+import fnn
+from fnn.lab.check import moved_place
+from tests.cases.norm import EPSILON, MOMENTUM
+from tests.core.test_errors import Bad, assert_complains, initialized, ones, parametrize
+from tests.layers.test_laws import assert_close
+
+SHAPES = {"plain": (4, 5), "batch-1": (1, 5), "images": (2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_batch_norm_in_training_is_the_formula_of_the_docstring(shape):
+    with jax.enable_x64(True):
+        layer = fnn.batch_norm(MOMENTUM, EPSILON)
+        x = jax.random.normal(jax.random.key(3), shape, "float64")
+        params, state = moved_place(layer, x, jax.random.key(5))
+        results = layer.apply(params, state, x, train=True)
+        p, s, x = jax.tree.map(np.asarray, (params, state, x))
+        axes, m = tuple(range(x.ndim - 1)), MOMENTUM
+        mean = x.sum(axes) / x[..., 0].size
+        var = ((x - mean) ** 2).sum(axes) / x[..., 0].size
+        y = p["scale"] * (x - mean) / np.sqrt(var + EPSILON) + p["shift"]
+        running = {"mean": m * s["mean"] + (1 - m) * mean, "var": m * s["var"] + (1 - m) * var}
+        assert_close(results, (y, running), x.dtype, x.size)
+
+
+EXAMPLES = {
+    "layer_norm": fnn.layer_norm(EPSILON),
+    "rms_norm": fnn.rms_norm(EPSILON),
+    "group_norm": fnn.group_norm(2, EPSILON),
+    "instance_norm": fnn.instance_norm(EPSILON),
+}
+examples = pytest.mark.parametrize("layer", EXAMPLES.values(), ids=EXAMPLES)
+
+
+@examples
+def test_no_example_sees_another(layer):
+    x = jax.random.normal(jax.random.key(3), (3, 2, 4))
+    params, state = moved_place(layer, x, jax.random.key(5))
+
+    def run(x):
+        y, _, residuals = layer.forward(params, state, x, train=True)
+        return y, layer.backward(params, residuals, jnp.cos(x))[1]
+
+    for alone, among in zip(run(x), run(x.at[1].set(jnp.nan)), strict=True):
+        np.testing.assert_array_equal(alone[::2], among[::2])
+        assert np.isnan(among[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "axes"),
+    [
+        (fnn.layer_norm(0.0), -1),
+        (fnn.instance_norm(0.0), (1, 2)),
+        (fnn.group_norm(1, 0.0), (1, 2, 3)),
+    ],
+    ids=["layer_norm", "instance_norm", "group_norm"],
+)
+def test_neither_scaling_nor_shifting_x_changes_y_so_dx_is_orthogonal_to_both(layer, axes):
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(3), (2, 3, 4, 5), "float64")
+        params, state = moved_place(layer, x, jax.random.key(5))
+        y, _, residuals = layer.forward(params, state, x)
+        assert_close(layer.apply(params, state, 3 * x + 2)[0], y, "float64", x.size)
+        dx = layer.backward(params, residuals, jnp.cos(x))[1]
+        sums = dx.sum(axes), (dx * x).sum(axes)
+        assert_close((dx, *sums), (dx, *map(jnp.zeros_like, sums)), "float64", x.size)
+
+
+def test_groups_are_between_a_norm_of_all_and_one_of_each_channel():
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(3), (2, 3, 4), "float64")
+        params, state = moved_place(fnn.instance_norm(EPSILON), x, jax.random.key(5))
+        each = fnn.group_norm(4, EPSILON).apply(params, state, x)
+        assert_close(each, fnn.instance_norm(EPSILON).apply(params, state, x), "float64", x.size)
+        plain = {"scale": False, "shift": False}
+        all_, _ = fnn.group_norm(1, EPSILON, **plain).apply((), (), x)
+        rows, _ = fnn.layer_norm(EPSILON, **plain).apply((), (), x.reshape(2, 12))
+        assert_close(all_.reshape(2, 12), rows, "float64", x.size)
+
+
+def test_a_norm_of_one_number_is_its_shift_and_has_no_gradient():
+    x = jnp.array([[3.0], [-4.0]])
+    for layer, z in (
+        (fnn.layer_norm(), x),
+        (fnn.group_norm(1), x),
+        (fnn.instance_norm(), x[:, None]),
+        (fnn.batch_norm(), x[:1]),
+    ):
+        params, state = moved_place(layer, z, jax.random.key(5))
+        y, _, residuals = layer.forward(params, state, z, train=True)
+        np.testing.assert_array_equal(y, jnp.broadcast_to(params["shift"], y.shape))
+        np.testing.assert_array_equal(layer.backward(params, residuals, z)[1], 0 * z)
+
+
+@pytest.mark.parametrize(("layer", "numbers"), [(fnn.layer_norm(), 2), (fnn.rms_norm(), 1)])
+def test_a_norm_saves_its_input_and_a_number_or_two_of_each_row(layer, numbers):
+    x = jnp.ones((4, 5))
+    _, _, residuals = layer.forward(*layer.init(jax.random.key(0), x), x)
+    shapes = sorted(leaf.shape for leaf in jax.tree.leaves(residuals))
+    assert shapes == [*[(4, 1)] * numbers, (4, 5)]
+
+
+def test_a_batch_norm_keeps_the_dtype_of_its_state():
+    layer, x = fnn.batch_norm(), jnp.ones((4, 2), "bfloat16")
+    params, state = layer.init(jax.random.key(0), x.astype("float32"))
+    y, state = layer.apply(params, state, x, train=True)
+    assert y.dtype == "bfloat16"
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {"float32"}
+
+
+sizes = st.integers(1, 4)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    name=st.sampled_from(["layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm"]),
+    space=st.lists(sizes, min_size=1, max_size=2),
+    batch=sizes,
+    groups=sizes,
+    width=sizes,
+    options=st.fixed_dictionaries({"scale": st.booleans(), "shift": st.booleans()}),
+)
+def test_gradients_are_those_of_autodiff_at_any_shape(name, space, batch, groups, width, options):
+    if name == "rms_norm":
+        del options["shift"]
+    first = {"group_norm": (groups,), "batch_norm": (MOMENTUM,)}.get(name, ())
+    layer = getattr(fnn, name)(*first, EPSILON, **options)
+    x = jax.random.normal(jax.random.key(3), (batch, *space, groups * width))
+    fnn.check_layer(layer, x, numeric=False)
+    params, state = jax.eval_shape(layer.init, jax.random.key(0), x)
+    wanted = {
+        our for our, option in (("scale", "scale"), ("shift", "shift")) if options.get(option)
+    }
+    assert set(params) == wanted
+    assert {leaf.shape for leaf in jax.tree.leaves(params)} <= {(groups * width,)}
+    y = jax.eval_shape(lambda p, s: layer.apply(p, s, x)[0], params, state)
+    assert y.shape == x.shape
+
+
+def wrong_epsilon(name, make):
+    return Bad(f"{name}-epsilon", make, name, "an epsilon of 0 or more", "-1")
+
+
+def applied_to(layer, shape):
+    """Initialize a layer for x of one shape, then apply it to another."""
+
+    def call(x):
+        params, state = layer.init(jax.random.key(0), jnp.ones(shape))
+        return layer.apply(params, state, x)
+
+    return call
+
+
+@parametrize(
+    [
+        wrong_epsilon("layer_norm", lambda: fnn.layer_norm(-1)),
+        wrong_epsilon("rms_norm", lambda: fnn.rms_norm(-1)),
+        wrong_epsilon("group_norm", lambda: fnn.group_norm(2, -1)),
+        wrong_epsilon("instance_norm", lambda: fnn.instance_norm(-1)),
+        Bad("nan", lambda: fnn.rms_norm(np.nan), "rms_norm", "an epsilon of 0 or more", "nan"),
+        Bad("groups-0", lambda: fnn.group_norm(0), "group_norm", "1 group or more", "0"),
+        Bad("groups-float", lambda: fnn.group_norm(2.0), "group_norm", "1 group or more", r"2\.0"),
+    ]
+)
+def test_norms_refuse_options(bad):
+    assert_complains(bad, bad.call)
+
+
+@pytest.mark.parametrize(
+    ("x", "bad"),
+    [
+        *(
+            pytest.param(
+                ones(2, 3, 5),
+                Bad(name, applied_to(layer, (2, 3, 4)), name, expected, r"\(2, 3, 5\)"),
+                id=f"{name}-channels",
+            )
+            for name, layer, expected in (
+                ("layer_norm", fnn.layer_norm(), r"x of shape \(\.\.\., 4\)"),
+                ("rms_norm", fnn.rms_norm(), r"x of shape \(\.\.\., 4\)"),
+                ("group_norm", fnn.group_norm(2), r"x of shape \(B, \.\.\., 4\)"),
+                ("instance_norm", fnn.instance_norm(), r"x of shape \(B, \.\.\., 4\) with .*"),
+            )
+        ),
+        *(
+            pytest.param(
+                ones(*shape),
+                Bad(name, initialized(layer), name, expected, got),
+                id=f"{name}-axes",
+            )
+            for name, layer, shape, expected, got in (
+                ("layer_norm", fnn.layer_norm(), (), r"x of shape \(\.\.\., C\)", r"\(\)"),
+                ("rms_norm", fnn.rms_norm(), (), r"x of shape \(\.\.\., C\)", r"\(\)"),
+                ("group_norm", fnn.group_norm(2), (4,), r"x of .* \(B, \.\.\., C\)", r"\(4,\)"),
+                (
+                    "instance_norm",
+                    fnn.instance_norm(),
+                    (3, 4),
+                    r"x of shape \(B, \.\.\., C\) with places between",
+                    r"\(3, 4\)",
+                ),
+            )
+        ),
+        pytest.param(
+            ones(3, 5),
+            Bad(
+                "group_norm",
+                initialized(fnn.group_norm(2)),
+                "group_norm",
+                "channels in 2 equal groups",
+                "5 channels",
+            ),
+            id="group_norm-odd",
+        ),
+        pytest.param(
+            ones(2, 6),
+            Bad(
+                "batch_norm-plain",
+                applied_to(fnn.batch_norm(scale=False, shift=False), (2, 5)),
+                "batch_norm",
+                r"x of shape \(B, \.\.\., 5\)",
+                r"\(2, 6\)",
+            ),
+            id="batch_norm-plain",
+        ),
+        *(
+            pytest.param(
+                ones(2, 3, 4, dtype="int32"),
+                Bad(name, initialized(layer), name, "x of a floating dtype", "int32 of shape .*"),
+                id=f"{name}-integers",
+            )
+            for name, layer in EXAMPLES.items()
+        ),
+    ],
+)
+def test_norms_refuse_arrays(x, bad):
+    assert_complains(bad, bad.call, x)
+    assert_complains(bad, jax.jit(bad.call), x)

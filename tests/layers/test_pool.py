@@ -1,0 +1,210 @@
+"""Pooling and up-sampling: what the table of layers cannot say."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings, strategies as st
+
+import fnn
+from tests.core.test_errors import Bad, assert_complains, ones, parametrize
+from tests.layers.test_laws import assert_close
+
+KEY = jax.random.key(5)
+
+
+def reduced(x, window, stride, padding):
+    """Take the largest numbers as XLA does."""
+    return jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *stride, 1), ((0, 0), *padding, (0, 0))
+    )
+
+
+sizes = st.integers(1, 3)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(data=st.data(), rank=st.integers(1, 2), ties=st.booleans())
+def test_a_max_pool_and_its_dx_are_those_of_reduce_window_ties_included(data, rank, ties):
+    def each(strategy):
+        return data.draw(st.tuples(*[strategy] * rank))
+
+    window, stride = each(sizes), each(sizes)
+    pads = tuple(data.draw(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1))) for k in window)
+    x = jax.random.normal(KEY, (2, *each(st.integers(3, 6)), 2))
+    if ties:
+        x = x.round()
+    y, _, residuals = fnn.max_pool(window, stride, pads).forward((), (), x)
+    expected, pull_back = jax.vjp(lambda x: reduced(x, window, stride, pads), x)
+    np.testing.assert_array_equal(y, expected)
+    dx = fnn.max_pool(window, stride, pads).backward((), residuals, jnp.cos(y))[1]
+    assert_close(dx, pull_back(jnp.cos(y))[0], "float32", x.size)
+
+
+FIRST = {
+    "max_pool": (fnn.max_pool(2), jnp.ones((1, 4, 4, 1)), [(0, 0), (0, 2), (2, 0), (2, 2)]),
+    "overlapping": (fnn.max_pool(2, 1), jnp.ones((1, 3, 2, 1)), [(0, 0), (1, 0)]),
+    "many": (fnn.max_pool((20, 1)), jnp.ones((1, 40, 1, 1)), [(0, 0), (20, 0)]),
+    "global": (fnn.global_max_pool(), jnp.ones((1, 5, 5, 1)), [(0, 0)]),
+    "adaptive": (fnn.adaptive_max_pool((2, 1)), jnp.ones((1, 3, 2, 1)), [(0, 0), (1, 0)]),
+}
+
+
+@pytest.mark.parametrize(("layer", "x", "places"), FIRST.values(), ids=FIRST)
+def test_of_equal_numbers_the_first_has_the_gradient_by_hand_and_by_autodiff(layer, x, places):
+    y, _, residuals = layer.forward((), (), x)
+    dx = layer.backward((), residuals, jnp.ones_like(y))[1]
+    assert [tuple(map(int, at)) for at in np.argwhere(dx[0, ..., 0])] == places
+    auto = jax.vjp(lambda x: layer.apply((), (), x)[0], x)[1](jnp.ones_like(y))[0]
+    np.testing.assert_array_equal(dx, auto)
+
+
+@pytest.mark.parametrize(
+    "layer", [fnn.max_pool((3, 1)), fnn.max_pool((30, 1)), fnn.global_max_pool()]
+)
+def test_a_nan_is_the_largest_number_and_has_the_gradient(layer):
+    x = jnp.arange(60.0).reshape(1, 30, 1, 2).at[0, 1, 0, 0].set(jnp.nan)
+    y, _, residuals = layer.forward((), (), x)
+    assert np.isnan(y.reshape(-1, 2)[0, 0])
+    assert np.isfinite(y.reshape(-1, 2)[:, 1]).all()
+    dx = layer.backward((), residuals, jnp.ones_like(y))[1]
+    assert dx[0, 1, 0, 0] == 1
+
+
+def test_a_max_pool_saves_one_byte_for_each_window():
+    y, _, residuals = fnn.max_pool(2).forward((), (), jnp.ones((2, 4, 6, 3)))
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(residuals)) == y.size
+    large = fnn.max_pool(20).forward((), (), jnp.ones((1, 20, 20, 1)))[2]
+    assert jax.tree.leaves(large)[0].dtype == "uint16"
+
+
+def test_an_average_counts_what_is_there_or_the_padding_too():
+    x = jnp.full((1, 2, 1), 6.0)
+    there, _ = fnn.average_pool(3, 1, 1).apply((), (), x)
+    padded, _ = fnn.average_pool(3, 1, 1, count_padding=True).apply((), (), x)
+    np.testing.assert_array_equal(there.ravel(), [6, 6])
+    np.testing.assert_array_equal(padded.ravel(), [4, 4])
+
+
+@pytest.mark.parametrize("make", [fnn.adaptive_average_pool, fnn.adaptive_max_pool])
+def test_an_adaptive_pool_of_a_divisor_is_a_pool_and_of_the_size_itself_changes_nothing(make):
+    x = jax.random.normal(KEY, (2, 6, 4, 3))
+    pool = fnn.average_pool if make is fnn.adaptive_average_pool else fnn.max_pool
+    assert_close(make((3, 2)).apply((), (), x), pool(2).apply((), (), x), "float32", x.size)
+    np.testing.assert_array_equal(make((6, 4)).apply((), (), x)[0], x)
+    np.testing.assert_array_equal(make(12).apply((), (), x)[0].shape, (2, 12, 12, 3))
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(space=st.lists(st.integers(1, 4), min_size=1, max_size=3), data=st.data())
+def test_up_sampling_is_that_of_jax_image_at_any_shape(space, data):
+    factor = data.draw(st.tuples(*[sizes] * len(space)))
+    x = jax.random.normal(KEY, (2, *space, 2))
+    for method in ("nearest", "linear"):
+        fnn.check_layer(fnn.upsample(factor, method), x, numeric=False)
+        y, _, _ = fnn.upsample(factor, method).forward((), (), x)
+        shape = (2, *(n * f for n, f in zip(space, factor, strict=True)), 2)
+        assert_close(y, jax.image.resize(x, shape, method), "float32", y.size)
+
+
+def test_up_sampling_by_lines_keeps_a_line_but_for_its_ends():
+    x = jnp.arange(5.0).reshape(1, 5, 1)
+    y, _ = fnn.upsample(4, "linear").apply((), (), x)
+    expected = np.clip((np.arange(20) + 0.5) / 4 - 0.5, 0, 4)
+    np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6)
+
+
+numbers = "of 1 or more, one int or a tuple of them"
+pads = "padding 'SAME', 'VALID', an int of 0 or more, or a pair of them for each axis"
+
+
+@parametrize(
+    [
+        Bad("window", lambda: fnn.max_pool(0), "max_pool", f"window {numbers}", "0"),
+        Bad("stride", lambda: fnn.max_pool(2, 1.5), "max_pool", f"stride {numbers}", r"1\.5"),
+        Bad("padding", lambda: fnn.max_pool(2, 2, "full"), "max_pool", pads, "'full'"),
+        Bad("average", lambda: fnn.average_pool((2, 0)), "average_pool", f"window {numbers}", ".*"),
+        Bad(
+            "axes",
+            lambda: fnn.average_pool((2, 2), (1, 1, 1)),
+            "average_pool",
+            "options for one number of axes",
+            "window for 2, stride for 3",
+        ),
+        *(
+            Bad(name, lambda m=make: m(0), name, f"size {numbers}", "0")
+            for name, make in (
+                ("adaptive_average_pool", fnn.adaptive_average_pool),
+                ("adaptive_max_pool", fnn.adaptive_max_pool),
+            )
+        ),
+        Bad("factor", lambda: fnn.upsample(0.5), "upsample", f"factor {numbers}", r"0\.5"),
+        Bad(
+            "method",
+            lambda: fnn.upsample(2, "cubic"),
+            "upsample",
+            "method 'nearest' or 'linear'",
+            "'cubic'",
+        ),
+    ]
+)
+def test_pools_refuse_options(bad):
+    assert_complains(bad, bad.call)
+
+
+LAYERS = {
+    "max_pool": fnn.max_pool(2),
+    "average_pool": fnn.average_pool(2),
+    "global_max_pool": fnn.global_max_pool(),
+    "global_average_pool": fnn.global_average_pool(),
+    "adaptive_average_pool": fnn.adaptive_average_pool(2),
+    "adaptive_max_pool": fnn.adaptive_max_pool(2),
+    "upsample": fnn.upsample(2, "linear"),
+}
+ARRAYS = [
+    *(
+        (x, Bad(f"{name}-{what}", lambda x, m=layer: m.apply((), (), x), name, expected, got))
+        for name, layer in LAYERS.items()
+        for what, x, expected, got in (
+            ("no-space", ones(2, 5), r"x of shape \(B, \*space, C\)", r"\(2, 5\)"),
+            ("integers", ones(2, 5, 4, dtype="int32"), "x of a floating dtype", "int32 of .*"),
+            ("empty", ones(2, 0, 4), "axes of space of 1 place or more", r"\(2, 0, 4\)"),
+        )
+    ),
+    *(
+        (
+            ones(2, 5, 4),
+            Bad(f"{name}-axes", lambda x, m=layer: m.apply((), (), x), name, shape, r"\(2, 5, 4\)"),
+        )
+        for name, layer, shape in (
+            ("max_pool", fnn.max_pool((2, 2)), r"x of shape \(B, H, W, C\)"),
+            ("adaptive_max_pool", fnn.adaptive_max_pool((2, 2)), r"x of shape \(B, H, W, C\)"),
+            ("upsample", fnn.upsample((1, 1, 1, 2)), r"x of shape \(B, 4 axes, C\)"),
+        )
+    ),
+    *(
+        (
+            ones(2, 3, 4),
+            Bad(
+                f"{name}-{what}",
+                lambda x, m=make, a=args: m(*a).apply((), (), x),
+                name,
+                expected,
+                got,
+            ),
+        )
+        for name, make in (("max_pool", fnn.max_pool), ("average_pool", fnn.average_pool))
+        for what, args, expected, got in (
+            ("large", (4,), r"x of at least \(4,\) places, padding included", r"\(3,\)"),
+            ("padding", (2, 2, 2), r"padding of less than the window \(2,\)", r"\(\(2, 2\),\)"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("x", "bad"), [pytest.param(*case, id=case[1].name) for case in ARRAYS])
+def test_pools_refuse_arrays(x, bad):
+    assert_complains(bad, bad.call, x)
+    assert_complains(bad, jax.jit(bad.call), x)

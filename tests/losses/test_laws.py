@@ -1,0 +1,188 @@
+"""The laws of losses: every case of the table under every law."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn._core.tree import combine, inexact_leaves
+from fnn.lab.check import gradients, normal_like
+from tests import cases
+from tests.cases.losses import B, K
+from tests.layers.test_laws import (
+    assert_close,
+    assert_results_close,
+    first,
+    longest,
+    twice,
+    unnoticed,
+)
+
+all_cases = pytest.mark.parametrize("case", cases.LOSSES, ids=lambda case: case.name)
+
+
+def prediction(case, variant="plain", dtype="float32"):
+    factor = {"zeros": 0, "large": 40, "huge": 1e4}.get(variant, 1)
+
+    def convert(a):
+        floats = np.issubdtype(a.dtype, np.floating)
+        return jnp.asarray(factor * a, dtype) if floats else jnp.asarray(a)
+
+    return jax.tree.map(convert, case.draw(np.random.default_rng(11)))
+
+
+def few(y, examples):
+    """The predictions of the first examples: what has no axis for examples stays whole."""
+    return jax.tree.map(lambda a: a[:examples] if a.shape[:1] == (B,) else a, y)
+
+
+def as_layer(loss, target):
+    """The loss of a fixed target as a layer of its prediction, so that one checker serves both."""
+
+    def apply(params, state, y, *, key=None, train=False):
+        return loss.apply(y, target), state
+
+    def forward(params, state, y, *, key=None, train=False):
+        values, residuals = loss.forward(y, target)
+        return values, state, residuals
+
+    def backward(params, residuals, dvalues):
+        return (), loss.backward(residuals, dvalues)
+
+    return fnn.Layer(lambda key, y: ((), ()), apply, forward, backward)
+
+
+def run(loss, y, target):
+    """Value, value by `forward`, and the gradient for a random cotangent."""
+    values, residuals = loss.forward(y, target)
+    dvalues = normal_like(jax.random.key(3), values)
+    return loss.apply(y, target), values, loss.backward(residuals, dvalues)
+
+
+def test_the_table_has_every_public_loss():
+    covered = set().union(*(cases.makers(case.make()) for case in cases.LOSSES))
+    assert cases.public(fnn.losses, fnn.losses.Loss) == covered
+
+
+@pytest.mark.parametrize("variant", ["plain", "zeros", "large"])
+@pytest.mark.parametrize("examples", [1, B])
+@all_cases
+def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, examples, variant):
+    layer = as_layer(case.make(), case.target[:examples])
+    numeric = not (case.kink and variant == "zeros")
+    fnn.check_layer(layer, few(prediction(case, variant), examples), numeric=numeric)
+
+
+@all_cases
+def test_apply_is_the_formula_of_the_docstring(case):
+    with jax.enable_x64(True):
+        y = prediction(case, dtype="float64")
+        values = case.make().apply(y, case.target)
+        target = np.asarray(case.target, np.result_type(case.target.dtype, np.int64))
+        if case.target.dtype == np.float32:
+            target = case.target.astype(np.float64)
+        assert values.shape == (B,)
+        assert_close(values, case.formula(jax.tree.map(np.asarray, y), target), "float64", K)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in cases.LOSSES if not case.steep], ids=lambda case: case.name
+)
+def test_large_predictions_stay_finite(case):
+    results = run(case.make(), prediction(case, "huge"), case.target)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(results))
+
+
+@all_cases
+def test_jit_and_vmap_and_apply_agree_with_eager(case):
+    loss, y, target = case.make(), prediction(case), jnp.asarray(case.target)
+    one = functools.partial(run, loss)
+    expected = one(y, target)
+    terms = longest(y)
+    assert_close(expected[0], expected[1], jnp.float32, terms)
+    assert_results_close(jax.jit(one)(y, target), expected, terms)
+    both = jax.vmap(one)(twice(y), jnp.stack([target, target]))
+    assert_results_close(first(both), expected, terms)
+
+
+@all_cases
+def test_the_derivative_of_backward_is_the_second_derivative_of_apply(case):
+    loss = case.make()
+
+    @jax.jit
+    def both(y, direction, dvalues):
+        floats = inexact_leaves(y)
+
+        def by_hand(floats):
+            return loss.backward(loss.forward(combine(floats, y), case.target)[1], dvalues)
+
+        def auto(floats):
+            return (loss.apply(combine(floats, y), case.target) * dvalues).sum()
+
+        return [
+            jax.jvp(gradient, (floats,), (direction,))[1] for gradient in (by_hand, jax.grad(auto))
+        ]
+
+    with jax.enable_x64(True):
+        y = prediction(case, dtype="float64")
+        direction = normal_like(jax.random.key(6), inexact_leaves(y))
+        by_hand, auto = both(y, direction, normal_like(jax.random.key(3), jnp.zeros(B)))
+        assert_close(by_hand, auto, "float64", longest(y))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@all_cases
+def test_dtype_is_kept(case, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        y = prediction(case, dtype=dtype)
+        results = run(case.make(), y, case.target)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {dtype}
+        shapes = [
+            jax.tree.map(lambda a: a.shape, tree) for tree in (results[-1], inexact_leaves(y))
+        ]
+        assert shapes[0] == shapes[1]
+
+
+@all_cases
+def test_an_equal_loss_is_equal_and_prints_as_it_was_made(case):
+    assert case.make() == case.make()
+    assert hash(case.make()) == hash(case.make())
+    assert repr(case.make()).startswith(case.name.split("-")[0])
+
+
+@all_cases
+def test_every_planted_mistake_is_caught(case):
+    planted, missed = unnoticed(gradients(as_layer(case.make(), case.target), prediction(case)))
+    assert planted
+    assert missed == []
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "nll"])
+def test_a_sequence_of_labels_gives_a_value_for_each(name):
+    loss = getattr(fnn.losses, name)()
+    y = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), "float32")
+    labels = jnp.array([[0, 1, 2], [3, 0, 1]])
+    flat = loss.apply(y.reshape(6, 4), labels.ravel())
+    assert_close(loss.apply(y, labels), flat.reshape(2, 3), y.dtype, 1)
+    fnn.check_layer(as_layer(loss, labels), y)
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+@pytest.mark.parametrize("name", ["cross_entropy", "nll"])
+def test_a_label_out_of_range_is_nan_under_jit(name, label):
+    loss = getattr(fnn.losses, name)()
+    values = jax.jit(loss.apply)(jnp.zeros((2, 4)), jnp.array([0, label]))
+    assert bool(jnp.isfinite(values[0]))
+    assert bool(jnp.isnan(values[1]))
+
+
+def test_a_weighted_mean_is_the_mean_over_repeated_examples():
+    values = jnp.array([1.0, 5.0, 7.0])
+    weighted, share = fnn.losses.mean(values, jnp.array([2, 1, 0]))
+    assert_close(weighted, fnn.losses.mean(jnp.array([1.0, 1.0, 5.0]))[0], values.dtype, 3)
+    assert_close(share, jax.grad(lambda v: (v[0] * 2 + v[1]) / 3)(values), values.dtype, 3)
