@@ -4,6 +4,8 @@ A row is one over another on the same input and weights, all taking turns: `appl
 over the plain formula that autodiff differentiates, and, in turns of their own, over the same layer
 of PyTorch in `inference_mode`. time_ratio is the median of the first over that of the second, below
 1 where the first is faster; memory_ratio is that of the temporary bytes of the compiled programs.
+`apply` compiles to the instructions of `forward` (tests/layers/test_laws.py), so that what their
+time_ratio is away from 1 is the noise of this measurement.
 """
 
 from __future__ import annotations
