@@ -23,6 +23,7 @@ plain formula that a JAX user would write, so that `jax.grad` of a model is what
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from types import MappingProxyType
@@ -33,7 +34,17 @@ import jax
 from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.tree import combine, inexact_leaves
-from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
+from fnn._core.types import (
+    Array,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    Residuals,
+    State,
+    Unchecked,
+)
 
 Derivation: TypeAlias = Literal["manual", "auto"]
 
@@ -202,21 +213,37 @@ def _two_faced(evaluated: Apply, differentiated: Apply) -> Apply:
     def apply(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
-        @jax.custom_jvp
-        def function(params: Params, state: State, x: Input, key: Key) -> tuple[Output, State]:
-            return evaluated(params, state, x, key=key, train=train)
-
-        @function.defjvp
-        def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-            def plain(params: Params, state: State, x: Input, key: Key) -> tuple[Output, State]:
-                return differentiated(params, state, x, key=key, train=train)
-
-            return jax.jvp(plain, primals, tangents)
-
-        y_and_state: tuple[Output, State] = function(params, state, x, key)
+        y_and_state: tuple[Output, State] = _either(
+            evaluated, differentiated, train, params, state, x, key
+        )
         return y_and_state
 
     return apply
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _either(
+    evaluated: Apply, differentiated: Apply, train: bool, *inputs: Unchecked
+) -> tuple[Output, State]:
+    del differentiated
+    params, state, x, key = inputs
+    return evaluated(params, state, x, key=key, train=train)
+
+
+@_either.defjvp
+def _either_jvp(
+    evaluated: Apply,
+    differentiated: Apply,
+    train: bool,
+    primals: tuple[Input, ...],
+    tangents: tuple[Cotangent, ...],
+) -> tuple[tuple[Output, State], Cotangent]:
+    del evaluated
+
+    def plain(params: Params, state: State, x: Input, key: Key) -> tuple[Output, State]:
+        return differentiated(params, state, x, key=key, train=train)
+
+    return jax.jvp(plain, primals, tangents)
 
 
 @constructor
@@ -296,12 +323,8 @@ def autodiff(init: Init, apply: Apply) -> Layer:
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
-        def function(params: Params, floats: Input) -> tuple[Output, tuple[Output, State]]:
-            y, new_state = apply(params, state, combine(floats, x), key=key, train=train)
-            return inexact_leaves(y), (y, new_state)
-
-        _, vjp, (y, state) = jax.vjp(function, params, inexact_leaves(x), has_aux=True)
-        return y, state, vjp
+        at_rest = functools.partial(apply, key=key, train=train)
+        return _linearized(at_rest, params, state, x)
 
     def backward(
         params: Params, residuals: Residuals, dy: Cotangent, /
@@ -311,6 +334,19 @@ def autodiff(init: Init, apply: Apply) -> Layer:
         return dparams, dx
 
     return Layer(init, apply, forward, backward, derivation="auto")
+
+
+def _linearized(
+    apply: Callable[..., tuple[Output, State]], params: Params, state: State, x: Input
+) -> tuple[Output, State, Residuals]:
+    """Return y, the new state, and the vector-Jacobian product in the floating-point leaves."""
+
+    def function(params: Params, floats: Input) -> tuple[Output, tuple[Output, State]]:
+        y, new_state = apply(params, state, combine(floats, x))
+        return inexact_leaves(y), (y, new_state)
+
+    _, vjp, (y, state) = jax.vjp(function, params, inexact_leaves(x), has_aux=True)
+    return y, state, vjp
 
 
 @constructor
@@ -334,27 +370,37 @@ def use_manual(layer: Layer, /) -> Layer:
     def apply(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
-        @jax.custom_vjp
-        def function(params: Params, state: State, x: Input, key: Key) -> tuple[Output, State]:
-            return layer.apply(params, state, x, key=key, train=train)
-
-        def forward(
-            params: Params, state: State, x: Input, key: Key
-        ) -> tuple[tuple[Output, State], Residuals]:
-            y, state, residuals = layer.forward(params, state, x, key=key, train=train)
-            return (y, state), (params, residuals)
-
-        def backward(saved: Residuals, cotangents: Cotangent) -> tuple[Cotangent, ...]:
-            params, residuals = saved
-            dparams, dx = layer.backward(params, residuals, inexact_leaves(cotangents[0]))
-            return dparams, None, dx, None
-
-        function.defvjp(forward, backward)
-        y_and_state: tuple[Output, State] = function(params, state, x, key)
+        y_and_state: tuple[Output, State] = _manual(layer, train, params, state, x, key)
         return y_and_state
 
     wrapped = wrapping(use_manual, layer, (layer.init, apply, layer.forward, layer.backward))
     return dataclasses.replace(wrapped, derivation=layer.derivation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _manual(
+    layer: Layer, train: bool, params: Params, state: State, x: Input, key: Key
+) -> tuple[Output, State]:
+    return layer.apply(params, state, x, key=key, train=train)
+
+
+def _manual_forward(
+    layer: Layer, train: bool, params: Params, state: State, x: Input, key: Key
+) -> tuple[tuple[Output, State], Residuals]:
+    y, state, residuals = layer.forward(params, state, x, key=key, train=train)
+    return (y, state), (params, residuals)
+
+
+def _manual_backward(
+    layer: Layer, train: bool, saved: Residuals, cotangents: Cotangent
+) -> tuple[Cotangent, ...]:
+    del train
+    params, residuals = saved
+    dparams, dx = layer.backward(params, residuals, inexact_leaves(cotangents[0]))
+    return dparams, None, dx, None
+
+
+_manual.defvjp(_manual_forward, _manual_backward)
 
 
 @constructor

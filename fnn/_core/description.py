@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn._core.errors import named, naming, public_name
+from fnn._core.errors import InputError, describe, named, naming, public_name
 
 # Packages whose functions read nothing that changes: equal ones do the same.
 _TRUSTED = {"builtins", "fnn", "jax", "jaxlib", "numpy"}
@@ -111,6 +111,24 @@ class Described:
         }
         return dataclasses.replace(self, call=call, **renamed)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the call: functions made inside of others have no name to be found by."""
+        if self.call is None:
+            raise InputError(
+                f"a {type(self).__name__} that a constructor made",
+                describe(self),
+                "mark the function that makes it with fnn.constructor, at the top of a module",
+            )
+        saved = [_pack(value) for value in (self.call.args, dict(self.call.kwargs))]
+        return _remake, (self.call.make, *saved)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        del memo
+        return self
+
     def __repr__(self) -> str:
         return object.__repr__(self) if self.call is None else repr(self.call)
 
@@ -121,6 +139,36 @@ class Described:
 
     def __hash__(self) -> int:
         return id(self) if self.call is None else hash(self.call)
+
+
+class _PackedKey(typing.NamedTuple):
+    """A key of `jax.random` as its words and the name of its generator, which pickle."""
+
+    words: np.ndarray[Any, Any]
+    generator: str
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        words = np.asarray(jax.random.key_data(value))
+        return _PackedKey(words, str(jax.random.key_impl(value)))
+    return _map_parts(_pack, value)
+
+
+def _unpack(value: Any) -> Any:
+    if isinstance(value, _PackedKey):
+        return jax.random.wrap_key_data(jnp.asarray(value.words), impl=value.generator)
+    return _map_parts(_unpack, value)
+
+
+def _map_parts(function: Callable[[Any], Any], value: Any) -> Any:
+    if type(value) is dict:
+        return {name: function(part) for name, part in value.items()}
+    return type(value)(map(function, value)) if type(value) in (list, tuple) else value
+
+
+def _remake(make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return make(*_unpack(args), **_unpack(kwargs))
 
 
 P = ParamSpec("P")

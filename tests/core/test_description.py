@@ -1,8 +1,10 @@
 """Descriptions: immutable, equal only where that is certain, and numbers that compile nothing."""
 
+import copy
 import dataclasses
 import functools
 import logging
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +61,27 @@ def test_a_record_prints_as_its_call_and_a_changed_one_is_another(name):
     assert changed != made
     assert made == made
     assert hash(made) == hash(made)
+
+
+KEYED = {
+    "noise": optim.sgld(0.1, temperature=0.1, key=KEY),
+    "in a chain": optim.chain(optim.clip_by_global_norm(1.0), optim.sgd(0.1)),
+    "a model": fnn.serial(fnn.dense(4), fnn.use_auto(fnn.tanh()), fnn.dense(2)),
+    "keys of the old style": optim.gradient_noise(variance=0.1, key=jax.random.PRNGKey(3)),
+}
+
+
+@pytest.mark.parametrize("made", [*MADE.values(), *KEYED.values()], ids=[*MADE, *KEYED])
+def test_a_record_is_pickled_by_its_call_and_copied_as_itself(made):
+    found = pickle.loads(pickle.dumps(made))
+    assert found == made
+    assert repr(found) == repr(made)
+    assert copy.copy(made) is copy.deepcopy(made) is made
+
+
+def test_a_record_without_a_call_says_why_it_is_not_pickled():
+    with pytest.raises(fnn.InputError, match="expected a Layer that a constructor made"):
+        pickle.dumps(fnn.Layer(*fnn.dense(3)))
 
 
 def test_equality_is_that_of_the_arguments_types_and_arrays_by_value_included():
