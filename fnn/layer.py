@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
 
+from fnn._core import check
 from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.tree import combine, inexact_leaves
@@ -119,6 +120,10 @@ class Layer(Described):
     manual: Layer | None = None
     title: str = ""
 
+    def __post_init__(self) -> None:
+        for name in self.functions[:4]:
+            check.function(getattr(self, name), name, "pass a function, see fnn.Layer")
+
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply, self.forward, self.backward))
 
@@ -164,6 +169,7 @@ def stateful(
         reference: the plain formula, ``(params, state, x, *, key=None, train=False) -> y, state``,
             where `forward` is another algorithm: what autodiff differentiates. Without it that is
             `forward`.
+    Raises:    InputError for what is no function.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> count = stateful(
@@ -184,6 +190,19 @@ def stateful(
 
     apply = evaluated if reference is None else _two_faced(evaluated, reference)
     return Layer(init, apply, forward, backward, reference=reference)
+
+
+def check_layer(value: Unchecked, expected: str = "a layer") -> None:
+    """Raise unless a value is a layer.
+
+    >>> check_layer(len)
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected a layer, got <built-in function len>; call the \
+    constructor, as in fnn.relu(), or wrap a pair in fnn.autodiff
+    """
+    if not isinstance(value, Layer):
+        remedy = "call the constructor, as in fnn.relu(), or wrap a pair in fnn.autodiff"
+        raise InputError(expected, describe(value), remedy)
 
 
 def wrapping(
@@ -274,6 +293,8 @@ def stateless(
     ((), Array([12.], dtype=float32))
 
     """
+    for name, function in (("init", init), ("forward", forward), ("backward", backward)):
+        check.function(function, name, "pass a function, see fnn.stateless")
 
     def layer_init(key: Array, x: Input, /) -> tuple[Params, State]:
         return init(key, x), ()
@@ -366,6 +387,7 @@ def use_manual(layer: Layer, /) -> Layer:
     Array(1., dtype=float32, weak_type=True)
 
     """
+    check_layer(layer)
 
     def apply(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
@@ -421,6 +443,7 @@ def use_auto(layer: Layer, /) -> Layer:
     ('auto', Array([1.], dtype=float32))
 
     """
+    check_layer(layer)
     automatic = autodiff(layer.init, layer.apply)
     title = layer.name.removesuffix(" (auto)")
     return dataclasses.replace(automatic, title=title, manual=layer.manual or layer)

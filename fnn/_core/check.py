@@ -24,7 +24,11 @@ def count(value: Unchecked, name: str, least: int = 1, remedy: str = "") -> None
     >>> count(2.0, "width")
     Traceback (most recent call last):
     fnn._core.errors.InputError: fnn: expected width of 1 or more, got 2.0; pass an int of 1 or more
+
+    No array of JAX is longer than 2**31 - 1, and no loop counts further.
     """
+    if is_count(value, least) and value >= 2**31:
+        raise InputError(f"{name} below 2**31", describe(value), "pass a smaller int")
     if not is_count(value, least):
         remedy = remedy or f"pass an int of {least} or more"
         raise InputError(f"{name} of {least} or more", describe(value), remedy)

@@ -1,0 +1,1 @@
+"""Random damage, in the suite with a seed and at length by command."""

@@ -1,0 +1,409 @@
+"""Bad and odd arguments for every public constructor and function: refused in words, or right.
+
+The law: a call raises `InputError`, or what it gives works, is finite, and is what the same call
+computes in float64. Never another exception, and never silence: an argument that the signature does
+not admit is refused.
+
+    python -m tests.attack.calls --count 20000
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import enum
+import inspect
+import random
+import tempfile
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+from fnn import landscapes, losses, optim
+from fnn._core.description import Described
+from fnn._core.tree import inexact_leaves
+from fnn.lab.check import normal_like
+from fnn.optim import distributions, schedule
+from fnn.optim.transforms import constraint
+from tests import cases
+from tests.cases.optimizers import OPTIMIZERS
+from tests.layers.test_laws import widen
+from tests.optim.test_noise import CASES as NOISES
+from tests.tolerance import rounding
+
+KEY = jax.random.key(5)
+X = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+LABELS = np.array([0, 1, 1, 0, 1, 0])
+MODEL = fnn.serial(fnn.dense(4), fnn.tanh(), fnn.dense(2))
+LOSS, SGD = losses.cross_entropy(), optim.sgd(0.1)
+PARAMS, STATE = MODEL.init(KEY, X)
+
+ODD: dict[str, Any] = {
+    "None": None, "True": True, "False": False, "numpy True": np.bool_(True),
+    "no text": "", "text": "x", "number as text": "0.5", "bytes": b"x",
+    "-1": -1, "0": 0, "1": 1, "2": 2, "3": 3, "7": 7, "10**400": 10**400,
+    "-0.0": -0.0, "0.5": 0.5, "1.0": 1.0, "1.5": 1.5, "-0.5": -0.5, "nan": float("nan"),
+    "inf": float("inf"), "-inf": float("-inf"), "1e300": 1e300, "1e-300": 1e-300, "1e6": 1e6,
+    "complex": 1j, "complex of 0.5": 0.5 + 0j, "()": (), "(1,)": (1,), "(2, 2)": (2, 2),
+    "(1, 2, 3)": (1, 2, 3), "(0,)": (0,), "(-1,)": (-1,), "(None,)": (None,), "(2.0,)": (2.0,),
+    "('x',)": ("x",), "[]": [], "[2, 2]": [2, 2], "{}": {}, "{'a': 1}": {"a": 1}, "{1, 2}": {1, 2},
+    "object": object(), "float32 0.5": np.float32(0.5), "float32 -1": np.float32(-1),
+    "float32 nan": np.float32("nan"), "int64 2": np.int64(2), "int8 3": np.int8(3),
+    "uint8 200": np.uint8(200), "float16 0.5": np.float16(0.5), "jax 0.5": jnp.float32(0.5),
+    "jax 2": jnp.int32(2), "jax nan": jnp.float32("nan"), "bfloat16 0.5": jnp.bfloat16(0.5),
+    "complex64": np.complex64(1j), "array of 1": np.array([0.5]), "array of 2": np.array([1, 2]),
+    "matrix": np.ones((2, 2), "float32"), "jax array": jnp.ones(3), "empty array": jnp.zeros((0,)),
+    "text array": np.array("x"), "object array": np.array([None, 1], object),
+    "masked array": np.ma.masked_array([1.0, 2.0], [True, False]),
+    "big-endian": np.ones(2, ">f4"), "datetime": np.datetime64("2020-01-01"),
+    "a key": KEY, "two keys": jax.random.split(KEY), "old key": jax.random.PRNGKey(0),
+    "class": int, "uncalled layer": fnn.relu, "layer": fnn.relu(), "optimizer": SGD,
+    "loss": LOSS, "schedule": schedule.cosine(0.1, 5), "Ellipsis": ..., "slice": slice(1),
+    "range": range(2), "module": types, "shape": jax.ShapeDtypeStruct((2, 3), "float32"),
+}  # fmt: skip
+
+
+class Verdict(enum.Enum):
+    """What came of a call."""
+
+    REFUSED = "refused"
+    RIGHT = "right"
+    OPAQUE = "another exception"
+    SILENT = "accepted what the signature does not admit"
+    NOT_FINITE = "not finite"
+    WRONG = "not what float64 gives"
+
+
+class Target(NamedTuple):
+    """A function, arguments with which it works, and what to do with its result."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    exercise: Callable[[Any], None]
+    # Arguments that are numbers of a user's data, which may be anything as long as it is said.
+    data: tuple[str, ...] = ()
+
+    def bound(self) -> dict[str, Any]:
+        """The arguments by the names of the parameters, all that have a default included."""
+        found = inspect.signature(self.function).bind(*self.args, **self.kwargs)
+        found.apply_defaults()
+        return dict(found.arguments)
+
+    def call(self, changed: str, value: Any) -> Any:
+        """Call the function with one argument changed."""
+        kinds = {n: p.kind for n, p in inspect.signature(self.function).parameters.items()}
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, usual in self.bound().items():
+            here = value if name == changed else usual
+            if kinds[name] is inspect.Parameter.VAR_POSITIONAL:
+                args += (here, *usual[1:]) if name == changed else usual
+            elif kinds[name] is inspect.Parameter.VAR_KEYWORD:
+                kwargs |= usual
+            elif kinds[name] is inspect.Parameter.KEYWORD_ONLY or args is None:
+                kwargs[name] = here
+            else:
+                args.append(here)
+        return self.function(*args, **kwargs)
+
+
+class WrongError(Exception):
+    """A result that is not finite, or not that of float64."""
+
+    def __init__(self, verdict: Verdict, text: str):
+        super().__init__(text)
+        self.verdict = verdict
+
+
+def finite(tree: Any, what: str) -> None:
+    for leaf in jax.tree.leaves(tree):
+        known = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        if known and not np.isfinite(np.asarray(leaf, np.float64)).all():
+            raise WrongError(Verdict.NOT_FINITE, what)
+
+
+def alike(narrow: Any, wide: Any, what: str) -> None:
+    """Raise unless two trees agree to the rounding of float32, on the scale of the whole."""
+    pairs = list(zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True))
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
+    scale = max([np.abs(b).max(initial=0) for _, b in pairs], default=0) or 1
+    for a, b in pairs:
+        if np.abs(a - b).max(initial=0) > rounding(jnp.float32, 10_000) * scale:
+            raise WrongError(Verdict.WRONG, what)
+
+
+def run_layer(case: cases.LayerCase) -> Callable[[fnn.Layer], None]:
+    """Return what runs a layer there and back in float32, and out of training in float64 too."""
+    shape = next(iter(case.shapes.values()))
+    drawn = jax.tree.map(np.asarray, case.draw(np.random.default_rng(3), shape))
+
+    def narrow(a: Any) -> Any:
+        kind = "float32" if np.issubdtype(a.dtype, np.floating) else "int32"
+        return jnp.asarray(a, a.dtype if a.dtype == bool else kind)
+
+    def exercise(layer: Any) -> None:
+        x = jax.tree.map(narrow, drawn)
+        params, state = layer.init(KEY, x)
+        y, _, residuals = layer.forward(params, state, x, key=KEY, train=True)
+        finite((y, layer.backward(params, residuals, normal_like(KEY, inexact_leaves(y)))), "y, dx")
+        y = layer.apply(params, state, x)[0]
+        with jax.enable_x64(True):
+            alike(y, layer.apply(*map(widen, (params, state, x)))[0], "y")
+
+    return exercise
+
+
+def run_loss(case: cases.LossCase) -> Callable[[losses.Loss], None]:
+    def exercise(loss: Any) -> None:
+        drawn = case.draw(np.random.default_rng(3))
+        y = jax.tree.map(lambda a: jnp.asarray(a, "float32"), drawn)
+        value, residuals = loss.forward(y, case.target)
+        finite((value, loss.backward(residuals, jnp.ones_like(value))), "value and gradient")
+        with jax.enable_x64(True):
+            alike(value, loss.apply(widen(y), case.target), "value")
+
+    return exercise
+
+
+TREE = {"weight": jnp.asarray(X[:4, :2]), "bias": jnp.array([0.3, -0.2])}
+GRADS = {"weight": jnp.asarray(X[2:, 1:]), "bias": jnp.array([-0.1, 0.4])}
+
+
+def quadratic(params: Any) -> Any:
+    """The value of a toy objective, with nothing beside it, and its gradient."""
+    value = sum(jnp.sum(a**2) for a in jax.tree.leaves(params))
+    return (value, ()), jax.tree.map(lambda a: 2 * a, params)
+
+
+def run_optimizer(optimizer: Any) -> None:
+    state, params = optimizer.init(TREE), TREE
+    for _ in range(2):
+        if getattr(optimizer, "step", None) is None:
+            updates, state = optimizer.update(GRADS, state, params)
+        else:
+            _, updates, state = optim.take_step(optimizer, quadratic, params, state)
+            updates = jax.tree.map(jnp.negative, updates)
+        params = jax.tree.map(lambda p, u: p - u, params, updates)
+    finite(params, "parameters after two steps")
+
+
+def run_schedule(made: Any) -> None:
+    finite([jnp.asarray(made(jnp.int32(step))) for step in (0, 1, 5, 1000)], "values")
+
+
+def nothing(result: Any) -> None:
+    del result
+
+
+def of_record(name: str, record: Described, exercise: Callable[[Any], None]) -> list[Target]:
+    """Return the call that made a record, where it is one of fnn."""
+    call = record.call
+    if call is None or not call.make.__module__.startswith("fnn."):
+        return []
+    return [Target(name, call.make, tuple(call.args), dict(call.kwargs), exercise)]
+
+
+def constructors() -> list[Target]:
+    """Return every public constructor with the settings of its cases."""
+    found: list[Target] = []
+    for layer in cases.LAYERS:
+        found += of_record(f"layer {layer.name}", layer.make(), run_layer(layer))
+    for loss in cases.LOSSES:
+        found += of_record(f"loss {loss.name}", loss.make(), run_loss(loss))
+    for rule in OPTIMIZERS:
+        found += of_record(f"optimizer {rule.name}", rule.make(rule.value), run_optimizer)
+    for noisy in NOISES:
+        with contextlib.suppress(TypeError):
+            found += of_record(f"noise {noisy.name}", noisy.make(noisy.strength), run_optimizer)
+    for made in SCHEDULES:
+        found += of_record(f"schedule {made}", made, run_schedule)
+    for record in OTHERS:
+        found += of_record(f"{type(record).__name__} {record}", record, nothing)
+    return found
+
+
+SCHEDULES = (
+    schedule.constant(0.1), schedule.cosine(0.1, 10), schedule.exponential(0.1, 0.5, 3),
+    schedule.step_decay(0.1, 0.5, 3), schedule.piecewise_constant([0.1, 0.01], [3]),
+    schedule.warmup(schedule.constant(0.1), 3) if hasattr(schedule, "warmup") else SGD,
+)  # fmt: skip
+OTHERS = (
+    *(distributions.student(4.0), distributions.gaussian(), fnn.label_noise(std=0.1)),
+    *(constraint.box(-1.0, 1.0), constraint.ball(1.0), constraint.max_norm(1.0)),
+    *(constraint.sphere(1.0), constraint.simplex(1.0)),
+    *(landscapes.quadratic(), landscapes.double_well(), landscapes.rastrigin()),
+    landscapes.octopus(),
+)
+
+
+def functions(folder: Path) -> list[Target]:
+    """Return the public functions that make no record, with arguments that work."""
+    batch = (X, LABELS)
+    file = folder / "weights.safetensors"
+    fnn.save_weights(file, PARAMS, STATE)
+    history = fnn.fit(MODEL, LOSS, SGD, batch, epochs=1, batch_size=3, key=KEY)[1]
+    train_state = fnn.init_train_state(MODEL, SGD, X, key=KEY)
+    step = fnn.train_step(MODEL, LOSS, SGD)
+    words = fnn.serial(fnn.embedding(5, 4), fnn.dense(5))
+    tokens = np.array([[0, 1, 2]])
+    word_params, word_state = words.init(KEY, tokens)
+    few = {"epochs": 1, "batch_size": 3, "key": KEY}
+    quick = {"key": KEY}
+
+    def of(function: Callable[..., Any], *args: Any, data: str = "", **kwargs: Any) -> Target:
+        name = getattr(function, "__qualname__", type(function).__name__)
+        return Target(name, function, args, kwargs, nothing, tuple(data.split()))
+
+    return [
+        of(fnn.fit, MODEL, LOSS, SGD, batch, **few, validation=batch, data="data validation"),
+        of(fnn.evaluate, MODEL, LOSS, PARAMS, STATE, batch, data="params state data"),
+        of(fnn.predict, MODEL, PARAMS, STATE, X, data="params state x"),
+        of(fnn.generate, words, word_params, word_state, tokens, 2, key=KEY, data="params state"),
+        of(fnn.init_train_state, MODEL, SGD, X, key=KEY, data="x"),
+        of(fnn.train_step, MODEL, LOSS, SGD),
+        of(step, train_state, batch, data="train_state batch"),
+        of(fnn.value_and_grad, MODEL, LOSS),
+        of(fnn.value_and_grad(MODEL, LOSS), PARAMS, STATE, batch, key=KEY, data="params state"),
+        of(fnn.accuracy, X, LABELS, data="prediction target"),
+        of(fnn.summary, MODEL, X, data="x"),
+        of(fnn.check_layer, fnn.dense(2), X, data="x"),
+        of(fnn.trace_activations, MODEL, LOSS, PARAMS, STATE, batch, **quick, data="params state"),
+        of(fnn.save_weights, folder / "more.safetensors", PARAMS, STATE, data="params state"),
+        of(fnn.load_weights, file, (PARAMS, STATE), data="like"),
+        of(losses.mean, jnp.ones(4), jnp.ones(4), data="values weights"),
+        of(landscapes.descend, landscapes.saddle(), SGD, (0.1, 0.2), 3, data="start"),
+        of(optim.global_norm, TREE, data="tree"),
+        of(optim.eval_params, SGD.init(TREE), TREE, data="opt_state params"),
+        of(fnn.privacy_spent, 1.0, 10, 100, 10, 1e-5),
+        of(fnn.plot.curves, history, data="history"),
+        of(fnn.plot.filters, np.ones((3, 3, 1, 4), "float32"), data="weight"),
+        of(fnn.datasets.read_idx, folder / "none", data="path"),
+        of(fnn.datasets.text, None, 100, data="file"),
+        of(fnn.lab.layer_shapes, MODEL, PARAMS, STATE, X, data="params state x"),
+        of(fnn.map_layers, lambda path, layer: layer, MODEL),
+    ]
+
+
+def admitted(hint: Any, value: Any) -> bool:
+    """Say whether an annotation that is a flag, a count, a number or a choice admits a value."""
+    if isinstance(value, jax.Array | np.generic | np.ndarray) and getattr(value, "shape", 1) == ():
+        if not any(np.issubdtype(value.dtype, kind) for kind in (np.bool_, np.number)) and (
+            not jnp.issubdtype(value.dtype, jnp.floating)
+        ):
+            return False
+        value = np.asarray(value, np.float64).item() if _is_wide(value) else value.item()
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        return known and abs(value) < np.finfo(np.float32).max
+    if hint is str:
+        return isinstance(value, str)
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint) if isinstance(value, str | int) else value is None
+    return hint is type(None) and value is None
+
+
+def _is_wide(value: Any) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def plain(hint: Any) -> list[Any] | None:
+    """Return the simple types that an annotation is made of, None where it has others."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return plain(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [plain(part) for part in typing.get_args(hint)]
+        known = [part for part in parts if part is not None]
+        rest = [a for a, b in zip(typing.get_args(hint), parts, strict=True) if b is None]
+        flat = [part for parts in known for part in parts]
+        return flat if all(part is jax.Array for part in rest) else None
+    simple = hint in (bool, int, float, str, type(None)) or typing.get_origin(hint) is (
+        typing.Literal
+    )
+    return [hint] if simple else None
+
+
+class Attack(NamedTuple):
+    """One argument of one call, and what stands in its place."""
+
+    target: Target
+    parameter: str
+    odd: str
+
+    def __str__(self) -> str:
+        return f"{self.target.name}: {self.parameter}={self.odd}"
+
+
+def attacks(targets: list[Target]) -> Iterator[Attack]:
+    """Yield every odd value in every place."""
+    for target in targets:
+        for parameter in inspect.signature(target.function).parameters:
+            for odd in ODD:
+                yield Attack(target, parameter, odd)
+
+
+def attempt(attack: Attack, value: Any) -> tuple[Verdict, str]:
+    """Return what comes of a value in the place of an argument."""
+    target = attack.target
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            target.exercise(target.call(attack.parameter, value))
+    except fnn.InputError as error:
+        return Verdict.REFUSED, str(error)
+    except WrongError as error:
+        return error.verdict, str(error)
+    except Exception as error:
+        return Verdict.OPAQUE, f"{type(error).__name__}: {str(error)[:90]}"
+    if attack.parameter not in target.data:
+        hint = typing.get_type_hints(inspect.unwrap(target.function), include_extras=True).get(
+            attack.parameter
+        )
+        simple = plain(hint) if hint is not None else None
+        if simple is not None and not any(admitted(part, value) for part in simple):
+            return Verdict.SILENT, repr(value)[:60]
+    return Verdict.RIGHT, ""
+
+
+BAD = (Verdict.OPAQUE, Verdict.SILENT, Verdict.NOT_FINITE, Verdict.WRONG)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--count", type=int, default=20_000, help="calls (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of their choice (%(default)s)")
+    parser.add_argument("--only", default="", help="targets with this in their name")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        targets = [t for t in constructors() + functions(Path(folder)) if options.only in t.name]
+        every = list(attacks(targets))
+        chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
+        counts: collections.Counter[Verdict] = collections.Counter()
+        for i, attack in enumerate(chosen):
+            verdict, text = attempt(attack, ODD[attack.odd])
+            counts[verdict] += 1
+            if verdict in BAD:
+                print(f"{attack}: {verdict.value}: {text}", flush=True)
+            if i % 500 == 499:
+                jax.clear_caches()
+    print(f"{len(chosen)} calls of {len(every)} on {len(targets)} targets")
+    for verdict in Verdict:
+        print(f"{counts[verdict]:7d} {verdict.value}")
+
+
+if __name__ == "__main__":
+    main()
