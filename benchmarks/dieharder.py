@@ -11,6 +11,9 @@ One order under the whole battery takes an hour or two; ``--tests 0 2 200:3`` pi
 with a width where they have one (``dieharder -l`` lists them). P-values are uniform when nothing is
 wrong: dieharder calls one in 100 WEAK and one in a million FAILED, and what is WEAK by chance is
 not so with another ``--seed``.
+
+The generator is private to fnn, and imported here all the same: it is the bits that are put to the
+test, and what is public of noise are the numbers made of them.
 """
 
 from __future__ import annotations

@@ -126,6 +126,8 @@ ACTIVATIONS = (
     "identity", "sign", "straight_through_sign", "sigmoid", "tanh", "relu", "leaky_relu", "elu",
     "selu", "gelu", "silu", "mish", "softplus", "relu6", "hard_sigmoid", "hard_silu", "hard_tanh",
 )  # fmt: skip
+# Windows inside of the image, as those of the other libraries.
+AVERAGE_POOL = fnn.average_pool(3, stride=2, padding="VALID")
 CASES = [
     Case("dense", "dense", fnn.dense(512)),
     *(Case("activations", name, getattr(fnn, name)()) for name in ACTIVATIONS),
@@ -159,15 +161,15 @@ CASES = [
     ),
     Case("convolution", "conv of 3 in 1 dimension", fnn.conv(64, 3), LINES),
     Case("pooling", "max_pool 2x2", fnn.max_pool(2), IMAGES),
-    Case("pooling", "max_pool 3x3 stride 2", fnn.max_pool(3, 2), IMAGES),
+    Case("pooling", "max_pool 3x3 stride 2", fnn.max_pool(3, stride=2, padding="VALID"), IMAGES),
     Case("pooling", "average_pool 2x2", fnn.average_pool(2), IMAGES),
-    Case("pooling", "average_pool 3x3 stride 2", fnn.average_pool(3, 2), IMAGES),
+    Case("pooling", "average_pool 3x3 stride 2", AVERAGE_POOL, IMAGES),
     Case("pooling", "global_average_pool", fnn.global_average_pool(), IMAGES),
     Case("pooling", "global_max_pool", fnn.global_max_pool(), IMAGES),
     Case("pooling", "adaptive_average_pool 7x7", fnn.adaptive_average_pool(7), IMAGES),
     Case("pooling", "adaptive_max_pool 7x7", fnn.adaptive_max_pool(7), IMAGES),
     Case("resizing", "upsample nearest", fnn.upsample(2), SMALL_IMAGES),
-    Case("resizing", "upsample linear", fnn.upsample(2, "linear"), SMALL_IMAGES),
+    Case("resizing", "upsample linear", fnn.upsample(2, method="linear"), SMALL_IMAGES),
     Case("recurrent", "rnn", fnn.rnn(256), STEPS),
     Case("recurrent", "lstm", fnn.lstm(256), STEPS),
     Case("recurrent", "gru", fnn.gru(256), STEPS),
@@ -276,7 +278,7 @@ def main() -> None:
     for case in watched(case for case in CASES if picked(case.name, options)):
         for size in case.sizes:
             x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
-            ways = measure(case.layer, x, jax.random.key(0), rounds=options.rounds)
+            ways = measure(case.layer, x, key=jax.random.key(0), rounds=options.rounds)
             rows.append(row_of(case, size, ways))
     if picked(ALONE.name, options):
         for size in ALONE.sizes:

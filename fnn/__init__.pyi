@@ -29,9 +29,10 @@ from fnn.gradient.objective import (
     value_and_grad as value_and_grad,
 )
 from fnn.interop.torch import from_torch as from_torch
+from fnn.lab.agreement import GradientError as GradientError
 from fnn.lab.check import check_layer as check_layer
 from fnn.lab.compare import Comparison as Comparison, compare as compare
-from fnn.lab.comparison import GradientError as GradientError
+from fnn.lab.graph import Graph as Graph, graph as graph
 from fnn.lab.summary import summary as summary
 from fnn.lab.trace import Activations as Activations, trace_activations as trace_activations
 from fnn.lab.tune import Tuning as Tuning, tune as tune
@@ -85,6 +86,7 @@ from fnn.layers.norm.layer_norm import (
     layer_norm as layer_norm,
     rms_norm as rms_norm,
 )
+from fnn.layers.norm.update_batch_norm import update_batch_norm as update_batch_norm
 from fnn.layers.pool.adaptive_pool import (
     adaptive_average_pool as adaptive_average_pool,
     adaptive_max_pool as adaptive_max_pool,

@@ -394,6 +394,6 @@ print(f"last layer over first: {shrinks:.0e} for sigmoid")
 # parameter, and what each layer costs.
 
 # %%
-comparison = fnn.compare(model, loss, fnn_params, state, (x, labels))
+comparison = fnn.compare(model, loss, fnn_params, state, (x, labels), key=jax.random.key(0))
 assert comparison.agrees
 print(comparison)

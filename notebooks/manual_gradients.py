@@ -82,7 +82,7 @@ def checked(layer, shape):
 def measured(name, layer, shape):
     """Measure a layer both ways, and print what came out."""
     x = jax.ShapeDtypeStruct(shape, "float32")
-    ways = pages[name] = measure(layer, x, jax.random.key(0), rounds=9)
+    ways = pages[name] = measure(layer, x, key=jax.random.key(0), rounds=9)
     rows = [
         (title, f"{way.milliseconds:.3f}", in_bytes(way.temporary_bytes), in_bytes(way.kept_bytes))
         for title, way in zip(("by hand", "autodiff"), ways, strict=True)
@@ -494,7 +494,7 @@ model = fnn.serial(
     conv=fnn.conv(16, 3),
     norm=fnn.batch_norm(),
     act=fnn.relu(),
-    pool=fnn.max_pool(3, 2),
+    pool=fnn.max_pool(3, stride=2),
     flat=fnn.flatten(),
     drop=fnn.dropout(0.2),
     out=fnn.dense(10),
@@ -502,7 +502,7 @@ model = fnn.serial(
 x = numbers(32, 14, 14, 3)
 labels = jnp.arange(32) % 10
 loss, key = fnn.losses.cross_entropy(), jax.random.key(2)
-tuned, tuning = fnn.tune(model, loss, (x, labels))
+tuned, tuning = fnn.tune(model, loss, (x, labels), key=jax.random.key(0))
 print(tuning)
 
 # %%

@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 import fnn
 from fnn._core.table import table
-from fnn.lab.check import Report, compare_layer, gradients
+from fnn.lab.agreement import Report
+from fnn.lab.check import compare_layer, gradients
 from tests import cases, conftest
-from tests.layers.test_laws import KEY, exact, inputs, named, place, unnoticed
+from tests.layers.test_laws import exact, inputs, named, place, unnoticed
 from tests.losses.test_laws import as_layer, prediction
 
+# That of the key of the laws.
+SEED = 5
 HEADER = ("name", "cases", "auto", "numeric", "PyTorch", "mutants killed", "proven")
 
 
@@ -33,8 +36,9 @@ class Finding(NamedTuple):
 
 def of_layer(case: cases.LayerCase) -> Finding:
     numeric = not case.surrogate
+    params, state = place(case.name)
     found = compare_layer(
-        case.make(), inputs(case), place=place(case.name), key=KEY, numeric=numeric
+        case.make(), inputs(case), params=params, state=state, seed=SEED, numeric=numeric
     )
     planted, missed = unnoticed(exact(case, True))
     return Finding(found, planted, len(missed), twin_of(case.name))

@@ -181,6 +181,9 @@ def constructor(make: Callable[P, T]) -> Callable[P, T]:
     Errors inside name the constructor. What a constructor outside of fnn makes is equal to itself
     alone.
 
+    Args:
+        make: the function that makes it, at the top of a module if it is to be pickled.
+
     >>> import fnn
     >>> @fnn.constructor
     ... def double():

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 
-def require(module: str, where: str, extra: str = "run") -> Any:
+def require(module: str, where: str, extra: str = "run") -> ModuleType:
     """Import a package of an extra, or say what to install.
+
+    Args:
+        module: what is imported, such as ``"matplotlib.figure"``.
+        where: the name of the function that needs it, as users call it after ``fnn.``.
+        extra: the extra of fnn that brings it.
+    Raises:    ImportError where it is not installed.
 
     >>> require("math", "fit").floor(2.5)
     2

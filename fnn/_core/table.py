@@ -10,8 +10,11 @@ _SHORTEST = 8
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Lay out rows in aligned columns: the first to the left, numbers to the right.
 
-    With a `width` the names of the first column are cut to what the others leave of it: from the
-    left, since paths differ most at their end.
+    Args:
+        header: the names of the columns.
+        rows: as many words each.
+        width: the names of the first column are cut to what the others leave of it: from the left,
+            since paths differ most at their end. None for no limit.
 
     >>> print(table(["name", "size"], [["weight", "12"], ["bias", "3"]]))
     name    size
@@ -46,6 +49,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
 
 def in_bytes(count: float) -> str:
     """Write a number of bytes with a unit.
+
+    Args:
+        count: of 0 or more.
 
     >>> in_bytes(512), in_bytes(401408)
     ('512 B', '392.0 KiB')

@@ -1,13 +1,15 @@
-"""The networks of the main job, by name: a perceptron, a convolutional and two recurrent ones."""
+"""The networks of the main job by name: multilayer perceptron, convolutional, recurrent."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Literal, TypeAlias, get_args
 
 import jax
 
 import fnn
-from fnn._core.errors import InputError, describe
+from fnn._core import check
+from fnn._core.errors import InputError
 from fnn.combinators.serial import serial
 from fnn.layer import Layer
 from fnn.layers.conv.conv import conv
@@ -23,6 +25,7 @@ Activation: TypeAlias = Literal[
     "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid",
     "straight_through_sign", "identity",
 ]  # fmt: skip
+CHANNELS = (16, 32)
 HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (256, 128), "cnn": (128,), "rnn": (64,), "lstm": (64,)}
 
 
@@ -32,45 +35,63 @@ def network(
     classes: int,
     *,
     hidden: tuple[int, ...] | None = None,
-    channels: tuple[int, ...] = (16, 32),
-    activation: Activation = "relu",
-    normalize: bool = True,
+    channels: tuple[int, ...] | None = None,
+    activation: Activation | None = None,
+    normalize: bool | None = None,
     rate: float = 0.3,
 ) -> Layer:
-    """Return a network from images (B, H, W) to scores (B, K).
+    """Network from images (B, H, W) to scores (B, K).
 
-    ``mlp`` flattens the image into dense layers of the widths `hidden`. ``cnn`` begins with a 3x3
-    convolution for each number in `channels`, the places halved after each by max-pooling. ``rnn``
-    and ``lstm`` read the image row by row, and decide after the last: `hidden` are the sizes of the
-    states. Where `normalize` says so a batch norm stands before every `activation`, and `rate` is
-    the fraction dropped after it; recurrent layers have neither norm nor activation.
+    ``mlp`` flattens the image into dense layers. ``cnn`` begins with 3x3 convolutions, the spatial
+    axes halved after each by max-pooling. ``rnn`` and ``lstm`` read the image row by row, and
+    decide after the last; they have neither norm nor activation.
+
+    Args:
+        model: which one.
+        image: (H, W).
+        classes: K.
+        hidden: the widths of the dense layers, or of the hidden states; None for the usual ones.
+        channels: the width of each convolution; None for the usual ones.
+        activation: stands after every dense layer or convolution; None for ReLU.
+        normalize: whether a batch normalization stands before every activation; None where there
+            are activations.
+        rate: the fraction dropped after it.
+    Raises:    InputError for an unknown name, for an argument that the network has no use for, and
+        as the layers do.
 
     >>> network("mlp", (28, 28), 10, hidden=(32,), normalize=False, rate=0.0)
     serial(flatten(), dense(32, initializer=variance_scaling), relu(), dense(10))
     """
-    for name, value, known in (
-        ("model", model, get_args(Model)),
-        ("activation", activation, get_args(Activation)),
+    check.one_of(model, "model", get_args(Model))
+    is_recurrent = model in ("rnn", "lstm")
+    for name, given, is_useless in (
+        ("channels", channels is not None, model != "cnn"),
+        ("activation", activation is not None, is_recurrent),
+        ("batch_norm", normalize is True, is_recurrent),
     ):
-        if value not in known:
-            raise InputError(f"{name} of {', '.join(known)}", describe(value), "pick one")
+        if given and is_useless:
+            raise InputError(f"no {name} for {model}", "one", "leave it out, or take another model")
+    if activation is not None:
+        check.one_of(activation, "activation", get_args(Activation))
+    if normalize is not None:
+        check.flag(normalize, "normalize")
     he = jax.nn.initializers.he_normal()
     widths = HIDDEN[model] if hidden is None else hidden
 
-    def unit(layer: Layer, dropped: Any) -> list[Layer]:
-        parts = [layer, batch_norm()] if normalize else [layer]
-        parts.append(getattr(fnn, activation)())
+    def unit(layer: Layer, dropped: Callable[[float], Layer]) -> list[Layer]:
+        parts = [layer] if normalize is False else [layer, batch_norm()]
+        parts.append(getattr(fnn, activation or "relu")())
         return [*parts, dropped(rate)] if rate else parts
 
     layers: list[Layer] = []
-    if model in ("rnn", "lstm"):
+    if is_recurrent:
         make = rnn if model == "rnn" else lstm
         for width in widths:
             layers += [make(width), dropout(rate)] if rate else [make(width)]
         return serial(*layers, last_step(), dense(classes))
     if model == "cnn":
         layers.append(reshape(*image, 1))
-        for count in channels:
+        for count in CHANNELS if channels is None else channels:
             layers += [*unit(conv(count, 3, initializer=he), spatial_dropout), max_pool(2)]
     layers.append(flatten())
     for width in widths:

@@ -1,4 +1,4 @@
-"""Update rules and noises by name, with settings at which they train the networks of the main job.
+"""Optimizers and noises by name, with settings at which they train the networks of the main job.
 
 The command line's names are those of `fnn.optim`; each has a learning rate or a size of its own
 where the user gives none.
@@ -7,12 +7,14 @@ where the user gives none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from fnn import optim
+from fnn._core import check
 from fnn._core.errors import InputError, describe
+from fnn._core.types import Array
 from fnn.gradient.estimators.dp_sgd import dp_sgd
 from fnn.gradient.estimators.label_noise import label_noise
 from fnn.gradient.objective import Gradient, GradientName
@@ -21,10 +23,13 @@ from fnn.optim.optimizer import Optimizer
 
 
 class Recipe(NamedTuple):
-    """How an optimizer is made of its learning rate, and which one it takes at first.
+    """How an optimizer is made of its learning rate.
 
-    `momentum` says that it takes a share of momentum second, `falls` that the learning rate falls
-    to 0 along a cosine.
+    Args:
+        make: takes the learning rate, or a schedule of it.
+        rate: the learning rate where none is given.
+        momentum: whether `make` takes a share of momentum second.
+        falls: whether the learning rate falls to 0 along a cosine.
     """
 
     make: Callable[..., Optimizer]
@@ -120,21 +125,58 @@ def training(
     seed: int,
     usual: str = "momentum",
 ) -> tuple[Optimizer, Gradient]:
-    """Return the optimizer with its noise, and the way to the gradient; None is the `usual` one.
+    """Return the optimizer with its noise, and the way to the gradient.
 
-    `size` is what the noise is given: the variance of `gradient_noise` at the start, the radius of
-    `sphere_noise` and `perturbed`, the deviation of `anticorrelated_noise` and `weight_noise`, the
-    share of labels that `label_noise` changes (the deviation where targets are numbers, `labels`
-    being False), the temperature of Langevin dynamics, and the noise of `dp_sgd` in multiples of
-    its limit of 1. The learning rate falls to 0 in so many `steps` where the optimizer lets it.
+    The learning rate falls to 0 in so many `steps` where the optimizer lets it.
 
-    Raises `fnn.InputError` for an unknown name, an optimizer beside Langevin dynamics, a momentum
-    that the optimizer has no use for, and as the optimizers and noises do.
+    Args:
+        optimizer: its name, None for the `usual` one.
+        noise: its name.
+        gradient: where gradients come from.
+        learning_rate: 0 or more, None for that of the optimizer.
+        momentum: in [0, 1), None for that of the optimizer.
+        size: what the noise is given, None for its own: the variance of `gradient_noise` at the
+            start, the radius of `sphere_noise` and `perturbed`, the standard deviation of
+            `anticorrelated_noise` and `weight_noise`, the share of labels that `label_noise`
+            changes (the standard deviation where targets are numbers), the temperature of Langevin
+            dynamics, and the noise of `dp_sgd` in multiples of its limit of 1.
+        steps: of the whole run.
+        examples: in the data.
+        labels: whether targets are labels, and not numbers.
+        seed: of the noise.
+        usual: the optimizer where none is named.
+    Raises:    InputError for an unknown name, an optimizer beside Langevin dynamics, a momentum
+        that the optimizer has no use for, a size without a noise, and as the optimizers and noises
+        do.
 
     >>> of = {"momentum": None, "size": None, "steps": 9, "examples": 9, "labels": True, "seed": 0}
     >>> training("adam", "label_noise", "manual", learning_rate=None, **of)
     (adam(cosine(0.005, 9)), label_noise(flip=0.1, gradient='manual'))
     """
+    recipe = _recipe(optimizer, noise, momentum, usual)
+    if learning_rate is not None:
+        check.number(learning_rate, "learning_rate", least=0)
+    if momentum is not None:
+        check.number(momentum, "momentum", least=0, below=1)
+    if size is not None and noise == "none":
+        raise InputError("no noise_scale without a noise", describe(size), "pick a noise, or none")
+    rate = recipe.rate if learning_rate is None else learning_rate
+    hyper: Hyperparameter = optim.schedule.cosine(rate, max(steps, 1)) if recipe.falls else rate
+    size = NOISES[noise] if size is None else size
+    key = jax.random.key(seed + 1)
+    if noise in LANGEVIN:
+        check.number(size, "noise_scale", least=0)
+        # The energy is N times the mean of the loss, and so the step an N-th of that of descent;
+        # that of baoab is one of time, whose square is a step of descent.
+        step = (rate / examples) ** 0.5 if noise == "baoab" else rate / examples
+        hyper = optim.schedule.cosine(step, max(steps, 1))
+        return recipe.make(hyper, examples, size, key=key), gradient
+    made = recipe.make(hyper, *(() if momentum is None else (momentum,)))
+    return _with_noise(made, noise, size, gradient, labels, key)
+
+
+def _recipe(optimizer: str | None, noise: str, momentum: float | None, usual: str) -> Recipe:
+    """Return the recipe of an optimizer and a noise, if they and the momentum go together."""
     if optimizer is not None and noise in LANGEVIN:
         raise InputError(
             f"no optimizer beside {noise}",
@@ -142,9 +184,8 @@ def training(
             f"leave it out: {noise} is an optimizer",
         )
     optimizer = usual if optimizer is None else optimizer
-    for name, value, known in (("optimizer", optimizer, OPTIMIZERS), ("noise", noise, NOISES)):
-        if value not in known:
-            raise InputError(f"{name} of {', '.join(known)}", describe(value), "pick one")
+    check.one_of(optimizer, "optimizer", OPTIMIZERS)
+    check.one_of(noise, "noise", NOISES)
     recipe = OPTIMIZERS[optimizer]
     if noise in LANGEVIN:
         recipe = Recipe(getattr(optim, noise), LANGEVIN[noise])
@@ -154,20 +195,17 @@ def training(
             describe(momentum),
             f"leave it out, or pick {', '.join(n for n, r in OPTIMIZERS.items() if r.momentum)}",
         )
-    rate = recipe.rate if learning_rate is None else learning_rate
-    hyper: Hyperparameter = optim.schedule.cosine(rate, max(steps, 1)) if recipe.falls else rate
-    size = NOISES[noise] if size is None else size
-    key = jax.random.key(seed + 1)
-    if noise in LANGEVIN:
-        # The energy is N times the mean of the loss, and so the step an N-th of that of descent;
-        # that of baoab is one of time, whose square is a step of descent.
-        step = (rate / examples) ** 0.5 if noise == "baoab" else rate / examples
-        hyper = optim.schedule.cosine(step, max(steps, 1))
-        return recipe.make(hyper, examples, size, key=key), gradient
-    made = recipe.make(hyper, *(() if momentum is None else (momentum,)))
+    return recipe
+
+
+def _with_noise(
+    made: Optimizer, noise: str, size: float, gradient: GradientName, labels: bool, key: Array
+) -> tuple[Optimizer, Gradient]:
+    """Return an optimizer with a noise that is not Langevin's, and the way to the gradient."""
     if noise == "label_noise":
-        shaken: Any = {"flip": size} if labels else {"deviation": size}
-        return made, label_noise(**shaken, gradient=gradient)
+        if labels:
+            return made, label_noise(flip=size, gradient=gradient)
+        return made, label_noise(std=size, gradient=gradient)
     if noise == "dp_sgd":
         return made, dp_sgd(1.0, size, gradient=gradient)
     if noise == "perturbed":

@@ -1,17 +1,38 @@
-"""What `serial` and `parallel` share: layers by their index or name."""
+"""What combinators share: layers by their index or name, keys of the parts, and checks."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
+from fnn._core import check
 from fnn._core.errors import InputError, at, describe
-from fnn._core.types import Key, PyTree
+from fnn._core.types import Input, Key, PyTree, Unchecked
 from fnn.layer import Apply, Backward, Forward, Init, Layer
+
+T = TypeVar("T")
+
+
+def check_layer(value: Unchecked, expected: str = "a layer") -> None:
+    """Raise unless a value is a layer."""
+    if not isinstance(value, Layer):
+        raise InputError(
+            expected,
+            describe(value),
+            "call the constructor, as in fnn.relu(), or wrap a pair in fnn.autodiff",
+        )
+
+
+def check_axis(axis: Unchecked, x: Input) -> None:
+    """Raise unless a value is an axis of an array."""
+    axes = len(x.shape)
+    if not check.is_count(axis, -axes) or axis >= axes:
+        expected = f"an axis in {-axes}..{axes - 1}" if axes else "x with axes"
+        raise InputError(expected, describe(axis if axes else x), "name an axis of x")
 
 
 def parts_of(
@@ -23,12 +44,7 @@ def parts_of(
     if not layers and not named:
         raise InputError("at least one layer", "none", "pass fnn.identity() for none")
     for layer in (*layers, *named.values()):
-        if not isinstance(layer, Layer):
-            raise InputError(
-                "layers",
-                describe(layer),
-                "call the constructor, as in fnn.relu(), or wrap a pair in fnn.autodiff",
-            )
+        check_layer(layer, "layers")
     items = list(named.items()) if named else list(enumerate(layers))
     parts = [(name, _located(str(name), layer)) for name, layer in items]
 
@@ -57,20 +73,37 @@ def branching(
 
 def fold(key: Key, i: int) -> Key:
     """Return the key of part i."""
-    return None if key is None else jax.random.fold_in(key, i)
+    return None if key is None else jax.random.fold_in(check.key(key), i)
+
+
+def split(key: Key, shape: int | tuple[int, ...]) -> Key:
+    """Return the keys of copies, along leading axes."""
+    return None if key is None else jax.random.split(check.key(key), shape)
+
+
+def first_of(tree: PyTree) -> PyTree:
+    """Return the shapes of one copy of what has a leading axis of copies."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
+
+
+def key_of(keys: Key, i: int) -> Key:
+    """Return one of the keys that `split` made."""
+    return None if keys is None else keys[i]
 
 
 def _located(name: str, layer: Layer) -> Layer:
     """Return the layer, whose errors now say where in the model it stands."""
-
-    def locate(function: Any) -> Any:
-        def located(*args: Any, **kwargs: Any) -> Any:
-            with at(name):
-                return function(*args, **kwargs)
-
-        return located
-
-    init, apply, forward, backward = map(locate, layer)
+    init, apply, forward, backward = (_locate(name, function) for function in layer)
     return dataclasses.replace(
         layer, init=init, apply=apply, forward=forward, backward=backward, call=None
     )
+
+
+def _locate(name: str, function: Callable[..., T]) -> Callable[..., T]:
+    """Return a function whose errors bear the name of a layer."""
+
+    def located(*args: Any, **kwargs: Any) -> T:
+        with at(name):
+            return function(*args, **kwargs)
+
+    return located

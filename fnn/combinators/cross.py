@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
-from fnn._core.types import Array, Key, PyTree
+from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
+from fnn.combinators._parts import check_layer
 from fnn.combinators.residual import add_input, add_trees
 from fnn.combinators.sequence import Sequence
 from fnn.layer import Layer, wrapping
@@ -22,34 +21,41 @@ from fnn.layer import Layer, wrapping
 def over_query(layer: Layer, /) -> Layer:
     """Layer over the query: it acts on the first of a pair, and the second passes on.
 
-    Forward ``y = (f(x), memory)``; backward ``dx = (J^T dy[0], dy[1])``. x is a pair ``(x,
-    memory)`` of arrays or sequences.
+    Forward:   y = (f(x), memory)
+    Backward:  dx = (J^T dy[0], dy[1])
 
-    Raises `fnn.InputError` when x is no pair.
+    Args:
+        layer: f.
+    Shapes:    x and y are pairs (x, memory) of arrays or sequences
+    Saves:     what the layer saves
+    Raises:    InputError for what is no layer, and when x is no pair.
 
     >>> import fnn, jax.numpy as jnp
     >>> over_query(fnn.relu()).apply((), (), (jnp.array([-1.0]), jnp.array([-2.0])))[0]
     (Array([0.], dtype=float32), Array([-2.], dtype=float32))
     """
+    check_layer(layer)
 
-    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+    def init(key: Array, x: Input, /) -> tuple[Params, State]:
         return layer.init(key, _pair(x)[0])
 
     def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
         x, memory = _pair(x)
         y, state = layer.apply(params, state, x, key=key, train=train)
         return (y, memory), state
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         x, memory = _pair(x)
         y, state, residuals = layer.forward(params, state, x, key=key, train=train)
         return (y, memory), state, residuals
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         dparams, dx = layer.backward(params, residuals, dy[0])
         return dparams, (dx, dy[1])
 
@@ -60,12 +66,18 @@ def over_query(layer: Layer, /) -> Layer:
 def residual_cross(layer: Layer, /) -> Layer:
     """Residual connection around cross-attention: added to the first of a pair.
 
-    Forward ``y = (x + f(x, memory), memory)``; backward, with the gradients (gx, gm) of f for
-    ``dy[0]``, ``dx = (dy[0] + gx, dy[1] + gm)``. It is `fnn.residual` for what attends to a memory.
-    x is a pair ``(x, memory)`` of arrays or sequences, of which the values are added.
+    It is `fnn.residual` for what attends to a memory. Of sequences the values are added.
 
-    Raises `fnn.InputError` when x is no pair, and when f(x, memory) has another shape than x.
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.1, the decoder.
+    Forward:   y = (x + f(x, memory), memory)
+    Backward:  dx = (dy[0] + gx, dy[1] + gm), with the gradients (gx, gm) of f for dy[0]
+
+    Args:
+        layer: f, which takes a pair and makes what has the shape of its first.
+    Shapes:    x and y are pairs (x, memory) of arrays or sequences
+    Saves:     what the layer saves
+    Raises:    InputError for what is no layer, when x is no pair, and when f(x, memory) has another
+        shape than x.
+    Source:    Vaswani et al. 2017, arXiv:1706.03762, section 3.1, the decoder.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> layer, x = residual_cross(fnn.attention(2)), (jnp.ones((1, 3, 4)), jnp.ones((1, 5, 6)))
@@ -73,32 +85,35 @@ def residual_cross(layer: Layer, /) -> Layer:
     >>> [part.shape for part in layer.apply(params, state, x)[0]]
     [(1, 3, 4), (1, 5, 6)]
     """
+    check_layer(layer)
 
-    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+    def init(key: Array, x: Input, /) -> tuple[Params, State]:
         return layer.init(key, _pair(x))
 
     def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
         x, memory = _pair(x)
         y, state = layer.apply(params, state, (x, memory), key=key, train=train)
         return (add_input(x, y), memory), state
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         x, memory = _pair(x)
         y, state, residuals = layer.forward(params, state, (x, memory), key=key, train=train)
         return (add_input(x, y), memory), state, residuals
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         dparams, (dx, dmemory) = layer.backward(params, residuals, dy[0])
         return dparams, (add_trees(dy[0], dx), jax.tree.map(jnp.add, dy[1], dmemory))
 
     return wrapping(residual_cross, layer, (init, apply, forward, backward))
 
 
-def _pair(x: Any) -> Any:
+def _pair(x: Input) -> tuple[Input, Input]:
     """Return x, a pair."""
     if isinstance(x, Sequence) or not isinstance(x, tuple) or len(x) != 2:
         raise InputError("a pair (x, memory)", describe(x), "pass what is attended to beside x")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.types import Array, Key, PyTree
+from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
 from fnn.combinators._parts import branching, fold, parts_of
 from fnn.layer import Layer
 
@@ -17,10 +16,18 @@ from fnn.layer import Layer
 def parallel(*branches: Layer, **named: Layer) -> Layer:
     """Parallel branches: the same input to each; the output is the tuple (or dict) of theirs.
 
-    Forward ``y_i = f_i(x)``; backward ``dx = sum_i J_i^T dy_i``. Follow it with `concatenate` or
-    `add` to join the branches. Branch `i` draws its randomness from ``jax.random.fold_in(key, i)``.
+    Follow it with `concatenate` or `add` to join the branches. Branch `i` draws its randomness from
+    ``jax.random.fold_in(key, i)``.
 
-    Raises `fnn.InputError` as `serial` does.
+    Forward:   y_i = f_i(x)
+    Backward:  dx = sum_i J_i^T dy_i
+
+    Args:
+        branches: the layers, one or more.
+        named: the same by name, in place of `branches`.
+    Shapes:    x is what every branch takes, y the tuple or dict of what they make
+    Saves:     what each branch saves
+    Raises:    InputError when positional and named layers are mixed, or something is no layer.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> wide = fnn.serial(parallel(fnn.tanh(), fnn.relu()), fnn.concatenate())
@@ -29,13 +36,14 @@ def parallel(*branches: Layer, **named: Layer) -> Layer:
     """
     parts, pack = parts_of(branches, named)
 
-    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+    def init(key: Array, x: Input, /) -> tuple[Params, State]:
+        key = check.key(key)
         pairs = [branch.init(jax.random.fold_in(key, i), x) for i, (_, branch) in enumerate(parts)]
         return pack(p for p, _ in pairs), pack(s for _, s in pairs)
 
     def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
         results = [
             branch.apply(params[name], state[name], x, key=fold(key, i), train=train)
             for i, (name, branch) in enumerate(parts)
@@ -43,8 +51,8 @@ def parallel(*branches: Layer, **named: Layer) -> Layer:
         return pack(y for y, _ in results), pack(s for _, s in results)
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         results = [
             branch.forward(params[name], state[name], x, key=fold(key, i), train=train)
             for i, (name, branch) in enumerate(parts)
@@ -55,7 +63,9 @@ def parallel(*branches: Layer, **named: Layer) -> Layer:
             pack(r for _, _, r in results),
         )
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         pairs = [branch.backward(params[name], residuals[name], dy[name]) for name, branch in parts]
         dx = pairs[0][1]
         for _, branch_dx in pairs[1:]:

@@ -2,72 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import jax
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
-from fnn._core.types import Array, Key, PyTree
+from fnn._core.types import (
+    Array,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    PyTree,
+    Residuals,
+    State,
+)
+from fnn.combinators._parts import check_layer, first_of, split
 from fnn.layer import Layer, output_shape
 
 
 @constructor
 def repeat(layer: Layer, times: int, /) -> Layer:
-    """Repetition: `times` copies of a layer, each with its own parameters, through `jax.lax.scan`.
+    """Repetition: copies of a layer, each with its own parameters, through `jax.lax.scan`.
 
     The same function as ``serial(layer, layer, ...)``, but compiled once: compile time does not
-    depend on the depth. Parameters, state and residuals have a leading axis of length `times`.
-    Backward is the scan run in reverse.
+    depend on the depth.
 
-    Raises `fnn.InputError` when `times` is not a positive integer, or the layer changes the shape
-    of its input.
+    Forward:   y = f_n(... f_2(f_1(x))), a scan
+    Backward:  dx = J_1^T J_2^T ... J_n^T dy, the scan run in reverse
+
+    Args:
+        layer: f, whose output has the shape of its input.
+        times: n, the number of copies.
+    Shapes:    x and y of one shape; parameters and state have a leading axis of length n
+    Saves:     what each copy saves, with a leading axis of length n
+    Raises:    InputError for `times` below 1, for what is no layer, and when the layer changes the
+        shape of its input.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> params, state = repeat(fnn.dense(4), 6).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> params["weight"].shape
     (6, 4, 4)
     """
-    if not check.is_count(times, 1):
-        raise InputError("a positive number of copies", describe(times), "pass an int of 1 or more")
+    check_layer(layer)
+    check.count(times, "times")
 
-    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
-        params, state = jax.vmap(lambda k: layer.init(k, x))(jax.random.split(key, times))
-        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (params, state))
-        check.same_shape(x, output_shape(layer, one[0], one[1], x))
+    def init(key: Array, x: Input, /) -> tuple[Params, State]:
+        keys = jax.random.split(check.key(key), times)
+        params, state = jax.vmap(lambda k: layer.init(k, x))(keys)
+        one_params, one_state = first_of((params, state))
+        check.same_shape(x, output_shape(layer, one_params, one_state, x))
         return params, state
 
-    def keys(key: Key) -> Key:
-        return None if key is None else jax.random.split(key, times)
-
     def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
-        def step(x: Any, one: PyTree) -> tuple[Any, PyTree]:
-            p, s, k = one
-            return layer.apply(p, s, x, key=k, train=train)
-
-        return jax.lax.scan(step, x, (params, state, keys(key)), length=times)
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
+        copies = params, state, split(key, times)
+        return jax.lax.scan(functools.partial(_apply, layer, train), x, copies, length=times)
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
-        def step(x: Any, one: PyTree) -> tuple[Any, PyTree]:
-            p, s, k = one
-            y, s, residuals = layer.forward(p, s, x, key=k, train=train)
-            return y, (s, residuals)
-
-        y, (state, residuals) = jax.lax.scan(step, x, (params, state, keys(key)), length=times)
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
+        copies, step = (params, state, split(key, times)), functools.partial(_forward, layer, train)
+        y, (state, residuals) = jax.lax.scan(step, x, copies, length=times)
         return y, state, residuals
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
-        def step(dy: Any, one: PyTree) -> tuple[Any, PyTree]:
-            p, r = one
-            dparams, dx = layer.backward(p, r, dy)
-            return dx, dparams
-
-        dx, dparams = jax.lax.scan(step, dy, (params, residuals), length=times, reverse=True)
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
+        step, copies = functools.partial(_backward, layer), (params, residuals)
+        dx, dparams = jax.lax.scan(step, dy, copies, length=times, reverse=True)
         return dparams, dx
 
     return Layer(
@@ -79,3 +85,25 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         rebuild=lambda layer: repeat(layer, times),
         copies=times,
     )
+
+
+def _apply(layer: Layer, train: bool, x: Input, copy: PyTree) -> tuple[Output, State]:
+    """Apply one copy."""
+    params, state, key = copy
+    return layer.apply(params, state, x, key=key, train=train)
+
+
+def _forward(
+    layer: Layer, train: bool, x: Input, copy: PyTree
+) -> tuple[Output, tuple[State, Residuals]]:
+    """Run one copy forward."""
+    params, state, key = copy
+    y, state, residuals = layer.forward(params, state, x, key=key, train=train)
+    return y, (state, residuals)
+
+
+def _backward(layer: Layer, dy: Cotangent, copy: PyTree) -> tuple[Cotangent, Params]:
+    """Run one copy backward."""
+    params, residuals = copy
+    dparams, dx = layer.backward(params, residuals, dy)
+    return dx, dparams

@@ -2,63 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.tree import combine, inexact_leaves
-from fnn._core.types import Key, PyTree
+from fnn._core.types import Cotangent, Input, Key, Output, Params, PyTree, Residuals, State
+from fnn.combinators._parts import check_layer
 from fnn.combinators.sequence import Sequence
 from fnn.layer import Layer, wrapping
 
 
 @constructor
 def residual(layer: Layer, /) -> Layer:
-    """Residual connection: a layer's input added to its output.
+    """Residual connection (skip connection): a layer's input added to its output.
 
-    Forward ``y = x + f(x)``; backward ``dx = dy + J^T dy``: the gradient has a way around the
-    layer, which is what keeps it from vanishing in deep stacks (He et al. 2015, arXiv:1512.03385,
-    eq. 1). Of a tree every array of floating numbers is added, and the others are those of f(x); of
-    a `fnn.Sequence` the values are added, and lengths and carry are those of f(x).
+    The gradient has a way around the layer, which is what keeps it from vanishing in deep stacks.
+    Of a tree every array of floating numbers is added, and the others are those of f(x); of a
+    `fnn.Sequence` the values are added, and lengths and carry are those of f(x).
 
-    Raises `fnn.InputError` when the layer changes the shape.
+    Forward:   y = x + f(x)
+    Backward:  dx = dy + J^T dy
+
+    Args:
+        layer: f, whose output has the shape of its input.
+    Shapes:    x and y of one shape
+    Saves:     what the layer saves
+    Raises:    InputError for what is no layer, and when the layer changes the shape.
+    Source:    He et al. 2015, arXiv:1512.03385, eq. 1.
 
     >>> import fnn, jax.numpy as jnp
     >>> residual(fnn.relu()).apply((), (), jnp.array([-1.0, 2.0]))[0]
     Array([-1.,  4.], dtype=float32)
     """
+    check_layer(layer)
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         y, state, residuals = layer.forward(params, state, x, key=key, train=train)
         return add_input(x, y), state, residuals
 
     def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
         y, state = layer.apply(params, state, x, key=key, train=train)
         return add_input(x, y), state
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         dparams, dx = layer.backward(params, residuals, dy)
         return dparams, add_trees(dy, dx)
 
     return wrapping(residual, layer, (layer.init, apply, forward, backward))
 
 
-def add_input(x: Any, y: Any) -> Any:
+def add_input(x: Input, y: Output) -> Output:
     """Return x + y, shaped alike, for all that are floating numbers."""
     check.same_shape(x, y)
     return combine(add_trees(inexact_leaves(x), inexact_leaves(y)), y)
 
 
-def add_trees(x: Any, y: Any) -> Any:
+def add_trees(x: PyTree, y: PyTree) -> PyTree:
     """Add tree to tree; of a `fnn.Sequence` the values alone, the rest being that of `y`."""
 
-    def plus(a: Any, b: Any) -> Any:
+    def plus(a: PyTree, b: PyTree) -> PyTree:
         if isinstance(a, Sequence):
             return b._replace(values=add_trees(a.values, b.values))
         return a + b

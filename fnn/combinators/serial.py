@@ -6,12 +6,11 @@ parameters. `serial` and `parallel` hold a tuple, or a dict when the layers are 
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
+from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.types import Array, Key, PyTree
+from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
 from fnn.combinators._parts import branching, fold, parts_of
 from fnn.layer import Layer, output_shape
 
@@ -20,12 +19,19 @@ from fnn.layer import Layer, output_shape
 def serial(*layers: Layer, **named: Layer) -> Layer:
     """Sequential composition: the output of one layer is the input of the next.
 
-    Forward ``y = f_n(... f_2(f_1(x)))``; backward is the chain rule read from right to left:
-    ``dx = J_1^T J_2^T ... J_n^T dy``, each factor the backward of one layer. Positional layers give
-    tuples of parameters, named layers dicts. Layer `i` draws its randomness from
-    ``jax.random.fold_in(key, i)``.
+    Positional layers give tuples of parameters, named layers dicts. Layer `i` draws its randomness
+    from ``jax.random.fold_in(key, i)``.
 
-    Raises `fnn.InputError` when positional and named layers are mixed, or something is no layer.
+    Forward:   y = f_n(... f_2(f_1(x)))
+    Backward:  dx = J_1^T J_2^T ... J_n^T dy, the chain rule read from right to left: each factor
+        is the backward of one layer
+
+    Args:
+        layers: the layers in their order, one or more.
+        named: the same by name, in place of `layers`.
+    Shapes:    x is what the first layer takes, y what the last makes
+    Saves:     what each layer saves
+    Raises:    InputError when positional and named layers are mixed, or something is no layer.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model = serial(hidden=fnn.dense(4), act=fnn.relu(), out=fnn.dense(2))
@@ -35,7 +41,8 @@ def serial(*layers: Layer, **named: Layer) -> Layer:
     """
     parts, pack = parts_of(layers, named)
 
-    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+    def init(key: Array, x: Input, /) -> tuple[Params, State]:
+        key = check.key(key)
         params, state = [], []
         for i, (_, layer) in enumerate(parts):
             p, s = layer.init(jax.random.fold_in(key, i), x)
@@ -45,8 +52,8 @@ def serial(*layers: Layer, **named: Layer) -> Layer:
         return pack(params), pack(state)
 
     def apply(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
         states = []
         for i, (name, layer) in enumerate(parts):
             x, s = layer.apply(params[name], state[name], x, key=fold(key, i), train=train)
@@ -54,8 +61,8 @@ def serial(*layers: Layer, **named: Layer) -> Layer:
         return x, pack(states)
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         states, residuals = [], []
         for i, (name, layer) in enumerate(parts):
             x, s, r = layer.forward(params[name], state[name], x, key=fold(key, i), train=train)
@@ -63,7 +70,9 @@ def serial(*layers: Layer, **named: Layer) -> Layer:
             residuals.append(r)
         return x, pack(states), pack(residuals)
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         gradients = []
         for name, layer in reversed(parts):
             dparams, dy = layer.backward(params[name], residuals[name], dy)

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from fnn._core.errors import entry
 from fnn._core.types import PyTree
+from fnn.combinators._parts import check_layer
 from fnn.layer import Layer
 
 
+@entry
 def children(layer: Layer) -> Mapping[str, Layer]:
     """Return the layers inside a combinator by the step from its path to theirs.
 
@@ -21,11 +24,12 @@ def children(layer: Layer) -> Mapping[str, Layer]:
     {'0': dense(3), '1': relu()}
     >>> dict(children(fnn.residual(fnn.relu())))
     {'': relu()}
-
     """
+    check_layer(layer)
     return layer.children
 
 
+@entry
 def map_layers(function: Callable[[str, Layer], Layer], layer: Layer, path: str = "") -> Layer:
     """Rebuild a model with ``function(path, layer)`` in place of every layer that has no children.
 
@@ -38,8 +42,8 @@ def map_layers(function: Callable[[str, Layer], Layer], layer: Layer, path: str 
     >>> model = fnn.serial(fnn.dense(3), fnn.relu())
     >>> map_layers(lambda path, layer: fnn.use_manual(layer), model)
     serial(use_manual(dense(3)), use_manual(relu()))
-
     """
+    check_layer(layer)
     if layer.rebuild is None:
         return function(path, layer)
     return layer.rebuild(
@@ -57,7 +61,6 @@ def layers_by_path(model: Layer, path: str = "") -> dict[str, Layer]:
     >>> import fnn
     >>> layers_by_path(fnn.serial(fnn.dense(3), fnn.residual(fnn.relu())))
     {'': serial(dense(3), residual(relu())), '0': dense(3), '1': relu()}
-
     """
     found = {path: model}
     for name, child in model.children.items():
@@ -78,7 +81,6 @@ def trees_by_path(model: Layer, tree: PyTree, path: str = "") -> dict[str, PyTre
     >>> params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 3)))
     >>> trees_by_path(model, params)["1"]["weight"].shape
     (3, 3)
-
     """
     found = {path: tree}
     if model.copies is not None:
@@ -109,6 +111,7 @@ def join(path: str, step: str) -> str:
 
 
 def _first(leaf: PyTree) -> PyTree:
+    """Return the first copy of a leaf, or its shape."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
     return leaf[0]

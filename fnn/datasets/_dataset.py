@@ -8,9 +8,13 @@ import numpy as np
 
 
 class Dataset(NamedTuple):
-    """Images (n, H, W) uint8 and labels (n,) int32, to train on and to test on.
+    """Data set: images and labels, to train on and to test on.
 
     It unpacks as ``(x, y), (test_x, test_y)``.
+
+    Args:
+        train: images (n, H, W) uint8 and labels (n,) int32.
+        test: the same for examples held out.
     """
 
     train: tuple[np.ndarray, np.ndarray]

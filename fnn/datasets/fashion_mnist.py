@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fnn._core import check
+from fnn._core.atomic_write import as_path
 from fnn._core.errors import InputError, entry
 from fnn.datasets._dataset import Dataset
 
@@ -20,19 +22,23 @@ _FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _UBYTE = 0x08
+# As many as any numpy holds.
+_MOST_AXES = 32
+_CLASSES = 10
+_FETCH = "fetch the files again"
 
 
 @entry
 def fashion_mnist(folder: Path | str | None = None) -> Dataset:
     """Read Fashion-MNIST: 60,000 and 10,000 images of clothes, 28x28 uint8, ten classes.
 
-    `folder` holds the four idx files, plain or gzipped. Without it, looks in
-    ``$FNN_DATA/fashion-mnist`` and ``$FNN_DATA`` and nowhere else where that variable is set; else
-    in ``/usr/share/datasets/fashion-mnist`` (Debian's package dataset-fashion-mnist), then in the
-    user's cache folder, ``~/.cache/fnn/fashion-mnist``.
-
-    Raises `fnn.InputError` when files are missing or broken. Source: Xiao, Rasul and Vollgraf 2017,
-    arXiv:1708.07747.
+    Args:
+        folder: holds the four idx files, plain or gzipped. Without it, looks in
+            ``$FNN_DATA/fashion-mnist`` and ``$FNN_DATA`` and nowhere else where that variable is
+            set; else in ``/usr/share/datasets/fashion-mnist`` (Debian's package
+            dataset-fashion-mnist), then in the user's cache folder, ``~/.cache/fnn/fashion-mnist``.
+    Raises:    InputError when files are missing or broken, or hold no images of ten classes.
+    Source:    Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747.
 
     >>> try:
     ...     fashion_mnist("/nowhere")
@@ -40,15 +46,18 @@ def fashion_mnist(folder: Path | str | None = None) -> Dataset:
     ...     print(str(error).partition(",")[2].strip()[:28])
     got no such file in /nowhere
     """
-    folder = _find([Path(folder)] if folder is not None else _folders("fashion-mnist"))
-    x, y, test_x, test_y = (read_idx(_file(folder, name)) for name in _FILES)
+    folders = _folders("fashion-mnist") if folder is None else [as_path(folder, "folder")]
+    found = _find(folders)
+    x, y, test_x, test_y = (read_idx(_file(found, name)) for name in _FILES)
     for images, labels in ((x, y), (test_x, test_y)):
-        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not images.size:
             raise InputError(
                 "images (n, H, W) and as many labels (n,)",
-                f"{images.shape} and {labels.shape} in {folder}",
-                "fetch the files again",
+                f"{images.shape} and {labels.shape} in {found}",
+                _FETCH,
             )
+        check.values(labels, lambda y: y >= _CLASSES, f"labels below {_CLASSES}", _FETCH, "labels")
+    check.shape(test_x, "n H W", "test images", _FETCH, H=x.shape[1], W=x.shape[2])
     return Dataset((x, y.astype(np.int32)), (test_x, test_y.astype(np.int32)))
 
 
@@ -57,10 +66,20 @@ def read_idx(path: Path | str) -> np.ndarray:
     """Read an idx file of unsigned bytes, plain or gzipped.
 
     Two zero bytes, the type (8 for unsigned bytes), the number of axes, each axis as a big-endian
-    32-bit integer, then the bytes in row-major order. Raises `fnn.InputError` when the file is
-    anything else.
+    32-bit integer, then the bytes in row-major order. A plain file has no checksum: what is seen is
+    whether it is as long as its header says.
+
+    Args:
+        path: the file.
+    Raises:    InputError when the file is anything else.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "labels")
+    >>> _ = file.write_bytes(bytes((0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1)))
+    >>> read_idx(file)
+    array([7, 2, 1], dtype=uint8)
     """
-    path = Path(path)
+    path = as_path(path, "path")
     remedy = "fetch the file again, or name another folder"
     try:
         content = path.read_bytes()
@@ -69,7 +88,8 @@ def read_idx(path: Path | str) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError("a readable idx file", f"{path} ({error})", remedy) from error
     axes = content[3] if len(content) >= 4 else 0
-    if len(content) < 4 + 4 * axes or content[:3] != bytes((0, 0, _UBYTE)) or not axes:
+    known = content[:3] == bytes((0, 0, _UBYTE)) and 0 < axes <= _MOST_AXES
+    if len(content) < 4 + 4 * axes or not known:
         raise InputError(
             "the header 00 00 08 and a number of axes",
             f"{content[:4].hex(' ') or 'an empty file'} in {path}",
@@ -83,10 +103,15 @@ def read_idx(path: Path | str) -> np.ndarray:
             f"{values.size} in {path}",
             remedy,
         )
-    return values.reshape(shape)
+    try:
+        return values.reshape(shape).copy()
+    except ValueError as error:
+        # An empty array whose other axes are too long for numpy.
+        raise InputError("a shape that numpy holds", f"{shape} in {path}", remedy) from error
 
 
 def _folders(name: str) -> list[Path]:
+    """Return the folders where a data set of this name may be."""
     data = os.environ.get("FNN_DATA")
     if data:
         return [Path(data, name), Path(data)]
@@ -97,6 +122,7 @@ def _folders(name: str) -> list[Path]:
 
 
 def _find(folders: list[Path]) -> Path:
+    """Return the first folder that holds the first file."""
     for folder in folders:
         if _file(folder, _FILES[0]).exists():
             return folder
@@ -108,5 +134,6 @@ def _find(folders: list[Path]) -> Path:
 
 
 def _file(folder: Path, name: str) -> Path:
+    """Return a file of a data set, the gzipped one where there is one."""
     gzipped = folder / f"{name}.gz"
     return gzipped if gzipped.exists() else folder / name

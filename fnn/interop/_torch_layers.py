@@ -1,4 +1,4 @@
-"""How the weights of one PyTorch module become parameters and state of the fnn layer like it.
+"""Converters: the weights of one PyTorch module as parameters and state of the fnn layer like it.
 
 Each converter is ``(layer, weights) -> (params, state)``; `weights` holds the arrays of the
 module's state_dict by their names in it. It uses jax.numpy alone, so that gradients go through it.
@@ -10,38 +10,38 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Params, PyTree, State
 from fnn.layer import Layer
 
 Weights = Mapping[str, Array]
-Converter = Callable[[Layer, Weights], tuple[PyTree, PyTree]]
+Converter = Callable[[Layer, Weights], tuple[Params, State]]
 
 
-def dense(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def dense(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert Linear: its weight is (O, I)."""
     del layer
     return {"weight": weights["weight"].T} | _renamed(weights, bias="bias"), ()
 
 
-def norm(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def norm(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert LayerNorm, RMSNorm, GroupNorm and InstanceNorm, with weight and bias or without."""
     del layer
     return _renamed(weights, weight="scale", bias="shift"), ()
 
 
-def batch_norm(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def batch_norm(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert BatchNorm1d, 2d and 3d: a norm that keeps running statistics."""
     params, _ = norm(layer, weights)
-    return params, _renamed(weights, running_mean="mean", running_var="var")
+    return params, _renamed(weights, running_mean="mean", running_var="var") or ()
 
 
-def prelu(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def prelu(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert PReLU with a slope for every channel."""
     del layer
     return {"slope": weights["weight"]}, ()
 
 
-def conv(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def conv(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert Conv1d, 2d and 3d, (O, I / groups, *kernel), and ConvTranspose, (I, O / groups, ...).
 
     The weight of a transposed convolution is that of the convolution it transposes, in both.
@@ -51,17 +51,18 @@ def conv(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     return {"weight": weight} | _renamed(weights, bias="bias"), ()
 
 
-def gated_dense(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def gated_dense(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert the feed-forward gate of a Llama: two matrices (O, I) become one (I, 2O)."""
     del layer
     both = [weights[f"{name}_proj.weight"].T for name in ("gate", "up")]
     return {"weight": jnp.concatenate(both, 1)}, ()
 
 
-def recurrent(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def recurrent(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert RNN, LSTM and GRU, in a stack or alone, in one direction or two, and their cells.
 
-    PyTorch has two biases, which add up but for the one of a GRU that the reset gate acts on.
+    PyTorch has two biases, which add up but for the one of a GRU that the reset gate acts on. The
+    projection of an LSTM is (P, H) there.
     """
     if "weight_ih" in weights:
         return _direction(layer, weights, ""), ()
@@ -77,11 +78,14 @@ def recurrent(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
     return tuple(params) if len(params) > 1 else params[0], ()
 
 
-def _direction(layer: Layer, weights: Weights, suffix: str) -> PyTree:
+def _direction(layer: Layer, weights: Weights, suffix: str) -> Params:
+    """Return the parameters of one direction of one layer."""
     params = {
         "input_weight": weights[f"weight_ih{suffix}"].T,
         "recurrent_weight": weights[f"weight_hh{suffix}"].T,
     }
+    if f"weight_hr{suffix}" in weights:
+        params["projection_weight"] = weights[f"weight_hr{suffix}"].T
     if f"bias_ih{suffix}" not in weights:
         return params
     first, second = (weights[f"bias_{name}{suffix}"] for name in ("ih", "hh"))
@@ -92,13 +96,13 @@ def _direction(layer: Layer, weights: Weights, suffix: str) -> PyTree:
     return params | {"bias": bias, "recurrent_bias": last}
 
 
-def embedding(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
-    """Convert Embedding."""
+def embedding(layer: Layer, weights: Weights) -> tuple[Params, State]:
+    """Convert Embedding, of tokens or of positions."""
     del layer
     return {"weight": weights["weight"]}, ()
 
 
-def attention(layer: Layer, weights: Weights) -> tuple[PyTree, PyTree]:
+def attention(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert MultiheadAttention: three matrices (O, I) on top of each other, or with kdim apart.
 
     Its keys and values may be of different widths; those of fnn come from one memory.
@@ -125,24 +129,26 @@ def _renamed(weights: Weights, **names: str) -> dict[str, Array]:
 
 
 CONVERTERS: dict[str, Converter] = {
-    "fnn.dense": dense,
-    "fnn.layer_norm": norm,
-    "fnn.rms_norm": norm,
-    "fnn.group_norm": norm,
-    "fnn.instance_norm": norm,
-    "fnn.batch_norm": batch_norm,
-    "fnn.conv": conv,
-    "fnn.depthwise_conv": conv,
-    "fnn.conv_transpose": conv,
-    "fnn.prelu": prelu,
-    "fnn.swiglu": gated_dense,
-    "fnn.geglu": gated_dense,
-    "fnn.rnn": recurrent,
-    "fnn.lstm": recurrent,
-    "fnn.gru": recurrent,
-    "fnn.rnn_cell": recurrent,
-    "fnn.lstm_cell": recurrent,
-    "fnn.gru_cell": recurrent,
-    "fnn.embedding": embedding,
-    "fnn.attention": attention,
+    "dense": dense,
+    "linear_head": dense,
+    "layer_norm": norm,
+    "rms_norm": norm,
+    "group_norm": norm,
+    "instance_norm": norm,
+    "batch_norm": batch_norm,
+    "conv": conv,
+    "depthwise_conv": conv,
+    "conv_transpose": conv,
+    "prelu": prelu,
+    "swiglu": gated_dense,
+    "geglu": gated_dense,
+    "rnn": recurrent,
+    "lstm": recurrent,
+    "gru": recurrent,
+    "rnn_cell": recurrent,
+    "lstm_cell": recurrent,
+    "gru_cell": recurrent,
+    "embedding": embedding,
+    "positional": embedding,
+    "attention": attention,
 }

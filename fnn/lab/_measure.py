@@ -1,4 +1,4 @@
-"""What a gradient costs by hand and by autodiff: time, memory and operations, measured alike.
+"""Costs of a gradient, manual and automatic: time, memory and operations, measured alike.
 
 Both ways get the same inputs and the same cotangent in the same precision, and return the same
 values; both are compiled, compilation is timed apart, and they are run in turns. Autodiff is
@@ -7,6 +7,7 @@ values; both are compiled, compilation is timed apart, and they are run in turns
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -14,14 +15,17 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn._core import check
+from fnn._core.errors import entry
 from fnn._core.tree import combine, inexact_leaves
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Cotangent, Input, Output, Params, PyTree, Residuals, State
+from fnn.lab._input import check_arrays, check_model
 from fnn.lab.summary import residual_bytes, unique_bytes
 from fnn.layer import Layer
 
@@ -34,11 +38,15 @@ By: TypeAlias = Literal["time", "bytes"]
 
 
 class Way(NamedTuple):
-    """What one way of going forward and backward costs.
+    """Cost of one way of going forward and backward.
 
-    `seconds` of every round; `compile_seconds` apart; `temporary_bytes` that the compiled program
-    takes beside its inputs and outputs; `kept_bytes` of residuals between forward and backward;
-    `flops` as the compiler counts them, of one turn of a loop.
+    Args:
+        seconds: the time of every round.
+        compile_seconds: the time of compilation, apart.
+        temporary_bytes: what the compiled program takes beside its inputs and outputs.
+        kept_bytes: the residuals between forward and backward.
+        flops: operations as the compiler counts them, of one turn of a loop.
+
     """
 
     seconds: tuple[float, ...]
@@ -54,7 +62,13 @@ class Way(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """One layer or model measured both ways."""
+    """Measurement of one layer or model, both ways.
+
+    Args:
+        manual: the cost of its manual gradient.
+        auto: the cost of the automatic one.
+
+    """
 
     manual: Way
     auto: Way
@@ -78,6 +92,7 @@ class Measurement(NamedTuple):
         return ratio(self.manual.temporary_bytes, self.auto.temporary_bytes)
 
 
+@entry
 def choose(ways: Measurement, by: By) -> Literal["manual", "auto"]:
     """Choose the way that costs less: by hand, unless autodiff is better by more than chance.
 
@@ -85,10 +100,17 @@ def choose(ways: Measurement, by: By) -> Literal["manual", "auto"]:
     rounds of four: a difference within the spread of the rounds decides nothing. By bytes, the
     temporary bytes of the compiled programs are compared, and those kept where they are equal.
 
+    Args:
+        ways: what `measure` found.
+        by: ``"time"`` or ``"bytes"``.
+    Raises:    InputError for another `by`.
+
     >>> slow, fast = (Way((t, t, t), 0.0, 0, 0, 0.0) for t in (1.1, 1.0))
     >>> choose(Measurement(slow, fast), "time"), choose(Measurement(fast, slow), "time")
     ('auto', 'manual')
+
     """
+    check.one_of(by, "by", get_args(By))
     if by == "bytes":
         manual, auto = ((way.temporary_bytes, way.kept_bytes) for way in ways)
         return "auto" if auto < manual else "manual"
@@ -108,76 +130,106 @@ def ratio(one: float, other: float) -> float:
     return float("inf") if one else 1.0
 
 
-def measure(layer: Layer, x: Any, key: Array, *, rounds: int = ROUNDS) -> Measurement:
+@entry
+def measure(layer: Layer, x: Input, *, key: Array, rounds: int = ROUNDS) -> Measurement:
     """Measure a layer both ways in training, at new parameters, for a random cotangent.
 
-    `x` is an array, or its `jax.ShapeDtypeStruct` for random numbers of its shape.
+    Args:
+        layer: any layer or model.
+        x: an example input, or its `jax.ShapeDtypeStruct` for random values of its shape.
+        key: of the parameters and of the layer's randomness.
+        rounds: how many times both ways are run in turns.
+    Raises:    InputError for what is no layer, array or key, and for rounds below 1.
+
     """
-
-    def apply(params: PyTree, state: PyTree, x: Any, key: Array) -> Any:
-        return layer.apply(params, state, x, key=key, train=True)
-
-    def transposed(params: PyTree, state: PyTree, x: Any, key: Array) -> Any:
-        def function(params: PyTree, floats: Any) -> Any:
-            y, new_state = apply(params, state, combine(floats, x), key)
-            return inexact_leaves(y), (y, new_state)
-
-        return jax.vjp(function, params, inexact_leaves(x), has_aux=True)
-
-    def manual(params: PyTree, state: PyTree, x: Any, key: Array, dy: Any) -> Any:
-        y, new_state, residuals = layer.forward(params, state, x, key=key, train=True)
-        return y, new_state, layer.backward(params, residuals, dy)
-
-    def auto(params: PyTree, state: PyTree, x: Any, key: Array, dy: Any) -> Any:
-        _, pull_back, (y, new_state) = transposed(params, state, x, key)
-        return y, new_state, pull_back(dy)
-
-    def saved(*args: Any) -> list[Any]:
-        return jax.tree.leaves(transposed(*args)[1])
-
+    check_model(layer)
+    check_arrays(x)
+    check.key(key)
+    check.count(rounds, "rounds")
     random = np.random.default_rng(0)
     x = _drawn(random, x)
     params, state = _start(random, layer, x, key)
-    dy = _drawn(
-        random, jax.eval_shape(lambda *args: inexact_leaves(apply(*args)[0]), params, state, x, key)
-    )
     args = (params, state, x, key)
+    y, _ = jax.eval_shape(functools.partial(_apply, layer), *args)
+    dy = _drawn(random, inexact_leaves(y))
+    saved = functools.partial(_saved, layer)
     kept = {
         "manual": sum(residual_bytes(layer, *args).values()),
         "auto": sum(unique_bytes(saved, *args)),
     }
-    ways = both_ways({"manual": manual, "auto": auto}, (*args, dy), kept, rounds)
-    return Measurement(**ways)
+    functions = {
+        "manual": functools.partial(_manual, layer),
+        "auto": functools.partial(_auto, layer),
+    }
+    return Measurement(**both_ways(functions, (*args, dy), kept, rounds))
+
+
+_Returned: TypeAlias = tuple[Output, State, tuple[Params, Cotangent]]
+
+
+def _apply(
+    layer: Layer, params: Params, state: State, x: Input, key: Array
+) -> tuple[Output, State]:
+    """Run a layer in training."""
+    return layer.apply(params, state, x, key=key, train=True)
+
+
+def _manual(
+    layer: Layer, params: Params, state: State, x: Input, key: Array, dy: Cotangent
+) -> _Returned:
+    """Run a layer forwards, and backwards by hand."""
+    y, new_state, residuals = layer.forward(params, state, x, key=key, train=True)
+    return y, new_state, layer.backward(params, residuals, dy)
+
+
+def _auto(
+    layer: Layer, params: Params, state: State, x: Input, key: Array, dy: Cotangent
+) -> _Returned:
+    """Run a layer forwards, and backwards by autodiff."""
+    pull_back, (y, new_state) = _transposed(layer, params, state, x, key)
+    return y, new_state, pull_back(dy)
+
+
+def _transposed(
+    layer: Layer, params: Params, state: State, x: Input, key: Array
+) -> tuple[Residuals, tuple[Output, State]]:
+    """Return the vector-Jacobian product of a layer by autodiff, its output and new state."""
+
+    def function(params: Params, floats: Input) -> tuple[Output, tuple[Output, State]]:
+        y, new_state = _apply(layer, params, state, combine(floats, x), key)
+        return inexact_leaves(y), (y, new_state)
+
+    _, pull_back, returned = jax.vjp(function, params, inexact_leaves(x), has_aux=True)
+    return pull_back, returned
+
+
+def _saved(layer: Layer, params: Params, state: State, x: Input, key: Array) -> list[Array]:
+    """Return what autodiff keeps for the backward pass."""
+    return jax.tree.leaves(_transposed(layer, params, state, x, key)[0])
 
 
 def both_ways(
-    functions: Mapping[str, Callable[..., Any]],
-    args: tuple[Any, ...],
+    functions: Mapping[str, Callable[..., PyTree]],
+    args: tuple[PyTree, ...],
     kept: Mapping[str, int],
     rounds: int = ROUNDS,
 ) -> dict[str, Way]:
-    """Compile functions of the same arguments, and run them in turns."""
+    """Compile functions of the same arguments, and run them in turns.
+
+    Args:
+        functions: the ways, by name.
+        args: the arguments of each.
+        kept: the bytes that each keeps between forward and backward, by name.
+        rounds: how many times all are run in turns.
+
+    """
     programs, compiling = {}, {}
     for name, function in functions.items():
         began = time.perf_counter()
         programs[name] = jax.jit(function).lower(*args).compile()
         compiling[name] = time.perf_counter() - began
-
-    def turn(program: Any) -> Callable[[], float]:
-        jax.block_until_ready(program(*args))
-        began = time.perf_counter()
-        jax.block_until_ready(program(*args))
-        times = int(_TURN / (time.perf_counter() - began)) + 1
-
-        def run() -> float:
-            began = time.perf_counter()
-            for _ in range(times):
-                jax.block_until_ready(program(*args))
-            return (time.perf_counter() - began) / times
-
-        return run
-
-    seconds = interleaved({name: turn(program) for name, program in programs.items()}, rounds)
+    turns = {name: _turn(program, args) for name, program in programs.items()}
+    seconds = interleaved(turns, rounds)
     ways = {}
     for name, program in programs.items():
         memory, operations = program.memory_analysis(), program.cost_analysis() or {}
@@ -187,14 +239,34 @@ def both_ways(
     return ways
 
 
+def _turn(program: Callable[..., PyTree], args: tuple[PyTree, ...]) -> Callable[[], float]:
+    """Return what runs a program often enough for the clock, and returns the seconds of one run."""
+    jax.block_until_ready(program(*args))
+    began = time.perf_counter()
+    jax.block_until_ready(program(*args))
+    times = int(_TURN / (time.perf_counter() - began)) + 1
+
+    def run() -> float:
+        began = time.perf_counter()
+        for _ in range(times):
+            jax.block_until_ready(program(*args))
+        return (time.perf_counter() - began) / times
+
+    return run
+
+
 def interleaved(
     functions: Mapping[str, Callable[[], float | None]], rounds: int
 ) -> dict[str, list[float]]:
-    """Return the seconds of every call: all functions once unmeasured, then in turns.
+    """Time functions in turns: return the seconds of every call, after one that is not counted.
 
     Taking turns spreads whatever else the machine does over all of them; every round starts with
-    the next function, so that none always comes after the same other. A function that returns a
-    float has timed itself.
+    the next function, so that none always comes after the same other.
+
+    Args:
+        functions: what is timed, by name; one that returns a float has timed itself.
+        rounds: how many times each is called.
+
     """
     for function in functions.values():
         function()
@@ -222,6 +294,7 @@ def machine() -> str:
 
 
 def _processor() -> str:
+    """Name the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -230,7 +303,7 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or "unknown processor"
 
 
-def _start(random: np.random.Generator, layer: Layer, x: Any, key: Array) -> Any:
+def _start(random: np.random.Generator, layer: Layer, x: Input, key: Array) -> tuple[Params, State]:
     """Return parameters of the size that an initializer gives them, and the layer's own state.
 
     Drawn here, since every draw in JAX is a program to compile. What is no floating number, such as
@@ -247,10 +320,10 @@ def _start(random: np.random.Generator, layer: Layer, x: Any, key: Array) -> Any
     return scaled, state
 
 
-def _drawn(random: np.random.Generator, specs: Any) -> Any:
-    """Return arrays for shapes: random numbers, and 1 for integers, which any index may be."""
+def _drawn(random: np.random.Generator, specs: PyTree) -> PyTree:
+    """Return arrays for shapes: random values, and 1 for integers, which any index may be."""
 
-    def draw(leaf: Any) -> Any:
+    def draw(leaf: Array | jax.ShapeDtypeStruct) -> Array:
         if not isinstance(leaf, jax.ShapeDtypeStruct):
             return jnp.asarray(leaf)
         if jnp.issubdtype(leaf.dtype, jnp.floating):

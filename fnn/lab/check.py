@@ -5,18 +5,29 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.tree import combine, inexact_leaves
-from fnn._core.types import Array, PyTree
+from fnn._core.types import (
+    Array,
+    Grads,
+    Input,
+    Output,
+    Params,
+    PyTree,
+    Residuals,
+    State,
+    Unchecked,
+)
 from fnn.gradient.numeric import with_doubt
-from fnn.lab.comparison import GradientError, Report, agreements, largest, leafwise
+from fnn.lab._input import check_arrays
+from fnn.lab.agreement import GradientError, Report, agreements, largest, leafwise
 from fnn.lab.tolerance import difference, rounding
 from fnn.layer import Layer
 
@@ -24,26 +35,35 @@ from fnn.layer import Layer
 @entry
 def check_layer(
     layer: Layer,
-    x: Any,
+    x: Input,
     *,
-    place: tuple[PyTree, PyTree] | None = None,
-    key: Array | None = None,
+    params: Params = None,
+    state: State = None,
+    seed: int = 0,
     train: bool = True,
     numeric: bool = True,
 ) -> Report:
     """Check a layer's `backward` against `jax.vjp` and central differences of its `apply`.
 
     In float64 and at the highest matmul precision, for a random cotangent, for dx and each leaf of
-    dparams apart; the output of `forward` against that of `apply` too. `x` (B, ...) is an array, or
-    what else the layer takes, best of random numbers; its values are used. `place` is ``(params,
-    state)``; without it they are drawn, away from their initial values. `key` seeds all that is
-    random. Switch `numeric` off at a kink, where differences see both sides, and for a gradient
-    that is meant to be no derivative.
+    dparams apart, structures first; the output of `forward` against that of `apply` too. Returns
+    the table. A test of a layer is one line:
+    ``def test_swish(): fnn.check_layer(swish(), x)``.
 
-    Returns the table; raises `GradientError`, an `AssertionError` that holds it, when a leaf
-    disagrees: with leaf, index, both values, their ratio, and a guess at the mistake, such as
-    'sign', 'factor 2', 'transposed' or 'missing mean over batch'. A test of a layer is one line:
-    ``def test_swish(): fnn.check_layer(swish(), x)``. Raises `fnn.InputError` for what is no layer.
+    Args:
+        layer: any layer or model.
+        x: an example input (B, ...), array or pytree. Use random values: they are evaluated, not
+            only their shapes.
+        params: the parameters to check at; None draws them, away from their initial values.
+        state: the state to check at; None draws it likewise.
+        seed: what all that is random comes from: parameters, cotangent, dropout.
+        train: whether to check in training mode.
+        numeric: whether to compare with differences too. Switch it off at a kink, where they see
+            both sides, and for a gradient that is meant to be no derivative.
+    Raises:    GradientError, an AssertionError that holds the table, where a leaf disagrees: it
+        names leaf, index, both values, their ratio, and guesses at the mistake, such as 'sign',
+        'factor 2', 'transposed' or 'missing mean over batch'. InputError for what is no layer, for
+        an x that is no array, and for parameters of another layer.
 
     >>> import fnn, jax
     >>> x = jax.random.normal(jax.random.key(1), (5, 3))
@@ -57,10 +77,13 @@ def check_layer(
     ... except fnn.GradientError as error:
     ...     print("guess: factor 0.5" in str(error))
     True
+
     """
     if not isinstance(layer, Layer):
         raise InputError("a layer", describe(layer), "call the constructor, as in fnn.relu()")
-    report = compare_layer(layer, x, place=place, key=key, train=train, numeric=numeric)
+    report = compare_layer(
+        layer, x, params=params, state=state, seed=seed, train=train, numeric=numeric
+    )
     if not report.agrees:
         raise GradientError(f"the backward of {layer} is not the derivative of its apply\n{report}")
     return report
@@ -68,111 +91,156 @@ def check_layer(
 
 def compare_layer(
     layer: Layer,
-    x: Any,
+    x: Input,
     *,
-    place: tuple[PyTree, PyTree] | None = None,
-    key: Array | None = None,
+    params: Params = None,
+    state: State = None,
+    seed: int = 0,
     train: bool = True,
     numeric: bool = True,
 ) -> Report:
     """Return the report of `check_layer`, whatever it says."""
-    found = gradients(layer, x, place=place, key=key, train=train, numeric=numeric)
+    found = gradients(layer, x, params=params, state=state, seed=seed, train=train, numeric=numeric)
     by_hand, terms = found.manual, int(found.terms)
     bound = rounding(jnp.float64, terms)
-    floats: list[Any] = jax.tree.leaves(inexact_leaves(jax.tree.map(np.asarray, x)))
-    shape = floats[0].shape if floats else ()
+    floats: list[Array] = jax.tree.leaves(inexact_leaves(x))
+    shape = tuple(floats[0].shape) if floats else ()
     rows = agreements(by_hand, found.auto, "auto", bound, shape)
-    if numeric:
+    if found.numeric is not None:
         slopes, doubts = found.numeric
         doubt = largest(doubts) / (largest(slopes) or 1.0)
         rows += agreements(by_hand, slopes, "numeric", difference(jnp.float64, terms, doubt), shape)
-    y, applied = {"y": inexact_leaves(found.y)}, {"y": found.applied}
-    return Report((*rows, *leafwise(y, applied, "apply", bound)))
+    for i, (name, value) in enumerate((("y", found.y), ("state", found.state))):
+        ours, applied = {name: inexact_leaves(value)}, {name: found.applied[i]}
+        rows += leafwise(ours, applied, "apply", bound)
+    return Report(tuple(rows))
 
 
 class Gradients(NamedTuple):
     """What a layer gives in float64: its outputs, and ``(dparams, dx)`` in three ways.
 
-    `y` and `state` are those of forward, `applied` is the y of apply. `numeric` is a pair, the
+    `y` and `state` are those of forward, `applied` are those of apply. `numeric` is a pair, the
     differences and their doubt, or None. `terms` is the number of terms in the longest sum: none is
     longer than the largest array.
     """
 
-    y: Any
-    state: PyTree
-    manual: Any
-    auto: Any
-    numeric: Any
-    terms: Any
-    applied: Any
+    y: Output
+    state: State
+    manual: Grads
+    auto: Grads
+    numeric: tuple[Grads, Grads] | None
+    terms: int
+    applied: tuple[Output, State]
 
 
 def gradients(
     layer: Layer,
-    x: Any,
+    x: Input,
     *,
-    place: tuple[PyTree, PyTree] | None = None,
-    key: Array | None = None,
+    params: Params = None,
+    state: State = None,
+    seed: int = 0,
     train: bool = True,
     numeric: bool = True,
 ) -> Gradients:
     """Compute what `check_layer` compares."""
-    key = jax.random.key(0) if key is None else key
+    check_arrays(x)
+    check.count(seed, "seed", 0)
+    check.flag(train, "train")
+    check.flag(numeric, "numeric")
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        x, place = jax.tree.map(_widened, (x, place))
-        return _gradients(layer, train, numeric, x, place, key)
+        x, given = jax.tree.map(widened, (x, (params, state)))
+        return _gradients(layer, bool(train), bool(numeric), x, given, jax.random.key(int(seed)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _gradients(
-    layer: Layer, train: bool, numeric: bool, x: Any, place: Any, key: Array
+    layer: Layer,
+    train: bool,
+    numeric: bool,
+    x: Input,
+    given: tuple[Params, State],
+    key: Array,
 ) -> Gradients:
+    """Compute the gradients of one layer as one program, with what of its place is not given."""
     place_key, dy_key, run_key = jax.random.split(key, 3)
-    params, state = moved_place(layer, x, place_key) if place is None else place
+    params, state = _place(layer, x, given, place_key)
 
-    def apply(params: PyTree, floats: Any) -> Any:
-        y, _ = layer.apply(params, state, combine(floats, x), key=run_key, train=train)
-        return inexact_leaves(y)
+    def apply(params: Params, floats: Input) -> tuple[Output, State]:
+        y, new_state = layer.apply(params, state, combine(floats, x), key=run_key, train=train)
+        return inexact_leaves(y), new_state
 
-    floats_of_y, pull_back = jax.vjp(apply, params, inexact_leaves(x))
+    floats_of_y, pull_back, applied_state = jax.vjp(apply, params, inexact_leaves(x), has_aux=True)
     dy = normal_like(dy_key, floats_of_y)
     y, new_state, residuals = layer.forward(params, state, x, key=run_key, train=train)
+    _check_returned(state, new_state, applied_state, residuals)
     by_hand = layer.backward(params, residuals, dy)
     differences = None
     if numeric:
         flat, unravel = ravel_pytree((params, inexact_leaves(x)))
 
         def objective(flat: Array) -> Array:
-            products = jax.tree.map(jnp.vdot, apply(*unravel(flat)), dy)
+            products = jax.tree.map(jnp.vdot, apply(*unravel(flat))[0], dy)
             return sum(jax.tree.leaves(products), jnp.float64(0))
 
-        slopes, doubts = with_doubt(objective, flat, jnp.arange(flat.size))
+        everywhere = jnp.arange(flat.size)
+        # An empty batch of a layer without parameters has no entry to differentiate in.
+        slopes, doubts = with_doubt(objective, flat, everywhere) if flat.size else (flat, flat)
         differences = unravel(slopes), unravel(doubts)
     terms = max(leaf.size for leaf in jax.tree.leaves((params, x, y)))
-    return Gradients(y, new_state, by_hand, pull_back(dy), differences, terms, floats_of_y)
+    applied = floats_of_y, inexact_leaves(applied_state)
+    return Gradients(y, new_state, by_hand, pull_back(dy), differences, terms, applied)
 
 
-def moved_place(layer: Layer, x: Any, key: Array) -> tuple[PyTree, PyTree]:
+def _place(layer: Layer, x: Input, given: tuple[Params, State], key: Array) -> tuple[Params, State]:
+    """Return parameters and state as given, and drawn where they are not."""
+    params, state = given
+    if params is not None and state is not None:
+        return params, state
+    drawn = moved_place(layer, x, key)
+    return drawn[0] if params is None else params, drawn[1] if state is None else state
+
+
+def _check_returned(
+    state: State, new_state: State, applied_state: State, residuals: Residuals
+) -> None:
+    """Raise unless forward returns what `fnn.repeat` can carry: a state alike, and arrays."""
+    wanted: Unchecked = jax.tree.structure(state)
+    for way, of in (("apply", applied_state), ("forward", new_state)):
+        found: Unchecked = jax.tree.structure(of)
+        if found != wanted:
+            raise GradientError(f"{way} makes a state of structure {found} of one of {wanted}")
+    wrong = [leaf for leaf in jax.tree.leaves(residuals) if not hasattr(leaf, "dtype")]
+    if wrong:
+        raise InputError(
+            "residuals of arrays",
+            describe(wrong[0]),
+            "return arrays; tell a mode by the structure of the tree",
+        )
+
+
+def moved_place(layer: Layer, x: Input, key: Array) -> tuple[Params, State]:
     """Draw parameters and state away from where they start: initial values hide mistakes."""
     init_key, params_key, state_key = jax.random.split(key, 3)
     params, state = layer.init(init_key, x)
     # The absolute value, since a variance is never negative.
-    return moved(params_key, params), jax.tree.map(jnp.abs, moved(state_key, state))
+    away = moved(state_key, state)
+    return moved(params_key, params), combine(jax.tree.map(jnp.abs, inexact_leaves(away)), away)
 
 
-def _widened(a: Any) -> Any:
-    a = np.asarray(a)
-    return jnp.asarray(a, jnp.float64 if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype)
+def widened(a: Array) -> Array:
+    """Return floating values in float64, and others as they are."""
+    return jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.asarray(a)
 
 
 def moved(key: Array, tree: PyTree) -> PyTree:
-    """Move every floating number of a tree off its place, at random."""
+    """Move every floating entry of a tree off its place, at random."""
     noise = normal_like(key, inexact_leaves(tree))
     return combine(jax.tree.map(lambda a, n: a + 0.3 * n, inexact_leaves(tree), noise), tree)
 
 
 def normal_like(key: Array, tree: PyTree) -> PyTree:
-    """Return a tree of independent normal numbers in the shapes and dtypes of another."""
+    """Return a tree of independent normal values in the shapes and dtypes of another."""
     leaves, structure = jax.tree.flatten(tree)
     sizes = [math.prod(leaf.shape) for leaf in leaves]
     # One draw for all: every draw is a large piece of program, and takes its time to compile.

@@ -1,17 +1,17 @@
-"""What the layers of a model cost by hand and by autodiff, as tables and as columns."""
+"""Costs of the layers of a model, manual and automatic, as tables and as columns."""
 
 from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 import jax
 
 from fnn._core.table import in_bytes, table
 from fnn._core.tree import inexact_leaves
-from fnn._core.types import Key, PyTree
+from fnn._core.types import Array, Input, Output, Params, PyTree, State, Target, Unchecked
 from fnn.combinators.walk import layers_by_path
 from fnn.gradient.objective import auto_gradients, manual_gradients, objective_in
 from fnn.lab._measure import Measurement, measure
@@ -23,34 +23,42 @@ WIDTH = 80
 
 
 class Cost(NamedTuple):
-    """What a layer costs, forward and backward, by hand and by autodiff."""
+    """Cost of a layer, forward and backward, manual and automatic.
+
+    Args:
+        path: the path of the layer; ``""`` for the whole model.
+        name: the name of the layer.
+        ways: its measurement.
+
+    """
 
     path: str
     name: str
     ways: Measurement
 
 
-def layer_costs(model: Layer, shapes: dict[str, tuple[Any, Any]], key: Key) -> tuple[Cost, ...]:
+def layer_costs(
+    model: Layer, shapes: dict[str, tuple[Input, Output]], key: Array
+) -> tuple[Cost, ...]:
     """Measure every layer by itself at the shape that reaches it, equal ones once."""
     layers = layers_by_path(model)
-    key = jax.random.key(0) if key is None else key
-    found: dict[Any, Measurement] = {}
+    found: dict[Hashable, Measurement] = {}
     costs = []
     for path, (x, _) in shapes.items():
         layer = layers[path]
         alike = layer, *jax.tree.leaves(x), jax.tree.structure(x)
         if alike not in found:
-            found[alike] = measure(layer, x, key)
+            found[alike] = measure(layer, x, key=key)
         costs.append(Cost(path, layer.name, found[alike]))
     return tuple(costs)
 
 
 def ways_of(
-    model: Layer, loss: Loss, run: tuple[Any, ...]
-) -> tuple[dict[str, Callable[..., Any]], tuple[Any, ...], dict[str, int]]:
+    model: Layer, loss: Loss, run: tuple[PyTree, ...]
+) -> tuple[dict[str, Callable[..., PyTree]], tuple[PyTree, ...], dict[str, int]]:
     """Return what `both_ways` measures of the gradient of a whole model: in parameters and x."""
 
-    def saved(*run: Any) -> list[Any]:
+    def saved(*run: PyTree) -> list[Array]:
         objective = objective_in(model, loss, run)
         return jax.tree.leaves(jax.vjp(objective, run[0], inexact_leaves(run[2]), has_aux=True)[1])
 
@@ -58,19 +66,19 @@ def ways_of(
         "manual": kept_bytes(model, loss, run),
         "auto": sum(unique_bytes(saved, *run)),
     }
-    functions: dict[str, Callable[..., Any]] = {
+    functions: dict[str, Callable[..., PyTree]] = {
         "manual": functools.partial(manual_gradients, model, loss),
         "auto": functools.partial(auto_gradients, model, loss),
     }
     return functions, run, kept
 
 
-def kept_bytes(model: Layer, loss: Loss, run: tuple[Any, ...]) -> int:
-    """Return the bytes that model and loss keep for their backward passes by hand."""
+def kept_bytes(model: Layer, loss: Loss, run: tuple[PyTree, ...]) -> int:
+    """Return the bytes that model and loss keep for their manual backward passes."""
 
     def residuals(
-        params: PyTree, state: PyTree, x: Any, target: Any, weights: Any, key: Key
-    ) -> list[Any]:
+        params: Params, state: State, x: Input, target: Target, weights: PyTree, key: Array
+    ) -> list[Array]:
         del weights
         prediction, _, kept = model.forward(params, state, x, key=key, train=True)
         return jax.tree.leaves((kept, loss.forward(prediction, target)[1]))
@@ -110,15 +118,15 @@ def cost_note(costs: Sequence[Cost], machine: str) -> str:
     )
     return textwrap.fill(
         f"Forward and backward in training: medians on {machine}. Compilation apart: {manual:.1f} s"
-        f" by hand, {auto:.1f} s by autodiff. temp: what the compiled program takes beside its"
+        f" manual, {auto:.1f} s auto. temp: what the compiled program takes beside its"
         " inputs and outputs; keeps: what forward leaves for backward.",
         WIDTH,
     )
 
 
-def cost_columns(costs: Sequence[Cost]) -> dict[str, list[Any]]:
+def cost_columns(costs: Sequence[Cost]) -> dict[str, list[Unchecked]]:
     """Return costs as columns of equal length; seconds are medians."""
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[Unchecked]] = {
         "path": [cost.path for cost in costs],
         "layer": [cost.name for cost in costs],
     }

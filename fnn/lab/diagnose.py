@@ -1,13 +1,14 @@
-"""What a wrong gradient looks like: the mistake that most likely made it."""
+"""Diagnosis of a wrong gradient: the mistake that most likely made it."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+
+from fnn._core.types import Unchecked
 
 # Rolls are tried up to this length of an axis: beyond it nobody counts on.
 _ROLLED = 64
@@ -15,12 +16,14 @@ _ROLLED = 64
 _LEFT = 1e-3
 
 
-def guess(value: Any, reference: Any, tolerance: float, x_shape: tuple[int, ...] = ()) -> str:
+def guess(
+    value: Unchecked, reference: Unchecked, tolerance: float, x_shape: tuple[int, ...] = ()
+) -> str:
     """Name the mistake that turns the reference into the value, or return nothing.
 
     `tolerance` is the absolute error that two right answers may have, `x_shape` the shape of the
     layer's input, by whose lengths a mean and a sum are told apart. A guess is made where it
-    explains every number of the leaf, and a leaf of one number is told by the common factors only.
+    explains every entry of the leaf, and a leaf of one entry is told by the common factors only.
 
     >>> right = np.array([[1.0, 2.0], [3.0, 5.0]])
     >>> guess(-right, right, 1e-9), guess(right.T, right, 1e-9), guess(2 * right, right, 1e-9)
@@ -36,7 +39,7 @@ def guess(value: Any, reference: Any, tolerance: float, x_shape: tuple[int, ...]
     for of, array in (("", value), (", nor is what it should be", reference)):
         wrong = int(np.count_nonzero(~np.isfinite(array)))
         if wrong:
-            return f"not finite at {wrong} of {array.size} places{of}"
+            return f"not finite at {wrong} of {array.size} entries{of}"
     largest, right = np.abs(value).max(initial=0), np.abs(reference).max(initial=0)
     if right <= tolerance:
         return "should be zero"
@@ -49,6 +52,7 @@ def guess(value: Any, reference: Any, tolerance: float, x_shape: tuple[int, ...]
 def _candidates(
     value: np.ndarray, reference: np.ndarray, close: float, x_shape: tuple[int, ...]
 ) -> Iterator[str]:
+    """Yield the mistakes that explain a value, the likeliest first, and empty texts between."""
     yield _factor(value, reference, close, x_shape)
     if value.size == 1:
         return
@@ -60,6 +64,7 @@ def _candidates(
 def _factor(
     value: np.ndarray, reference: np.ndarray, close: float, x_shape: tuple[int, ...]
 ) -> str:
+    """Tell a gradient that is a multiple of the right one."""
     ratio = float(np.vdot(value, reference) / np.vdot(reference, reference))
     if np.abs(value - ratio * reference).max() > close:
         return ""
@@ -77,14 +82,14 @@ def _factor(
             name = f": missing mean over {axes}"
         elif abs(size - 1 / length) <= slack:
             name = f": mean over {axes} instead of a sum"
-    # Of a single number every mistake is a factor: only those that are often made count.
+    # Of a single entry every mistake is a factor: only those that are often made count.
     if value.size == 1 and not name and min(abs(size - 2), abs(size - 0.5)) > slack:
         return ""
     return " and ".join(filter(None, [sign, f"factor {size:.6g}{name}"]))
 
 
 def _moved(value: np.ndarray, reference: np.ndarray, close: float) -> str:
-    """Tell a gradient whose numbers are right and stand in the wrong places."""
+    """Tell a gradient whose entries are right and stand in the wrong positions."""
 
     def is_reference(moved: np.ndarray) -> bool:
         return moved.shape == value.shape and bool(np.abs(moved - value).max() <= close)
@@ -120,13 +125,15 @@ def _more(value: np.ndarray, reference: np.ndarray, close: float) -> str:
 
 
 def _few(value: np.ndarray, reference: np.ndarray, close: float) -> str:
+    """Tell a gradient that is wrong at few entries."""
     wrong = int(np.count_nonzero(np.abs(value - reference) > close))
     # Zeros that are zeros in every way, as behind a relu, speak for none.
     telling = np.count_nonzero(np.maximum(np.abs(value), np.abs(reference)) > close)
-    return f"right but for {wrong} of {value.size} places" if 4 * wrong < telling else ""
+    return f"right but for {wrong} of {value.size} entries" if 4 * wrong < telling else ""
 
 
 def _of_shapes(value: np.ndarray, reference: np.ndarray) -> str:
+    """Tell a gradient of another shape."""
     if value.ndim > reference.ndim:
         inner = value.shape[value.ndim - reference.ndim :]
         return "missing sum over batch" if inner == reference.shape else ""

@@ -1,33 +1,53 @@
-"""What a model is made of, and what it keeps for its backward pass."""
+"""Summary of a model: its layers, their shapes, parameters and residuals."""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 
 from fnn._core.errors import entry
 from fnn._core.table import in_bytes, table
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Input, Key, Output, Params, PyTree, State, Unchecked
 from fnn.combinators.walk import join, layers_by_path, map_layers
+from fnn.lab._input import check_arrays, check_model
 from fnn.layer import Layer
 
 
 class LayerRow(NamedTuple):
-    """One layer of a summary: sizes are totals over all copies that `fnn.repeat` makes of it."""
+    """Row of a summary: one layer; sizes are totals over all copies that `fnn.repeat` makes of it.
+
+    Args:
+        path: the path of the layer, which is that of its parameters.
+        name: its name.
+        layer: the layer.
+        input: the shape of its input, a tree of `jax.ShapeDtypeStruct`.
+        output: the shape of its output; None of a combinator.
+        parameters: the number of its parameters.
+        residual_bytes: the bytes of its residuals.
+
+    """
 
     path: str
     name: str
     layer: Layer
-    input: Any
-    output: Any
+    input: Input
+    output: Output
     parameters: int
     residual_bytes: int
 
 
 class Summary(NamedTuple):
-    """The layers of a model; prints as a table."""
+    """Summary of a model: its layers; prints as a table.
+
+    Args:
+        rows: one for each layer, and for a combinator that keeps something itself.
+        state_size: the number of entries of the state.
+
+    """
 
     rows: tuple[LayerRow, ...]
     state_size: int
@@ -55,16 +75,20 @@ class Summary(NamedTuple):
         ]
         total = ("total", "", "", f"{self.parameters:,}", in_bytes(self.residual_bytes))
         body = table(("path", "layer", "output", "parameters", "residuals"), [*lines, total])
-        return f"{body}\nstate: {self.state_size:,} numbers; residuals of one training step"
+        return f"{body}\nstate: {self.state_size:,} entries; residuals of one training step"
 
 
 @entry
-def summary(model: Layer, x: Any) -> Summary:
+def summary(model: Layer, x: Input) -> Summary:
     """Describe a model for an input: path, output shape, parameters and residuals of every layer.
 
-    `x` is a batch or its `jax.ShapeDtypeStruct`; nothing is computed. Residuals are what training
-    keeps from the forward for the backward pass, in bytes; an array that two layers keep counts
-    once, at the first.
+    Nothing is computed. Residuals are what training keeps from the forward for the backward pass,
+    in bytes; an array that two layers keep counts once, at the first.
+
+    Args:
+        model: a layer or model.
+        x: a batch, or its `jax.ShapeDtypeStruct`.
+    Raises:    InputError for what is no layer or no array.
 
     >>> import fnn, jax
     >>> model = fnn.serial(fnn.dense(256), fnn.relu(), fnn.dense(10))
@@ -74,8 +98,11 @@ def summary(model: Layer, x: Any) -> Summary:
     1      relu   (32, 256)           0   32.0 KiB
     2      dense  (32, 10)        2,570        0 B
     total                       203,530  130.0 KiB
-    state: 0 numbers; residuals of one training step
+    state: 0 entries; residuals of one training step
+
     """
+    check_model(model)
+    check_arrays(x)
     key = jax.eval_shape(lambda: jax.random.key(0))
     x = jax.eval_shape(lambda x: x, x)
     params, state = jax.eval_shape(model.init, key, x)
@@ -97,32 +124,48 @@ def summary(model: Layer, x: Any) -> Summary:
 
 
 @entry
-def layer_shapes(model: Layer, params: PyTree, state: PyTree, x: Any) -> dict[str, tuple[Any, Any]]:
+def layer_shapes(
+    model: Layer, params: Params, state: State, x: Input
+) -> dict[str, tuple[Input, Output]]:
     """Return the shapes of input and output of every layer by path; nothing is computed.
+
+    Args:
+        model: a layer or model.
+        params: its parameters, or their shapes.
+        state: its state, or its shapes.
+        x: a batch, or its `jax.ShapeDtypeStruct`.
+    Raises:    InputError for what is no layer or no array.
 
     >>> import fnn, jax
     >>> x = jax.ShapeDtypeStruct((2, 3), "float32")
     >>> shapes = layer_shapes(fnn.serial(fnn.relu(), fnn.flatten()), ((), ()), ((), ()), x)
     >>> shapes["1"][1].shape
     (2, 3)
+
     """
-    seen: dict[str, tuple[Any, Any]] = {}
-
-    def watch(path: str, layer: Layer) -> Layer:
-        def apply(params: PyTree, state: PyTree, x: Any, /, **options: Any) -> tuple[Any, PyTree]:
-            y, state = layer.apply(params, state, x, **options)
-            seen[path] = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (x, y))
-            return y, state
-
-        return Layer(layer.init, apply, layer.forward, layer.backward)
-
-    watched = map_layers(watch, model)
+    check_model(model)
+    check_arrays(x)
+    seen: dict[str, tuple[Input, Output]] = {}
+    watched = map_layers(functools.partial(_watched, seen), model)
     jax.eval_shape(lambda p, s, x: watched.apply(p, s, x)[0], params, state, x)
     return seen
 
 
+def _watched(seen: dict[str, tuple[Input, Output]], path: str, layer: Layer) -> Layer:
+    """Return a layer that puts the shapes of its input and output down in `seen`."""
+
+    def apply(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
+        y, state = layer.apply(params, state, x, key=key, train=train)
+        seen[path] = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (x, y))
+        return y, state
+
+    return Layer(layer.init, apply, layer.forward, layer.backward)
+
+
 def residual_bytes(
-    layer: Layer, params: PyTree, state: PyTree, x: Any, key: Array
+    layer: Layer, params: Params, state: State, x: Input, key: Array
 ) -> dict[str, int]:
     """Return the bytes that `forward` keeps in training by path; arrays kept twice count once.
 
@@ -130,7 +173,7 @@ def residual_bytes(
     """
     paths: list[str] = []
 
-    def residuals(params: PyTree, state: PyTree, x: Any, key: Array) -> list[Any]:
+    def residuals(params: Params, state: State, x: Input, key: Array) -> list[Array]:
         _, _, kept = layer.forward(params, state, x, key=key, train=True)
         leaves = _leaves(kept)
         paths[:] = [path for path, _ in leaves]
@@ -140,13 +183,13 @@ def residual_bytes(
     return dict(zip(paths, sizes, strict=True))
 
 
-def unique_bytes(function: Any, params: PyTree, *args: Any) -> list[int]:
+def unique_bytes(function: Callable[..., PyTree], params: Params, *args: PyTree) -> list[int]:
     """Return the bytes of every output of a function; none for its params, or for repetitions."""
     program = jax.make_jaxpr(function)(params, *args).jaxpr
     counted = {id(variable) for variable in program.invars[: len(jax.tree.leaves(params))]}
     sizes = []
     for variable in program.outvars:
-        aval: Any = variable.aval
+        aval: Unchecked = variable.aval
         sizes.append(0 if id(variable) in counted else aval.size * aval.dtype.itemsize)
         counted.add(id(variable))
     return sizes
@@ -162,7 +205,8 @@ def _wrappers(model: Layer, path: str = "") -> dict[str, str]:
     return inside | ({path: model.name} if model.children else {})
 
 
-def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
+def _leaves(tree: PyTree) -> list[tuple[str, Array]]:
+    """Return the leaves of a tree with their paths."""
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -181,5 +225,6 @@ def _by_layer(layers: dict[str, Layer], sizes: dict[str, int]) -> dict[str, int]
     return totals
 
 
-def _shapes(tree: Any) -> str:
+def _shapes(tree: Output) -> str:
+    """Write the shapes of a tree."""
     return str(jax.tree.map(lambda a: tuple(a.shape), tree)).replace("'", "")

@@ -1,42 +1,73 @@
-"""The computation graph with its forward and backward values: what flows through every layer."""
+"""Activations: what flows through every layer, values forwards and cotangents backwards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn._core import check
 from fnn._core.errors import entry
 from fnn._core.table import table
 from fnn._core.tree import inexact_leaves
-from fnn._core.types import Array, Key, PyTree
+from fnn._core.types import (
+    Array,
+    Cotangent,
+    Data,
+    Input,
+    Key,
+    Output,
+    Params,
+    PyTree,
+    Residuals,
+    Scalar,
+    State,
+    Unchecked,
+)
+from fnn.combinators.sequence import Sequence, step_mask
 from fnn.combinators.walk import children, join, map_layers, part
-from fnn.gradient.objective import as_batch, manual_gradients, value_and_grad
+from fnn.gradient.objective import manual_gradients, value_and_grad
+from fnn.lab._input import check_place, read_batch
 from fnn.lab.cost import WIDTH
 from fnn.layer import Layer
 from fnn.losses import Loss
 
 
 class Flow(NamedTuple):
-    """The numbers of one array, or of all arrays of a tree.
+    """Statistics of the entries of one array, or of all arrays of a tree.
 
-    `norm` is the root of the sum of squares; `dead` the fraction of the last axis that is zero for
-    every example and place; `wrong` the place of the first number that is not finite, -1 for none,
-    counted as `numpy.ravel` does.
+    Of a `fnn.Sequence` the steps that are there count.
+
+    Args:
+        norm: the root of the sum of squares.
+        mean: the mean.
+        deviation: the standard deviation.
+        dead: the fraction of the last axis that is zero for every example and position.
+        wrong: the position of the first entry that is not finite, -1 for none, counted as
+            `numpy.ravel` does.
+
     """
 
-    norm: Any
-    mean: Any
-    deviation: Any
-    dead: Any
-    wrong: Any
+    norm: Scalar
+    mean: Scalar
+    deviation: Scalar
+    dead: Scalar
+    wrong: Scalar
 
 
 class LayerFlow(NamedTuple):
-    """What one layer gives out on the way forward, y, and what comes in on the way back, dy."""
+    """Flow through one layer: what it gives out, and what comes back to it.
+
+    Args:
+        path: the path of the layer, with the index of its copy.
+        name: its name.
+        y: its output, forwards.
+        dy: the cotangent of its output, backwards.
+
+    """
 
     path: str
     name: str
@@ -45,23 +76,29 @@ class LayerFlow(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """The layers of a model in the order in which they run; prints as a table."""
+    """Activations of the layers of a model, in the order in which they run; prints as a table.
+
+    Args:
+        layers: one row for each layer.
+        loss: the value of the objective.
+
+    """
 
     layers: tuple[LayerFlow, ...]
     loss: float
 
     def first_wrong(self) -> str:
-        """Say which number was the first not to be finite, on the way forward and then back."""
+        """Say which entry was the first not to be finite, on the way forward and then back."""
         forwards = [("y", row, row.y) for row in self.layers]
         backwards = [("dy", row, row.dy) for row in reversed(self.layers)]
         for what, row, flow in forwards + backwards:
             if flow.wrong >= 0:
-                return f"{what} of {row.path or '.'} {row.name}, number {int(flow.wrong)}"
+                return f"{what} of {row.path or '.'} {row.name}, entry {int(flow.wrong)}"
         return "" if np.isfinite(self.loss) else "the loss"
 
-    def to_dict(self) -> dict[str, list[Any]]:
+    def to_dict(self) -> dict[str, list[Unchecked]]:
         """Return the table as columns of equal length, for ``pandas.DataFrame``."""
-        columns: dict[str, list[Any]] = {
+        columns: dict[str, list[Unchecked]] = {
             "path": [row.path for row in self.layers],
             "layer": [row.name for row in self.layers],
         }
@@ -90,41 +127,53 @@ class Activations(NamedTuple):
         return f"{table(header, rows, WIDTH)}\n\nloss {self.loss:.6g}; {verdict}"
 
 
-class _Seen(NamedTuple):
-    """What a watched layer returns in place of the gradient of its parameters."""
-
-    y: Flow
-    dy: Flow
-
-
 @entry
 def trace_activations(
-    model: Layer, loss: Loss, params: PyTree, state: PyTree, batch: Any, *, key: Key = None
+    model: Layer, loss: Loss, params: Params, state: State, batch: Data, *, key: Array
 ) -> Activations:
-    """Run a training step forwards and backwards, and tell what flows through every layer.
+    """Trace the activations of a model: a training step, and what flows through every layer.
 
     For the output y of every layer, and for the cotangent dy that comes back to it: norm, mean and
     standard deviation; the fraction of dead units, which are zero for the whole batch; and the
-    first number that is not finite. A norm of dy that shrinks from layer to layer towards the input
+    first entry that is not finite. A norm of dy that shrinks from layer to layer towards the input
     is a vanishing gradient. The cotangents are those of the manual gradients; every copy in a
-    `repeat` has a row. `batch` is ``(x, target)`` or ``(x, target, weights)``.
+    `repeat` has a row.
+
+    Args:
+        model: a layer or model.
+        loss: a loss, as in ``fnn.losses.cross_entropy()``.
+        params: the parameters.
+        state: the state of the layers.
+        batch: ``(x, target)`` or ``(x, target, weights)``.
+        key: the randomness of the layers.
+    Raises:    InputError for what is no layer, loss, batch or key, and for parameters and state of
+        another model.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model = fnn.serial(fnn.dense(3), fnn.relu(), fnn.dense(2))
     >>> x = jax.random.normal(jax.random.key(1), (8, 4))
     >>> params, state = model.init(jax.random.key(0), x)
     >>> params[0]["bias"] = jnp.array([-100.0, 0.0, 0.0])
-    >>> loss, batch = fnn.losses.squared_error(), (x, x[:, :2])
-    >>> trace = fnn.trace_activations(model, loss, params, state, batch)
+    >>> run = model, fnn.losses.squared_error(), params, state, (x, x[:, :2])
+    >>> trace = fnn.trace_activations(*run, key=jax.random.key(2))
     >>> [(row.name, round(row.y.dead, 2)) for row in trace.layers]
     [('dense', 0.0), ('relu', 0.33), ('dense', 0.0)]
+
     """
     value_and_grad(model, loss)  # for its checks
+    (x, target, weights), key = read_batch(batch), check.key(key)
+    check_place(model, params, state, x)
     watched = map_layers(lambda path, layer: _watched(layer), model)
     run = jax.jit(lambda *run: manual_gradients(watched, loss, *run))
-    x, target, weights = as_batch(batch)
     (value, _), (seen, _) = run(params, state, x, target, weights, key)
     return Activations(tuple(_rows(model, jax.tree.map(np.asarray, seen))), float(value))
+
+
+class _Seen(NamedTuple):
+    """What a watched layer returns in place of the gradient of its parameters."""
+
+    y: Flow
+    dy: Flow
 
 
 def _watched(layer: Layer) -> Layer:
@@ -133,32 +182,67 @@ def _watched(layer: Layer) -> Layer:
     Combinators pass that on untouched, out of loops and recomputations too.
     """
 
-    def forward(params: PyTree, state: PyTree, x: Any, /, **options: Any) -> Any:
-        y, state, residuals = layer.forward(params, state, x, **options)
-        return y, state, (residuals, _flow(y))
+    def forward(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
+        y, state, residuals = layer.forward(params, state, x, key=key, train=train)
+        present = _present(y)
+        return y, state, (residuals, _flow(y, present), present)
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(params: Params, residuals: Residuals, dy: Cotangent, /) -> tuple[_Seen, Cotangent]:
         _, dx = layer.backward(params, residuals[0], dy)
-        return _Seen(residuals[1], _flow(dy)), dx
+        return _Seen(residuals[1], _flow(dy, residuals[2])), dx
 
     return Layer(layer.init, layer.apply, forward, backward)
 
 
-def _flow(tree: Any) -> Flow:
+def _present(tree: PyTree) -> list[Array | None]:
+    """Return for each floating array of a tree which steps of it are there; None for all."""
+    found: list[Array | None] = []
+    for one in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Sequence)):
+        floats = len(jax.tree.leaves(inexact_leaves(one)))
+        is_sequence = isinstance(one, Sequence)
+        values = len(jax.tree.leaves(inexact_leaves(one.values))) if is_sequence else 0
+        found += [step_mask(one)] * values + [None] * (floats - values)
+    return found
+
+
+def _flow(tree: PyTree, present: list[Array | None]) -> Flow:
+    """Return the statistics of a tree, of the steps that are there."""
     leaves: list[Array] = jax.tree.leaves(inexact_leaves(tree))
-    if not leaves:
+    if len(present) != len(leaves):
+        present = [None] * len(leaves)
+    pairs = [
+        (leaf, _like(leaf, mask)) for leaf, mask in zip(leaves, present, strict=True) if leaf.size
+    ]
+    if not pairs:
         none = jnp.float32(0)
         return Flow(none, none, none, none, jnp.int32(-1))
-    flat = jnp.concatenate([leaf.ravel().astype(jnp.float32) for leaf in leaves])
+    dtype = jnp.result_type(jnp.float32, *(leaf for leaf, _ in pairs))
+    there = jnp.concatenate([mask.ravel() for _, mask in pairs])
+    flat = jnp.concatenate([leaf.ravel().astype(dtype) for leaf, _ in pairs])
+    flat = jnp.where(there, flat, 0)
     wrong = ~jnp.isfinite(flat)
-    dead = [(leaf == 0).all(tuple(range(leaf.ndim - 1))).ravel() for leaf in leaves]
+    dead = [((leaf == 0) | ~mask).all(tuple(range(leaf.ndim - 1))).ravel() for leaf, mask in pairs]
+    # The squares of very large and very small values would be infinite, or vanish.
+    size = jnp.abs(flat).max()
+    size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    scaled, count = flat / size, jnp.maximum(there.sum(), 1).astype(dtype)
+    mean = scaled.sum() / count
     return Flow(
-        jnp.linalg.norm(flat),
-        flat.mean(),
-        flat.std(),
+        size * jnp.linalg.norm(scaled),
+        size * mean,
+        size * jnp.linalg.norm(jnp.where(there, scaled - mean, 0)) / jnp.sqrt(count),
         jnp.concatenate(dead).mean(dtype=jnp.float32),
         jnp.where(wrong.any(), jnp.argmax(wrong).astype(jnp.int32), -1),
     )
+
+
+def _like(leaf: Array, mask: Array | None) -> Array:
+    """Return which entries of an array (B, T, ...) are there, by its steps (B, T)."""
+    if mask is None:
+        return jnp.ones(leaf.shape, bool)
+    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (leaf.ndim - 2)), leaf.shape)
 
 
 def _rows(
@@ -168,8 +252,8 @@ def _rows(
     inside = children(layer)
     if not inside:
         y, dy = jax.tree.map(lambda a: a[index].item(), (seen.y, seen.dy))
-        places = "".join(f"[{i}]" for i in index)
-        yield LayerFlow(path + places, layer.name, y, dy)
+        copy = "".join(f"[{i}]" for i in index)
+        yield LayerFlow(path + copy, layer.name, y, dy)
         return
     copies = [index] if layer.copies is None else [(*index, i) for i in range(layer.copies)]
     for at in copies:

@@ -3,69 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
-from fnn._core.types import PyTree
-from fnn.optim.optimizer import Optimizer, take_step
+from fnn._core.types import Array, Grads, OptState, Params, PyTree, Scalar
+from fnn.landscapes.functions import floating_array
+from fnn.optim.optimizer import Optimizer, check_optimizer, take_step
 
 
 class Trajectory(NamedTuple):
-    """Where descent went: `points` (steps + 1, ...) from the start on, `values` (steps + 1,)."""
+    """Trajectory of an optimizer on a toy function.
 
-    points: Any
-    values: Any
+    Args:
+        points: (steps + 1, ...), the parameters from the start on, an array or a tree of them.
+        values: (steps + 1,), the function there.
+
+    """
+
+    points: PyTree
+    values: Array
 
 
 @entry
 def descend(
-    optimizer: Optimizer, function: Callable[[Any], Any], start: Any, steps: int
+    optimizer: Optimizer, function: Callable[[Params], Scalar], start: PyTree, steps: int
 ) -> Trajectory:
-    """Trajectory of an optimizer on a toy function: its points, and the values there.
+    """Follow an optimizer on a toy function: its points, and the values there.
 
-    ``p_{t+1} = p_t + u_t``, with `jax.grad` of the function as the gradient, in one compiled scan.
-    `start` is an array, a list of numbers, or a tree of arrays; the function maps it to a number.
-    Map over many starts or keys with `jax.vmap`. `fnn.landscapes`
-    has functions to play on, and `fnn.plot.descent` draws paths of one or two numbers.
+    With `jax.grad` of the function as the gradient, in one compiled scan. Map over many starts or
+    keys with `jax.vmap`. `fnn.landscapes` has functions to play on, and `fnn.plot.descent` draws
+    trajectories over one or two coordinates.
 
-    Raises `fnn.InputError` for steps below 1, and for a function whose value is not a number.
+    Update:    p_{t+1} = p_t + u_t
+
+    Args:
+        optimizer: the optimizer, of `fnn.optim` or of optax.
+        function: from parameters to one number.
+        start: where to begin, an array, a list of numbers, or a tree of arrays.
+        steps: how many steps, >= 1.
+    Raises:    InputError for what is no optimizer or function, a start that is no numbers, steps
+        below 1, and a function whose value is not one floating-point number.
 
     >>> import fnn, jax.numpy as jnp
     >>> path = descend(fnn.optim.sgd(0.5), lambda p: (p**2).sum() / 2, jnp.array([8.0]), 3)
     >>> path.points[:, 0], path.values
     (Array([8., 4., 2., 1.], dtype=float32), Array([32. ,  8. ,  2. ,  0.5], dtype=float32))
+
     """
-    if not check.is_count(steps, 1):
-        raise InputError(
-            "steps of 1 or more",
-            describe(steps),
-            "pass a number of steps, an int",
-        )
+    check_optimizer("an optimizer", optimizer)
+    check.function(function, "function")
+    check.count(steps, "steps")
     listed = isinstance(start, list | tuple) and all(isinstance(x, int | float) for x in start)
-    start = _floating(start) if listed else jax.tree.map(_floating, start)
+    if listed:
+        start = floating_array(start, "start")
+    else:
+        start = jax.tree.map(lambda leaf: floating_array(leaf, "start"), start)
     value = jax.eval_shape(function, start)
-    if getattr(value, "shape", None) != ():
+    one = getattr(value, "shape", None) == ()
+    if not one or not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(
             "a function to one number",
             describe(value),
-            "return a scalar, as a sum or a mean is",
+            "return a scalar of a floating dtype, as a sum or a mean is",
         )
+    return _descend(optimizer, function, start, steps)
 
-    def gradient_at(params: PyTree, /) -> tuple[tuple[Any, PyTree], PyTree]:
+
+def _descend(
+    optimizer: Optimizer, function: Callable[[Params], Scalar], start: Params, steps: int
+) -> Trajectory:
+    """Compile the steps as one scan, and run it."""
+
+    def gradient_at(params: Params, /) -> tuple[tuple[Scalar, tuple[()]], Grads]:
         value, grads = jax.value_and_grad(function)(params)
         return (value, ()), grads
 
-    def step(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], Any]:
+    def step(
+        carry: tuple[Params, OptState], _: None
+    ) -> tuple[tuple[Params, OptState], tuple[Params, Scalar]]:
         params, state = carry
         (value, _), updates, state = take_step(optimizer, gradient_at, params, state)
         return (jax.tree.map(jnp.add, params, updates), state), (params, value)
 
     @jax.jit
-    def run(start: PyTree) -> tuple[Any, Any]:
+    def run(start: Params) -> tuple[PyTree, Array]:
         (end, _), (points, values) = jax.lax.scan(
             step, (start, optimizer.init(start)), length=steps
         )
@@ -73,8 +98,3 @@ def descend(
         return points, jnp.append(values, function(end))
 
     return Trajectory(*run(start))
-
-
-def _floating(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
-    return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(jnp.result_type(float))

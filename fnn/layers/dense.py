@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
 from fnn.layers._initializers import lecun_normal
 
@@ -21,15 +20,18 @@ def dense(
 ) -> Layer:
     """Dense (fully connected) layer: a matrix product with a weight, plus a bias.
 
-    Forward ``y[..., o] = sum_i x[..., i] weight[i, o] + bias[o]``; with dy the cotangent of y,
-    backward ``dweight[i, o] = sum_... x[..., i] dy[..., o]``, ``dbias[o] = sum_... dy[..., o]``,
-    ``dx[..., i] = sum_o dy[..., o] weight[i, o]``.
+    Forward:   y[..., o] = sum_i x[..., i] weight[i, o] + bias[o]
+    Backward:  dweight[i, o] = sum_... x[..., i] dy[..., o], dbias[o] = sum_... dy[..., o],
+        dx[..., i] = sum_o dy[..., o] weight[i, o]
 
-    x is (..., I) with any leading axes, weight (I, O) drawn by `initializer` (one of
-    `jax.nn.initializers`), bias (O,) starting at zero, y (..., O), O being `width`. Saved: x.
-
-    Raises `fnn.InputError` for a width below 1, and for an x of another last axis or of integers.
-    Source: Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0, eqs. 1, 6 and 7.
+    Args:
+        width: O, the number of outputs.
+        bias: whether there is a bias (O,), starting at zero.
+        initializer: of the weight (I, O), one of `jax.nn.initializers`.
+    Shapes:    x (..., I) with any leading axes, y (..., O)
+    Saves:     x
+    Raises:    InputError for a width below 1, and for x of another last axis or of integers.
+    Source:    Rumelhart, Hinton and Williams 1986, doi:10.1038/323533a0, eqs. 1, 6 and 7.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = dense(2)
@@ -41,29 +43,18 @@ def dense(
     >>> dx
     Array([1., 3.], dtype=float32)
     """
-    if not check.is_count(width, 1):
-        raise InputError("a width of 1 or more", describe(width), "pass a positive int")
+    check.count(width, "width")
+    check_weight(bias, initializer)
 
-    def init(key: Array, x: Any) -> PyTree:
-        check.floating(x)
-        if not x.shape:
-            raise InputError("x of shape (..., I)", describe(x), "give x a last axis")
-        weight = initializer(key, (x.shape[-1], width), x.dtype)
-        return {"weight": weight} | ({"bias": jnp.zeros(width, x.dtype)} if bias else {})
+    def init(key: Array, x: Input) -> Params:
+        return init_weight(key, x, width, bias, initializer)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-        check.floating(x)
-        inputs = params["weight"].shape[0]
-        if x.shape[-1:] != (inputs,):
-            raise InputError(
-                f"x of shape (..., {inputs})",
-                str(tuple(x.shape)),
-                f"reshape x, or initialize the layer for {(x.shape or (0,))[-1]} inputs",
-            )
+    def forward(params: Params, x: Input) -> tuple[Output, Residuals]:
+        check_inputs(params, x)
         y = x @ params["weight"]
         return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,)) if bias else y, x
 
-    def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, x: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
         dparams = {"weight": outer_sum(x, dy)}
         if bias:
             dparams["bias"] = dy.sum(tuple(range(dy.ndim - 1)))
@@ -72,11 +63,45 @@ def dense(
     return stateless(init, forward, backward)
 
 
-def outer_sum(x: Any, dy: Any, dtype: Any = None) -> Any:
+def check_weight(bias: Unchecked, initializer: Unchecked) -> None:
+    """Raise `InputError` unless `bias` is a flag and `initializer` a function."""
+    check.flag(bias, "bias")
+    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+
+
+def init_weight(
+    key: Array,
+    x: Input,
+    width: int,
+    bias: bool,
+    initializer: jax.nn.initializers.Initializer,
+) -> Params:
+    """Return a weight (I, O) as it is drawn and, where wanted, a bias of zeros."""
+    check.floating(x)
+    check.shape(x, "... I", remedy="give x a last axis")
+    weight = initializer(check.key(key), (x.shape[-1], width), x.dtype)
+    return {"weight": weight} | ({"bias": jnp.zeros(width, x.dtype)} if bias else {})
+
+
+def check_inputs(params: Params, x: Input) -> None:
+    """Raise `InputError` unless the last axis of x is that of the weight (I, O)."""
+    check.floating(x)
+    inputs = (x.shape or (0,))[-1]
+    remedy = f"reshape x, or initialize the layer for {inputs} inputs"
+    check.shape(x, "... I", remedy=remedy, I=params["weight"].shape[0])
+
+
+def outer_sum(x: Array, dy: Array, dtype: Unchecked = None) -> Array:
     """Return ``sum_... x[..., i] dy[..., o]``, the gradient of a weight (I, O), summed in a dtype.
 
     With the leading axes made one, since for several of them XLA transposes x, and computes what it
-    comes from again in that order, number by number.
+    comes from again in that order, element by element.
     """
-    x, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    x, dy = _rows(x), _rows(dy)
     return jnp.tensordot(x, dy, (0, 0), preferred_element_type=dtype)
+
+
+def _rows(x: Array) -> Array:
+    """Return an array with its leading axes made one."""
+    # Not -1: of an empty batch it cannot be told.
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

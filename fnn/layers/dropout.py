@@ -1,10 +1,8 @@
-"""Noise while training: numbers or channels switched off, or something added."""
+"""Noise in training: elements or channels switched off, or something added."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,20 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError
-from fnn._core.types import Array, Coefficient, Key, PyTree, Scalar, Unchecked
+from fnn._core.precision import downcast, upcast
+from fnn._core.types import (
+    Array,
+    Coefficient,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    Residuals,
+    Scalar,
+    State,
+    Unchecked,
+)
 from fnn.layer import Layer, stateful
 
 _STEPS = 2**16
@@ -20,16 +31,23 @@ _STEPS = 2**16
 
 @constructor
 def dropout(rate: Coefficient) -> Layer:
-    """Dropout: a random fraction `rate` of the elements set to zero in training.
+    """Dropout: a random fraction of the elements set to zero in training.
 
-    Forward ``y = m x / (1 - rate)`` with m = 0 with probability `rate`, else 1, drawn from `key`
-    for every number: the mean of y is x. Backward ``dx = m dy / (1 - rate)``. Out of training
-    ``y = x`` and ``dx = dy``. x, y, m (...). Saved in training: m, one byte a number; it is the
-    same for float32 and float64. Sixteen random bits a number cost half of what JAX's own 32 do:
-    `rate` is rounded to a multiple of 2^-16, in the drawing and in the formula.
+    Sixteen random bits an element cost half of what JAX's own 32 do: `rate` is rounded to a
+    multiple of 2^-16, in the drawing and in the formula. The mask of a key is the same for every
+    dtype.
 
-    Raises `fnn.InputError` for a rate outside [0, 1), and for a missing key in training. Source:
-    Srivastava et al. 2014, JMLR 15, section 4, scaled in training instead of afterwards.
+    Forward:   y = m x / (1 - rate), m = 0 with probability `rate`, else 1, drawn from `key` for
+        every element: the mean of y is x; out of training y = x
+    Backward:  dx = m dy / (1 - rate); out of training dx = dy
+
+    Args:
+        rate: the fraction dropped, in [0, 1); a plain 0 leaves the layer out.
+    Shapes:    x, y, m (...)
+    Saves:     in training m, one byte an element
+    Raises:    InputError for a rate outside [0, 1), for a missing or wrong key in training, and for
+        x of integers.
+    Source:    Srivastava et al. 2014, JMLR 15, section 4, scaled in training instead of afterwards.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = dropout(0.5)
@@ -47,14 +65,19 @@ def spatial_dropout(rate: Coefficient) -> Layer:
     """Spatial dropout: whole channels of an example set to zero in training.
 
     Neighbors in an image are alike, so that dropping one of them takes nothing away: here a
-    channel goes everywhere or nowhere. Forward ``y[b, ..., c] = m[b, c] x[b, ..., c] / (1 - rate)``
-    with m = 0 with probability `rate`, else 1, drawn from `key` for every example and channel.
-    Backward ``dx[b, ..., c] = m[b, c] dy[b, ..., c] / (1 - rate)``. Out of training ``y = x`` and
-    ``dx = dy``. x, y (B, ..., C) with any axes between. Saved in training: m (B, 1, ..., C), one
-    byte a number.
+    channel goes everywhere or nowhere.
 
-    Raises `fnn.InputError` as `dropout` does, and for an x of fewer than 2 axes. Source: Tompson
-    et al. 2014, arXiv:1411.4280, section 3.2.
+    Forward:   y[b, ..., c] = m[b, c] x[b, ..., c] / (1 - rate), m = 0 with probability `rate`, else
+        1, drawn from `key` for every example and channel; out of training y = x
+    Backward:  dx[b, ..., c] = m[b, c] dy[b, ..., c] / (1 - rate); out of training dx = dy
+
+    Args:
+        rate: the fraction dropped, in [0, 1); a plain 0 leaves the layer out.
+    Shapes:    x, y (B, ..., C) with any axes between
+    Saves:     in training m (B, 1, ..., C), one byte an element
+    Raises:    InputError for a rate outside [0, 1), for a missing or wrong key in training, and for
+        x of fewer than 2 axes or of integers.
+    Source:    Tompson et al. 2014, arXiv:1411.4280, section 3.2.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = spatial_dropout(0.5)
@@ -65,13 +88,8 @@ def spatial_dropout(rate: Coefficient) -> Layer:
     """
     check_rate(rate)
 
-    def mask_shape(x: Any) -> tuple[int, ...]:
-        if x.ndim < 2:
-            raise InputError(
-                "x of shape (B, ..., C)",
-                str(tuple(x.shape)),
-                "give x a batch axis, and keep the channels last",
-            )
+    def mask_shape(x: Input) -> tuple[int, ...]:
+        check.shape(x, "B ... C", remedy="give x a batch axis, and keep the channels last")
         return (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
 
     return _dropout(rate, mask_shape)
@@ -79,14 +97,21 @@ def spatial_dropout(rate: Coefficient) -> Layer:
 
 @constructor
 def gaussian_noise(std: Coefficient) -> Layer:
-    """Gaussian noise added to every element in training.
+    """Gaussian noise: added to every element in training.
 
-    Forward ``y = x + std e``, e normal with mean 0 and variance 1, drawn from `key` for every
-    number; backward ``dx = dy``, in training and out of it. x, y, e (...). Saved: nothing. The
-    noise of a key is the same for float32 and float64.
+    The noise of a key is the same for every dtype.
 
-    Raises `fnn.InputError` for a negative or infinite `std`, and for a missing key in
-    training. Source: Bishop 1995, doi:10.1162/neco.1995.7.1.108.
+    Forward:   y = x + std e, e normal with mean 0 and variance 1, drawn from `key` for every
+        element; out of training y = x
+    Backward:  dx = dy, in training and out of it
+
+    Args:
+        std: the standard deviation of the noise, 0 or more; a plain 0 leaves the layer out.
+    Shapes:    x, y, e (...)
+    Saves:     nothing
+    Raises:    InputError for a negative or infinite `std`, for a missing or wrong key in training,
+        and for x of integers.
+    Source:    Bishop 1995, doi:10.1162/neco.1995.7.1.108.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = gaussian_noise(0.1)
@@ -100,14 +125,16 @@ def gaussian_noise(std: Coefficient) -> Layer:
     )
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         del params
+        check.flag(train, "train")
         check.floating(x)
         if not train or check.is_zero(std):
             return x, state, ()
-        noise = jax.random.normal(given_key(key), x.shape, jnp.float32)
-        return x + (jnp.asarray(std, noise.dtype) * noise).astype(x.dtype), state, ()
+        noise, wide = jax.random.normal(given_key(key), x.shape, jnp.float32), upcast(x)
+        scaled_noise = (jnp.asarray(std, noise.dtype) * noise).astype(wide.dtype)
+        return downcast(wide + scaled_noise, x), state, ()
 
     return stateful(lambda key, x: ((), ()), forward, lambda params, residuals, dy: ((), dy))
 
@@ -125,16 +152,17 @@ def given_key(key: Key) -> Array:
             "None",
             "call model.apply(params, state, x, key=jax.random.key(0), train=True)",
         )
-    return key
+    return check.key(key)
 
 
-def _dropout(rate: Scalar, mask_shape: Callable[[Any], tuple[int, ...]]) -> Layer:
+def _dropout(rate: Scalar, mask_shape: Callable[[Input], tuple[int, ...]]) -> Layer:
     """Drop by a mask of the given shape, which is that of x or broadcasts to it."""
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         del params
+        check.flag(train, "train")
         check.floating(x)
         shape = mask_shape(x)
         if not train or check.is_zero(rate):
@@ -142,7 +170,9 @@ def _dropout(rate: Scalar, mask_shape: Callable[[Any], tuple[int, ...]]) -> Laye
         kept = drawn(given_key(key), rate, shape)
         return scaled(kept, rate, x), state, (kept,)
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         del params
         return (), scaled(residuals[0], rate, dy) if residuals else dy
 
@@ -150,20 +180,27 @@ def _dropout(rate: Scalar, mask_shape: Callable[[Any], tuple[int, ...]]) -> Laye
 
 
 def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
-    """Return what is kept: booleans, True with probability ``1 - rate``, of half a word each."""
-    count = math.prod(shape)
-    words = jax.random.bits(key, (-(-count // 2),), jnp.uint32)
-    halves = jnp.concatenate([words >> 16, words % _STEPS])[:count]
+    """Return what is kept: booleans, True with probability ``1 - rate``, of half a word each.
+
+    The halves of the words lie side by side along the last axis: put together along one axis of
+    all, they would be gathered from every device that holds a part of the batch.
+    """
+    *leading, last = shape or (1,)
+    words = jax.random.bits(key, (*leading, -(-last // 2)), jnp.uint32)
+    halves = jnp.concatenate([words >> 16, words % _STEPS], -1)[..., :last]
     return (halves < jnp.asarray(_threshold(rate), jnp.uint32)).reshape(shape)
 
 
-def scaled(kept: Array, rate: Scalar, x: Any) -> Any:
+def scaled(kept: Array, rate: Scalar, x: Array) -> Array:
     """Drop what is not kept, and scale what is, so that the mean stays."""
-    share = _threshold(rate) / _STEPS
-    return jnp.where(kept, x / (share.astype(x.dtype) if isinstance(share, Array) else share), 0)
+    wide = upcast(x)
+    return downcast(
+        jnp.where(kept, wide / jnp.asarray(_threshold(rate) / _STEPS, wide.dtype), 0), x
+    )
 
 
 def _threshold(rate: Scalar) -> Scalar:
+    """Return how many of the 2^16 values of half a word are kept, 1 at least."""
     if isinstance(rate, Array):
         return jnp.maximum(jnp.round((1 - rate) * _STEPS), 1)
     return max(round((1 - rate) * _STEPS), 1)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
 from fnn._core.linear_head import LinearHead
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals
 from fnn.layer import Layer, stateless
 from fnn.layers._initializers import lecun_normal
+from fnn.layers.dense import check_inputs, check_weight, init_weight
 
 
 @constructor
@@ -22,15 +19,20 @@ def linear_head(
 ) -> Layer:
     """Linear head: features, weight and bias for a loss that computes their logits in chunks.
 
-    Forward ``y = LinearHead(x, weight, bias)``; backward ``dweight = dy.weight``,
-    ``dbias = dy.bias``, ``dx = dy.features``. The last layer of a model with many classes, for
-    `fnn.losses.linear_cross_entropy`; `LinearHead.logits` is what `fnn.dense` gives. Parameters are
-    those of `fnn.dense`: put ``fnn.dense(classes)`` in its place to predict logits.
+    The last layer of a model with many classes, for `fnn.losses.linear_cross_entropy`;
+    `LinearHead.logits` is what `fnn.dense` gives. Parameters are those of `fnn.dense`: put
+    ``fnn.dense(classes)`` in its place to predict logits.
 
-    x is (..., I) with any leading axes, weight (I, K) drawn by `initializer`, bias (K,) starting at
-    zero, K being `classes`; without `bias` it is None. Nothing is saved.
+    Forward:   y = LinearHead(x, weight, bias)
+    Backward:  dweight = dy.weight, dbias = dy.bias, dx = dy.features
 
-    Raises `fnn.InputError` for classes below 1, and for an x of another last axis or of integers.
+    Args:
+        classes: K, the number of classes.
+        bias: whether there is a bias (K,), starting at zero; without it y.bias is None.
+        initializer: of the weight (I, K), one of `jax.nn.initializers`.
+    Shapes:    x (..., I) with any leading axes
+    Saves:     nothing
+    Raises:    InputError for classes below 1, and for x of another last axis or of integers.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model = fnn.serial(fnn.dense(8), fnn.gelu(), linear_head(1000))
@@ -39,28 +41,17 @@ def linear_head(
     >>> head.features.shape, head.weight.shape, head.logits.shape
     ((4, 8), (8, 1000), (4, 1000))
     """
-    if not check.is_count(classes, 1):
-        raise InputError("classes of 1 or more", describe(classes), "pass an int")
+    check.count(classes, "classes")
+    check_weight(bias, initializer)
 
-    def init(key: Array, x: Any) -> PyTree:
-        check.floating(x)
-        if not x.shape:
-            raise InputError("x of shape (..., I)", describe(x), "give x a last axis")
-        weight = initializer(key, (x.shape[-1], classes), x.dtype)
-        return {"weight": weight} | ({"bias": jnp.zeros(classes, x.dtype)} if bias else {})
+    def init(key: Array, x: Input) -> Params:
+        return init_weight(key, x, classes, bias, initializer)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-        check.floating(x)
-        inputs = params["weight"].shape[0]
-        if x.shape[-1:] != (inputs,):
-            raise InputError(
-                f"x of shape (..., {inputs})",
-                str(tuple(x.shape)),
-                f"reshape x, or initialize the layer for {(x.shape or (0,))[-1]} inputs",
-            )
+    def forward(params: Params, x: Input) -> tuple[Output, Residuals]:
+        check_inputs(params, x)
         return LinearHead(x, params["weight"], params["bias"] if bias else None), ()
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, residuals: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
         del params, residuals
         return {"weight": dy.weight} | ({"bias": dy.bias} if bias else {}), dy.features
 

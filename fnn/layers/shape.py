@@ -1,36 +1,38 @@
-"""Layers that move numbers and change none."""
+"""Layers that move elements and change none."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.tree import shape_witness
-from fnn._core.types import PyTree
+from fnn._core.types import Cotangent, Input, Output, Params, Residuals
 from fnn.layer import Layer, stateless
+
+_BATCH = "give x a batch axis"
 
 
 @constructor
 def flatten() -> Layer:
     """Flattening: one vector for each example.
 
-    Forward ``y[b, i] = x[b, ...]`` in row-major order; backward puts ``dy`` back into the shape
-    of x. x (B, ...), y (B, I) with I the product of the other axes. Saved: the shape of x.
+    Forward:   y[b, i] = x[b, ...] in row-major order
+    Backward:  dx is dy in the shape of x
 
-    Raises `fnn.InputError` for an x without axes.
+    Shapes:    x (B, ...), y (B, I) with I the product of the other axes
+    Saves:     the shape of x
+    Raises:    InputError for x without axes.
 
     >>> import jax.numpy as jnp
     >>> flatten().apply((), (), jnp.ones((32, 28, 28)))[0].shape
     (32, 784)
     """
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Output, Residuals]:
         del params
-        if not x.shape:
-            raise InputError("x of shape (B, ...)", describe(x), "give x a batch axis")
+        check.shape(x, "B ...", remedy=_BATCH)
         return x.reshape(x.shape[0], math.prod(x.shape[1:])), shape_witness(x)
 
     return stateless(lambda key, x: (), forward, _back)
@@ -40,12 +42,16 @@ def flatten() -> Layer:
 def reshape(*shape: int) -> Layer:
     """Reshaping of each example.
 
-    Forward ``y[b]`` holds the numbers of ``x[b]`` in row-major order; backward puts ``dy`` back
-    into the shape of x. x (B, ...), y (B, *shape). One number of `shape` may be -1: it is what the
-    others leave. With no numbers at all y is (B,). Saved: the shape of x.
+    Forward:   y[b] holds the elements of x[b] in row-major order
+    Backward:  dx is dy in the shape of x
 
-    Raises `fnn.InputError` for a `shape` of anything but integers of 1 or more and one -1, for an x
-    without axes, and for examples of another number of numbers.
+    Args:
+        shape: the axes of one example of y, each 1 or more; one may be -1, and is what the others
+            leave. With none at all y is (B,).
+    Shapes:    x (B, ...), y (B, *shape)
+    Saves:     the shape of x
+    Raises:    InputError for a `shape` of anything but integers of 1 or more and one -1, for x
+        without axes, and for examples of another number of elements.
 
     >>> import jax.numpy as jnp
     >>> reshape(28, -1, 1).apply((), (), jnp.ones((32, 784)))[0].shape
@@ -60,23 +66,23 @@ def reshape(*shape: int) -> Layer:
         )
     known = math.prod(size for size in shape if size != -1)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Output, Residuals]:
         del params
-        if not x.shape:
-            raise InputError("x of shape (B, ...)", describe(x), "give x a batch axis")
-        numbers = math.prod(x.shape[1:])
-        if numbers % known if free else numbers != known:
+        check.shape(x, "B ...", remedy=_BATCH)
+        elements = math.prod(x.shape[1:])
+        if elements % known if free else elements != known:
             raise InputError(
-                f"examples of {'a multiple of ' if free else ''}{known} numbers",
+                f"examples of {'a multiple of ' if free else ''}{known} elements",
                 str(tuple(x.shape)),
                 "the product of the new axes is that of the old, the batch axis left out",
             )
-        sizes = [numbers // known if size == -1 else size for size in shape]
+        sizes = [elements // known if size == -1 else size for size in shape]
         return x.reshape(x.shape[0], *sizes), shape_witness(x)
 
     return stateless(lambda key, x: (), forward, _back)
 
 
-def _back(params: PyTree, witness: PyTree, dy: Any) -> tuple[PyTree, Any]:
+def _back(params: Params, witness: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
+    """Put dy back into the shape of x; of integers there is none."""
     del params
-    return (), dy.reshape(witness.shape[1:])
+    return (), None if dy is None else dy.reshape(witness.shape[1:])

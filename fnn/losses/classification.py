@@ -2,319 +2,453 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+import functools
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
+from fnn._core.precision import downcast, upcast
 from fnn._core.tree import shape_witness
-from fnn._core.types import Array, PyTree
-from fnn.losses._loss import Loss, check_numbers, check_signs, of_forward
+from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target, Unchecked
+from fnn.losses._arrays import as_labels, as_target
+from fnn.losses._loss import (
+    Loss,
+    LossCheck,
+    check_classes,
+    check_numbers,
+    check_real,
+    check_signs,
+    ignoring,
+    of_forward,
+    outputs,
+    over_outputs,
+    scaled,
+)
 
 
 @constructor
-def zero_one() -> Loss:
+def zero_one(*, ignore_index: int | None = None) -> Loss:
     """0-1 loss: 1 for a wrong answer, 0 for a right one; its derivative is zero.
 
-    Forward, for a prediction (..., K) and integer labels (...): ``v = 1 where
-    argmax_k y_k != t``; for a prediction and labels -1 and +1 of one shape (B, ...):
-    ``v_b = sum_o 1 where t_bo y_bo <= 0``. Backward ``dy = 0``: the derivative is zero almost
-    everywhere, so no gradient descends on this loss; use it as a metric.
+    The derivative is zero almost everywhere, so no gradient descends on this loss; use it as a
+    metric. A prediction that is NaN is no answer: its value is NaN.
 
-    Raises `fnn.InputError` for labels that fit neither.
+    Forward:   v = 1 where argmax_k y_k != t, for labels t; argmax_k y_k != argmax_k t_k for
+        distributions; v_b = sum_o 1 where t_bo y_bo <= 0 for labels -1 and +1
+    Backward:  dy = 0
+
+    Args:
+        ignore_index: a label that does not count, as in `cross_entropy`.
+    Shapes:    y (..., K), t (...) of integers or (..., K) of floats, v (...); or y, t (B, ...), v
+        (B,) for labels -1 and +1, of integers where there are more than two axes
+    Saves:     nothing but the shape
+    Raises:    InputError for targets that fit none of these; under jit their value is NaN.
 
     >>> import jax.numpy as jnp
     >>> zero_one().apply(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1]))
     Array([0., 1.], dtype=float32)
+
     """
+    loss = of_forward(_zero_one_forward, _zero_backward, _check_answers)
+    return ignoring(loss, ignore_index, _label_check(ignore_index))
 
-    def check_pair(prediction: Any, target: Any) -> None:
-        if prediction.ndim == jnp.ndim(target):
-            check_numbers(prediction, target)
-            check_signs(target)
-        else:
-            check_classes(prediction, target)
 
-    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
-        check_pair(prediction, target)
-        if prediction.ndim == jnp.ndim(target):
-            wrong = prediction * jnp.asarray(target, prediction.dtype) <= 0
-            values = wrong.astype(prediction.dtype).sum(tuple(range(1, prediction.ndim)))
-        else:
-            guess = prediction.argmax(-1)
-            values = (guess != jnp.asarray(target, guess.dtype)).astype(prediction.dtype)
-        return values, shape_witness(prediction)
+def mistakes(prediction: Prediction, target: Target) -> tuple[Array, Scalar]:
+    """Return the number of wrong answers in each value of `zero_one`, and of all answers in it."""
+    _check_answers(prediction, target)
+    known = ~jnp.isnan(prediction)
+    dtype = upcast(prediction).dtype
+    if np.ndim(target) < prediction.ndim:
+        label = as_labels(target)
+        answered = known.all(-1) & (label >= 0) & (label < prediction.shape[-1])
+        wrong = prediction.argmax(-1).astype(label.dtype) != label
+        return jnp.where(answered, wrong.astype(dtype), jnp.nan), 1
+    t = as_target(target)
+    if t.dtype == bool:
+        t = jnp.where(t, 1, -1)
+    if not _may_be_shares(prediction, t):
+        return over_outputs(_wrong_signs(prediction, t, known)), outputs(prediction)
+    known_row = known.all(-1) & (t >= 0).all(-1)
+    other = (prediction.argmax(-1) != t.argmax(-1)).astype(dtype)
+    other = jnp.where(known_row, other, jnp.nan)
+    if prediction.ndim > 2:
+        return other, 1
+    # No distribution over two classes or more consists of -1 and +1 alone.
+    signs = (jnp.abs(t) == 1).all(-1)
+    wrong_signs = _wrong_signs(prediction, t, known).sum(-1)
+    return jnp.where(signs, wrong_signs, other), jnp.where(signs, outputs(prediction), 1)
 
-    def backward(witness: PyTree, dvalues: Any, /) -> Any:
-        del dvalues
-        return jnp.zeros(witness.shape[1:], witness.dtype)
 
-    return of_forward(forward, backward, check_pair)
+def _wrong_signs(prediction: Array, t: Array, known: Array) -> Array:
+    """Return 1 where a sign is wrong, NaN where there is no answer, or no sign."""
+    y = upcast(prediction)
+    wrong = (y * t.astype(y.dtype) <= 0).astype(y.dtype)
+    return jnp.where(known & (jnp.abs(t) == 1), wrong, jnp.nan)
+
+
+def _may_be_shares(prediction: Array, target: Array) -> bool:
+    """Say whether a target in the shape of the prediction may be a distribution."""
+    floats = jnp.issubdtype(target.dtype, jnp.floating)
+    return bool(floats and prediction.ndim > 1 and prediction.shape[-1] > 1)
+
+
+def _zero_one_forward(prediction: Prediction, target: Target, /) -> tuple[Array, Residuals]:
+    """Return the wrong answers, and the shape of the prediction."""
+    return mistakes(prediction, target)[0], shape_witness(prediction)
+
+
+def _zero_backward(witness: Residuals, dvalues: Array, /) -> Cotangent:
+    """Return zeros in the shape of the prediction."""
+    del dvalues
+    return jnp.zeros(witness.shape[1:], witness.dtype)
+
+
+def _check_answers(prediction: Prediction, target: Target) -> None:
+    """Raise unless the target is labels, distributions, or signs."""
+    check.floating(prediction)
+    check_real(target, "target")
+    if prediction.ndim != np.ndim(target):
+        check_classes(prediction, target)
+        return
+    check_numbers(prediction, target)
+    dtype = check_real(target, "target")
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return
+    if not jnp.issubdtype(dtype, jnp.floating) or prediction.ndim < 2 or prediction.shape[-1] < 2:
+        check_signs(target)
+        return
+
+    def wrong(t: Unchecked) -> Unchecked:
+        signs = (np.abs(t) == 1).all(-1, keepdims=True) & (t.ndim == 2)
+        return ~(t >= 0) & ~signs
+
+    check.values(
+        target,
+        wrong,
+        "labels -1 and +1, or probabilities of 0 or more",
+        "give signs of more than two axes as integers",
+    )
 
 
 @constructor
-def nll() -> Loss:
+def nll(*, ignore_index: int | None = None) -> Loss:
     """Negative log-likelihood of log-probabilities, as `fnn.log_softmax` gives them.
 
-    Forward ``v = -sum_k t_k y_k``, for an integer label ``-y_t``; backward ``dy_k = -t_k dv``.
-    y (..., K), t (...) or (..., K), v (...). Saved: t.
+    Forward:   v = -sum_k t_k y_k, with 0 (-inf) = 0; for a label -y_t
+    Backward:  dy_k = -t_k dv
 
-    Raises `fnn.InputError` as `cross_entropy` does.
+    Args:
+        ignore_index: a label that does not count, as in `cross_entropy`.
+    Shapes:    y (..., K), t (...) of integers in 0..K-1 or (..., K) of floats, v (...)
+    Saves:     t
+    Raises:    InputError as `cross_entropy` does.
 
     >>> import jax.numpy as jnp
     >>> nll().apply(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([0])).round(4)
     Array([1.3863], dtype=float32)
+
     """
+    loss = of_forward(_nll_forward, _nll_backward, check_classes)
+    return ignoring(loss, ignore_index, _label_check(ignore_index))
 
-    def check_pair(prediction: Any, target: Any) -> None:
-        check_classes(prediction, target)
 
-    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
-        check_pair(prediction, target)
-        return -expected(prediction, target), (jnp.asarray(target), shape_witness(prediction))
+def _nll_forward(prediction: Prediction, target: Target, /) -> tuple[Array, Residuals]:
+    """Return values and residuals of `nll`."""
+    check_classes(prediction, target)
+    t = _widened(prediction, target)
+    return -expected(upcast(prediction), t), (t, shape_witness(prediction))
 
-    def backward(residuals: PyTree, dvalues: Any, /) -> Any:
-        target, witness = residuals
-        return _spread(target, -dvalues, witness.shape[-1])
 
-    return of_forward(forward, backward, check_pair)
+def _nll_backward(residuals: Residuals, dvalues: Array, /) -> Cotangent:
+    """Return ``-t dv``, of a label -dv in its place."""
+    target, witness = residuals
+    *rows, classes = witness.shape[1:]
+    if target.ndim > len(rows):
+        return downcast(scaled(-target, dvalues), witness).astype(witness.dtype)
+    label = jnp.where(target < 0, classes, target)
+    places = (*jnp.indices(label.shape, sparse=True), label)
+    zeros = jnp.zeros((*label.shape, classes), witness.dtype)
+    return zeros.at[places].set(-dvalues.astype(witness.dtype), mode="drop")
 
 
 @constructor
-def cross_entropy(label_smoothing: float = 0.0) -> Loss:
+def cross_entropy(label_smoothing: float = 0.0, *, ignore_index: int | None = None) -> Loss:
     """Cross-entropy of logits: softmax and negative log-likelihood in one.
 
-    Forward ``v = -sum_k s_k log_softmax(y)_k`` with ``s = (1 - a) t + a / K``, a being
-    `label_smoothing` and t the one-hot label or the distribution given; backward
-    ``dy_k = (softmax(y)_k sum_j s_j - s_k) dv``. y (..., K), t (...) integers in 0..K-1 or (..., K)
-    floats, v (...). Saved: the slope.
+    Forward:   v = -sum_k s_k log_softmax(y)_k, s = (1 - a) t + a / K, a the label smoothing, t the
+        one-hot label or the distribution given
+    Backward:  dy_k = (softmax(y)_k sum_j s_j - s_k) dv
 
-    Raises `fnn.InputError` for labels out of range or of a floating type, for a target that is
-    neither (...) nor (..., K), and for an `a` outside [0, 1). Source for a: Szegedy et al. 2015,
-    arXiv:1512.00567, section 7.
+    A class whose logit is -inf is masked: it has no share of the smoothing, K being the number of
+    the others, and where t gives it nothing it adds nothing. Under jit a label out of range makes
+    its value NaN.
+
+    Args:
+        label_smoothing: a, the share of the label to spread over all classes, in [0, 1).
+        ignore_index: a label that does not count, such as -100 or that of the padding: its value
+            and gradient are 0, and the mean of an objective is over the others: its weight is 0,
+            whatever weight the example has. In a mean of your own, `counted` of the loss tells
+            which count.
+    Shapes:    y (..., K), t (...) of integers in 0..K-1 or (..., K) of floats, v (...)
+    Saves:     the slope
+    Raises:    InputError for labels out of range or of a floating type, for a target that is
+        neither (...) nor (..., K), for a distribution together with an ignore_index, and for an a
+        outside [0, 1).
+    Source:    Szegedy et al. 2015, arXiv:1512.00567, section 7, for a.
 
     >>> import jax.numpy as jnp
     >>> loss = cross_entropy()
     >>> values, slope = loss.forward(jnp.zeros((1, 2)), jnp.array([1]))
     >>> values, loss.backward(slope, jnp.ones(1))
     (Array([0.6931472], dtype=float32), Array([[ 0.5, -0.5]], dtype=float32))
+
     """
-    if not 0 <= label_smoothing < 1:
-        raise InputError(
-            "a label_smoothing in [0, 1)",
-            describe(label_smoothing),
-            "pass the share of the label to spread, such as 0.1",
-        )
+    check_smoothing(label_smoothing)
+    forward = functools.partial(_cross_entropy_forward, label_smoothing)
+    loss = of_forward(forward, _of_slope, check_classes)
+    return ignoring(loss, ignore_index, _label_check(ignore_index))
 
-    def check_pair(prediction: Any, target: Any) -> None:
-        check_classes(prediction, target)
 
-    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
-        check_pair(prediction, target)
-        log_probability = jax.nn.log_softmax(prediction, -1)
-        values = -expected(log_probability, target)
-        share = _distribution(target, prediction.shape[-1], prediction.dtype)
-        total = _total(target, share)
-        if label_smoothing:
-            values = (1 - label_smoothing) * values - label_smoothing * log_probability.mean(-1)
-            share = (1 - label_smoothing) * share + label_smoothing / prediction.shape[-1]
-            total = (1 - label_smoothing) * total + label_smoothing
-        return values, jnp.exp(log_probability) * total - share
+def check_smoothing(label_smoothing: Unchecked) -> None:
+    """Raise unless a label smoothing is in [0, 1)."""
+    check.number(
+        label_smoothing,
+        "label_smoothing",
+        least=0,
+        below=1,
+        remedy="pass the share of the label to spread, such as 0.1",
+    )
 
-    def backward(slope: PyTree, dvalues: Any, /) -> Any:
-        return slope * dvalues[..., None]
 
-    return of_forward(forward, backward, check_pair)
+def _cross_entropy_forward(
+    label_smoothing: float, prediction: Prediction, target: Target, /
+) -> tuple[Array, Residuals]:
+    """Return values and slope of `cross_entropy`."""
+    check_classes(prediction, target)
+    y = upcast(prediction)
+    log_probability = jax.nn.log_softmax(y, -1)
+    t = _widened(prediction, target)
+    values = -expected(log_probability, t)
+    share, total = _shares(t, y)
+    if not check.is_zero(label_smoothing):
+        a = jnp.asarray(label_smoothing, y.dtype)
+        there = (y != -jnp.inf).astype(y.dtype)
+        uniform = there / there.sum(-1, keepdims=True)
+        values = (1 - a) * values - a * expected(log_probability, uniform)
+        share, total = (1 - a) * share + a * uniform, (1 - a) * total + a
+    return values, downcast(jnp.exp(log_probability) * total - share, prediction)
 
 
 @constructor
 def kl_divergence() -> Loss:
     """Kullback-Leibler divergence of a distribution t from the softmax of logits y.
 
-    Forward ``v = sum_k t_k (log t_k - log_softmax(y)_k)``, with ``0 log 0 = 0``: the cross-entropy
-    less the entropy of t, so that it is 0 where softmax(y) = t. Backward
-    ``dy_k = (softmax(y)_k sum_j t_j - t_k) dv``. y and t (..., K), v (...). Saved: the slope.
+    The cross-entropy less the entropy of t, so that it is 0 where softmax(y) = t.
 
-    Raises `fnn.InputError` for a target that is no distribution (..., K) of floats, and for
-    probabilities below 0. Source: Kullback and Leibler 1951, doi:10.1214/aoms/1177729694, eq. 2.4.
+    Forward:   v = sum_k t_k (log t_k - log_softmax(y)_k), with 0 log 0 = 0, also where the logit is
+        -inf
+    Backward:  dy_k = (softmax(y)_k sum_j t_j - t_k) dv
+
+    Shapes:    y, t (..., K), v (...)
+    Saves:     the slope
+    Raises:    InputError for a target that is no distribution (..., K) of floats, and for
+        probabilities below 0.
+    Source:    Kullback and Leibler 1951, doi:10.1214/aoms/1177729694, eq. 2.4.
 
     >>> import jax.numpy as jnp
     >>> kl_divergence().apply(jnp.zeros((2, 2)), jnp.array([[1.0, 0.0], [0.5, 0.5]]))
     Array([0.6931472, 0.       ], dtype=float32)
     """
+    return of_forward(_kl_forward, _of_slope, _check_distributions)
 
-    def check_pair(prediction: Any, target: Any) -> None:
-        check.floating(prediction)
-        shape = tuple(prediction.shape)
-        floats = jnp.issubdtype(jnp.asarray(target).dtype, jnp.floating)
-        if not shape or jnp.shape(target) != shape or not floats:
-            raise InputError(
-                f"distributions of shape {shape or '(..., K)'}",
-                f"a target {describe(jnp.asarray(target))}",
-                "use losses.cross_entropy for labels, which differs by nothing there",
-            )
-        check.values(
-            target,
-            lambda t: t < 0,
-            "probabilities of 0 or more",
-            "give probabilities, not their logarithms",
+
+def _kl_forward(prediction: Prediction, target: Target, /) -> tuple[Array, Residuals]:
+    """Return values and slope of `kl_divergence`."""
+    _check_distributions(prediction, target)
+    y, share = upcast(prediction), _widened(prediction, target)
+    log_probability = jax.nn.log_softmax(y, -1)
+    costs = jnp.where(share == 0, 0, share * log_probability)
+    values = (jax.scipy.special.xlogy(share, share) - costs).sum(-1)
+    slope = jnp.exp(log_probability) * share.sum(-1, keepdims=True) - share
+    return values, downcast(slope, prediction)
+
+
+def _check_distributions(prediction: Prediction, target: Target) -> None:
+    """Raise unless the target is distributions in the shape of the logits."""
+    check.floating(prediction)
+    shape, dtype = tuple(prediction.shape), check_real(target, "target")
+    if not shape or np.shape(target) != shape or not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"distributions of shape {shape or '(..., K)'}",
+            f"a target {dtype} of shape {np.shape(target)}",
+            "use losses.cross_entropy for labels, which differs by nothing there",
         )
-
-    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
-        check_pair(prediction, target)
-        share = jnp.asarray(target).astype(prediction.dtype)
-        log_probability = jax.nn.log_softmax(prediction, -1)
-        values = (jax.scipy.special.xlogy(share, share) - share * log_probability).sum(-1)
-        return values, jnp.exp(log_probability) * share.sum(-1, keepdims=True) - share
-
-    def backward(slope: PyTree, dvalues: Any, /) -> Any:
-        return slope * dvalues[..., None]
-
-    return of_forward(forward, backward, check_pair)
+    check.values(
+        target,
+        lambda t: ~(t >= 0),
+        "probabilities of 0 or more",
+        "give probabilities, not their logarithms",
+    )
 
 
 @constructor
-def focal(gamma: float = 2.0, weights: tuple[float, ...] | None = None) -> Loss:
+def focal(
+    gamma: float = 2.0,
+    weights: tuple[float, ...] | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Loss:
     """Focal loss: cross-entropy that counts an example less, the surer the model is of its label.
 
-    Forward ``v = -sum_k t_k a_k q_k^gamma log p_k`` with ``p = softmax(y)``, ``q = 1 - p``, t the
-    one-hot label or the distribution given, and a the `weights` of the classes (1 when None).
-    Backward, with ``g_k = t_k a_k (gamma q_k^(gamma - 1) p_k log p_k - q_k^gamma)``,
-    ``dy_k = (g_k - p_k sum_j g_j) dv``. A gamma of 0 is `cross_entropy`. y (..., K), t (...)
-    integers in 0..K-1 or (..., K) floats, v (...). Saved: the slope.
+    Forward:   v = -sum_k t_k a_k q_k^gamma log p_k, p = softmax(y), q = 1 - p
+    Backward:  dy_k = (g_k - p_k sum_j g_j) dv,
+        g_k = t_k a_k (gamma q_k^(gamma - 1) p_k log p_k - q_k^gamma)
 
-    Raises `fnn.InputError` as `cross_entropy` does, for a gamma below 0, and for weights that are
-    not K numbers of 0 or more. Source: Lin et al. 2017, arXiv:1708.02002, eqs. 4 and 5, for a
-    softmax in place of a sigmoid.
+    Args:
+        gamma: how much less, 0 or more; with 0 it is `cross_entropy`.
+        weights: a, one for each class, 0 or more; None for 1 each.
+        ignore_index: a label that does not count, as in `cross_entropy`.
+    Shapes:    y (..., K), t (...) of integers in 0..K-1 or (..., K) of floats, v (...)
+    Saves:     the slope
+    Raises:    InputError as `cross_entropy` does, for a gamma below 0, and for weights that are no
+        tuple of K numbers of 0 or more.
+    Source:    Lin et al. 2017, arXiv:1708.02002, eqs. 4 and 5, for a softmax in place of a sigmoid.
 
     >>> import jax.numpy as jnp
     >>> focal(2.0).apply(jnp.zeros((1, 2)), jnp.array([1]))  # a quarter of log(2)
     Array([0.1732868], dtype=float32)
+
     """
-    if not gamma >= 0:
-        raise InputError("a gamma of 0 or more", describe(gamma), "0 is cross_entropy, 2 is usual")
-    if weights is not None and not (
-        isinstance(weights, tuple) and weights and all(weight >= 0 for weight in weights)
-    ):
+    check.number(gamma, "gamma", least=0, remedy="0 is cross_entropy, 2 is usual")
+    if weights is not None:
+        if not isinstance(weights, tuple) or not weights:
+            raise InputError(
+                "weights that are a tuple of numbers of 0 or more",
+                describe(weights),
+                "give one to each class, as in weights=(0.25, 0.75)",
+            )
+        for weight in weights:
+            check.number(weight, "weights", least=0)
+    forward = functools.partial(_focal_forward, gamma, weights)
+    checked = functools.partial(_check_weighted, weights)
+    loss = of_forward(forward, _of_slope, checked)
+    return ignoring(loss, ignore_index, functools.partial(checked, ignore_index=ignore_index))
+
+
+def _check_weighted(
+    weights: tuple[float, ...] | None,
+    prediction: Prediction,
+    target: Target,
+    *,
+    ignore_index: int | None = None,
+) -> None:
+    """Raise unless the target is classes, as many as there are weights."""
+    check_classes(prediction, target, ignore_index=ignore_index)
+    if weights is not None and prediction.shape[-1] != len(weights):
         raise InputError(
-            "weights that are a tuple of numbers of 0 or more",
-            describe(weights),
-            "give one to each class, as in weights=(0.25, 0.75)",
+            f"logits of {len(weights)} classes, as there are weights",
+            describe(prediction),
+            "give one weight to each class",
         )
 
-    def check_pair(prediction: Any, target: Any) -> None:
-        check_classes(prediction, target)
-        if weights is not None and prediction.shape[-1] != len(weights):
-            raise InputError(
-                f"logits of {len(weights)} classes, as there are weights",
-                describe(prediction),
-                "give one weight to each class",
-            )
 
-    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
-        check_pair(prediction, target)
-        log_p = jax.nn.log_softmax(prediction, -1)
-        # 1 - p, without the cancellation of p close to 1.
-        p, q = jnp.exp(log_p), -jnp.expm1(log_p)
-        doubt = jnp.power(q, jnp.asarray(gamma, q.dtype)) if gamma else jnp.ones_like(q)
-        # log(p) / q is -1 in the limit q = 0, where q^(gamma - 1) may have none.
-        sure = q == 0
-        ratio = jnp.where(sure, -1, log_p / jnp.where(sure, 1, q))
-        costs, slopes = -doubt * log_p, doubt * (gamma * p * ratio - 1)
-        if weights is not None:
-            scale = jnp.asarray(weights, q.dtype).reshape((1,) * (q.ndim - 1) + (-1,))
-            costs, slopes = scale * costs, scale * slopes
-        slopes = _distribution(target, q.shape[-1], q.dtype) * slopes
-        return expected(costs, target), slopes - p * slopes.sum(-1, keepdims=True)
-
-    def backward(slope: PyTree, dvalues: Any, /) -> Any:
-        return slope * dvalues[..., None]
-
-    return of_forward(forward, backward, check_pair)
+def _focal_forward(
+    gamma: float, weights: tuple[float, ...] | None, prediction: Prediction, target: Target, /
+) -> tuple[Array, Residuals]:
+    """Return values and slope of `focal`."""
+    _check_weighted(weights, prediction, target)
+    y, t = upcast(prediction), _widened(prediction, target)
+    log_p = jax.nn.log_softmax(y, -1)
+    share, _ = _shares(t, y)
+    if weights is not None:
+        share = share * jnp.asarray(weights, y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+    given = share != 0
+    # What counts nothing is kept away from infinite costs, here and in the derivative.
+    cost, slope = _discounted(gamma, jnp.where(given, log_p, -1))
+    g = jnp.where(given, share * slope, 0)
+    values = jnp.where(given, share * cost, 0).sum(-1)
+    if t.ndim < y.ndim:
+        values = jnp.where((t >= 0) & (t < y.shape[-1]), values, jnp.nan)
+    return values, downcast(g - jnp.exp(log_p) * g.sum(-1, keepdims=True), prediction)
 
 
-def expected(values: Array, target: Any) -> Array:
-    """Return ``sum_k t_k values_k``, for an integer label ``values_t``, NaN out of range."""
-    target = jnp.asarray(target)
+def _discounted(gamma: float, log_p: Array) -> tuple[Array, Array]:
+    """Return ``-q^gamma log p``, and its derivative in ``log p``."""
+    # 1 - p, without the cancellation of p close to 1.
+    p, q = jnp.exp(log_p), -jnp.expm1(log_p)
+    rate = jnp.asarray(gamma, q.dtype)
+    doubt = jnp.ones_like(q) if check.is_zero(gamma) else jnp.power(q, rate)
+    # log(p) / q is -1 in the limit q = 0, where q^(gamma - 1) may have none.
+    sure = q == 0
+    ratio = jnp.where(sure, -1, log_p / jnp.where(sure, 1, q))
+    rising = jnp.where(p == 0, 0, p * ratio)
+    return -doubt * log_p, doubt * (rate * rising - 1)
+
+
+def expected(values: Array, target: Array) -> Array:
+    """Return ``sum_k t_k values_k``, with 0 inf = 0; for a label ``values_t``, NaN out of range."""
     if target.ndim == values.ndim:
-        return (target.astype(values.dtype) * values).sum(-1)
+        return jnp.where(target == 0, 0, target * values).sum(-1)
     # take_along_axis fills with NaN beyond the end, and would count a negative label from it.
     label = jnp.where(target < 0, values.shape[-1], target)
     return jnp.take_along_axis(values, label[..., None], -1, mode="fill")[..., 0]
 
 
-def _distribution(target: Any, classes: int, dtype: Any) -> Array:
-    target = jnp.asarray(target)
-    if jnp.issubdtype(target.dtype, jnp.integer):
-        return jax.nn.one_hot(target, classes, dtype=dtype)
-    return target.astype(dtype)
+def _widened(prediction: Array, target: Target) -> Array:
+    """Return labels in 32 bits or more, or a distribution in float32 or better."""
+    t = as_target(target)
+    return t.astype(upcast(prediction).dtype) if t.ndim == prediction.ndim else as_labels(t)
 
 
-def _total(target: Any, share: Array) -> Array:
-    """Return ``sum_k t_k`` (..., 1), without a sum where t is a label."""
-    target = jnp.asarray(target)
-    if target.ndim == share.ndim:
-        return share.sum(-1, keepdims=True)
-    return ((target >= 0) & (target < share.shape[-1]))[..., None].astype(share.dtype)
+def _shares(target: Array, y: Array) -> tuple[Array, Array]:
+    """Return a distribution (..., K) and its sum (..., 1), of a label without summing."""
+    if target.ndim == y.ndim:
+        return target, target.sum(-1, keepdims=True)
+    known = (target >= 0) & (target < y.shape[-1])
+    return jax.nn.one_hot(target, y.shape[-1], dtype=y.dtype), known[..., None].astype(y.dtype)
 
 
-def _spread(target: Any, values: Array, classes: int) -> Array:
-    """Return ``t_k v`` (..., K): of a label, v in its place and 0 in all others."""
-    target = jnp.asarray(target)
-    if target.ndim > values.ndim:
-        return target.astype(values.dtype) * values[..., None]
-    label = jnp.where(target < 0, classes, target)
-    places = (*jnp.indices(values.shape, sparse=True), label)
-    zeros = jnp.zeros((*values.shape, classes), values.dtype)
-    return zeros.at[places].set(values, mode="drop")
+def _of_slope(slope: Residuals, dvalues: Array, /) -> Cotangent:
+    """Return the slope times dv, in its dtype."""
+    return downcast(scaled(slope, dvalues), slope)
 
 
-def check_classes(prediction: Any, target: Any, *, distributions: bool = True) -> None:
-    """Raise unless the target is labels, or distributions where they are allowed."""
-    check.floating(prediction)
-    shape, dtype = tuple(prediction.shape), jnp.asarray(target).dtype
-    classes = shape[-1] if shape else 0
-    same = jnp.shape(target) == shape and shape and jnp.issubdtype(dtype, jnp.floating)
-    if distributions and same:
-        return
-    if jnp.shape(target) != shape[:-1] or not shape or not jnp.issubdtype(dtype, jnp.integer):
-        other = f" or distributions of shape {shape}" if distributions else ""
-        raise InputError(
-            f"integer labels of shape {shape[:-1]}{other}",
-            f"a target {describe(jnp.asarray(target))}",
-            "convert labels with target.astype('int32'), and give one to each row of logits",
-        )
-    check.values(
-        target,
-        lambda t: (t < 0) | (t >= classes),
-        f"labels in 0..{classes - 1}",
-        "widen the last layer, or count the labels from 0",
-    )
+def _label_check(ignore_index: int | None) -> LossCheck:
+    """Return what raises for bad labels, one of which is ignored."""
+    return functools.partial(check_classes, ignore_index=ignore_index)
 
 
 Rivals: TypeAlias = Literal["all", "best"]
 
 
 @constructor
-def multiclass_hinge(margin: float = 1.0, *, rivals: Rivals = "all") -> Loss:
+def multiclass_hinge(
+    margin: float = 1.0, *, rivals: Rivals = "all", ignore_index: int | None = None
+) -> Loss:
     """Multiclass hinge: no loss where the label scores `margin` more than all other classes.
 
-    With ``h_k = max(0, margin - y_t + y_k)`` for the classes k other than the label t, forward is
+    A class whose score is -inf is masked, and no rival.
 
-    - ``v = sum_k h_k`` for rivals ``"all"``: Weston and Watkins 1999. PyTorch's
-      ``MultiMarginLoss`` is ``v / K``.
-    - ``v = max_k h_k`` for rivals ``"best"``, the one class that scores best besides t: Crammer and
-      Singer 2001, JMLR 2, eq. 4.
+    Forward:   v = sum_k h_k for all rivals, max_k h_k for the best,
+        h_k = max(0, margin - y_t + y_k) for the classes k other than the label t
+    Backward:  dy_k = dv for each class that has h_k > 0 (and is the best rival, the first of
+        equals), dy_t = -sum_k dy_k, 0 elsewhere; at the kink h_k = 0 it is 0
 
-    Backward ``dy_k = dv`` for each class k that has ``h_k > 0`` (and is the best rival, the first
-    of equals), ``dy_t = -sum_k dy_k``, and 0 elsewhere; at the kink h_k = 0 it is 0. y (..., K),
-    t (...) integers in 0..K-1, v (...). Saved: the slope.
-
-    Raises `fnn.InputError` for labels that are out of range or no integers, for a margin that is
-    not positive, for other rivals, and for fewer than two classes.
+    Args:
+        margin: by how much a label should win, > 0.
+        rivals: ``"all"`` (Weston and Watkins; PyTorch's ``MultiMarginLoss`` is v / K), or
+            ``"best"``, the one class that scores best besides t (Crammer and Singer).
+        ignore_index: a label that does not count, as in `cross_entropy`.
+    Shapes:    y (..., K), t (...) of integers in 0..K-1, v (...)
+    Saves:     the slope
+    Raises:    InputError for labels that are out of range or no integers, for a margin that is not
+        positive, for other rivals, and for fewer than two classes.
+    Source:    Weston and Watkins 1999; Crammer and Singer 2001, JMLR 2, eq. 4.
 
     >>> import jax.numpy as jnp
     >>> scores, label = jnp.array([[1.0, 0.5, 2.0]]), jnp.array([0])
@@ -322,38 +456,44 @@ def multiclass_hinge(margin: float = 1.0, *, rivals: Rivals = "all") -> Loss:
     Array([2.5], dtype=float32)
     >>> multiclass_hinge(rivals="best").apply(scores, label)
     Array([2.], dtype=float32)
+
     """
-    if not margin > 0:
+    check.number(margin, "margin", above=0, remedy="it is by how much a label should win")
+    check.one_of(rivals, "rivals", get_args(Rivals))
+    forward = functools.partial(_multiclass_hinge_forward, margin, rivals)
+    loss = of_forward(forward, _of_slope, _check_rivals)
+    return ignoring(loss, ignore_index, functools.partial(_check_rivals, ignore_index=ignore_index))
+
+
+def _multiclass_hinge_forward(
+    margin: float, rivals: Rivals, prediction: Prediction, target: Target, /
+) -> tuple[Array, Residuals]:
+    """Return values and slope of `multiclass_hinge`."""
+    _check_rivals(prediction, target)
+    y, t = upcast(prediction), as_labels(target)
+    classes = y.shape[-1]
+    label = jax.nn.one_hot(t, classes, dtype=bool)
+    # An own score that is NaN, for a label out of range, makes the value NaN. The difference comes
+    # first: a margin added to a large score is lost.
+    gaps = y - expected(y, t)[..., None] + jnp.asarray(margin, y.dtype)
+    if rivals == "best":
+        best = jnp.where(label, -jnp.inf, y).argmax(-1)
+        gaps = jnp.where(jax.nn.one_hot(best, classes, dtype=bool), gaps, 0)
+    gaps = jax.nn.relu(jnp.where(label | (y == -jnp.inf), 0, gaps))
+    # A comparison takes NaN for no rival.
+    rising = jnp.where(jnp.isnan(gaps), gaps, (gaps > 0).astype(y.dtype))
+    falling = jnp.where(label, rising.sum(-1, keepdims=True), 0)
+    return gaps.sum(-1), downcast(rising - falling, prediction)
+
+
+def _check_rivals(
+    prediction: Prediction, target: Target, *, ignore_index: int | None = None
+) -> None:
+    """Raise unless the target is labels of two classes or more."""
+    check_classes(prediction, target, distributions=False, ignore_index=ignore_index)
+    if prediction.shape[-1] < 2:
         raise InputError(
-            "a margin above 0", describe(margin), "it is by how much a label should win"
+            "scores of 2 or more classes",
+            describe(prediction),
+            "use losses.hinge for one score",
         )
-    if rivals not in get_args(Rivals):
-        raise InputError("rivals 'all' or 'best'", describe(rivals), "pass one of these names")
-
-    def check_pair(prediction: Any, target: Any) -> None:
-        check_classes(prediction, target, distributions=False)
-        if prediction.shape[-1] < 2:
-            raise InputError(
-                "scores of 2 or more classes",
-                describe(prediction),
-                "use losses.hinge for one score",
-            )
-
-    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
-        check_pair(prediction, target)
-        classes = prediction.shape[-1]
-        label = jax.nn.one_hot(target, classes, dtype=bool)
-        # An own score that is NaN, for a label out of range, makes the value NaN.
-        gaps = margin - expected(prediction, target)[..., None] + prediction
-        if rivals == "best":
-            best = jnp.where(label, -jnp.inf, prediction).argmax(-1)
-            gaps = jnp.where(jax.nn.one_hot(best, classes, dtype=bool), gaps, 0)
-        gaps = jax.nn.relu(jnp.where(label, 0, gaps))
-        rising = (gaps > 0).astype(prediction.dtype)
-        falling = jnp.where(label, rising.sum(-1, keepdims=True), 0)
-        return gaps.sum(-1), rising - falling
-
-    def backward(slope: PyTree, dvalues: Any, /) -> Any:
-        return slope * dvalues[..., None]
-
-    return of_forward(forward, backward, check_pair)

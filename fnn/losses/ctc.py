@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,12 @@ import numpy as np
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
-from fnn._core.precision import wide_dtype
+from fnn._core.precision import downcast, upcast
 from fnn._core.tree import inexact_leaves, shape_witness
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Cotangent, Prediction, Residuals, Target
 from fnn.combinators.sequence import Sequence, step_mask
-from fnn.losses._loss import Loss
+from fnn.losses._arrays import as_labels
+from fnn.losses._loss import Loss, check_real, scaled
 
 # The logarithm of an impossibility: low enough to be nothing beside any other, and finite, since
 # the difference of two infinities is no number.
@@ -37,38 +38,39 @@ def ctc(blank: int = 0) -> Loss:
     """Connectionist temporal classification: a sequence of logits spells a shorter one of labels.
 
     A path is one class at each step; it spells what is left when repeats are merged and blanks are
-    struck out. Forward ``v = -log sum_paths prod_t p_t,path(t)``, over the paths that spell the
-    labels, with ``p_t = softmax(y_t)``. With e the labels, a blank before, between and after them,
-    and ``alpha_t(s)`` the probability of all beginnings of paths that reach e_s at step t,
+    struck out. With e the labels, a blank before, between and after them, and alpha_t(s) the
+    probability of all beginnings of paths that reach e_s at step t,
+    alpha_t(s) = p_t,e(s) (alpha_t-1(s) + alpha_t-1(s - 1) + alpha_t-1(s - 2)), the last term only
+    where e_s is a label other than e_s-2. The same recursion from the end gives beta_t(s); both in
+    logarithms, in float32 or better, in one scan over two batches.
 
-    ``alpha_t(s) = p_t,e(s) (alpha_t-1(s) + alpha_t-1(s - 1) + alpha_t-1(s - 2))``,
+    Forward:   v = -log sum_paths prod_t p_t,path(t), over the paths that spell the labels,
+        p_t = softmax(y_t); not divided by any length (PyTorch's ``reduction="none"``)
+    Backward:  dy_tk = (p_tk - sum_{s: e(s) = k} alpha_t(s) beta_t(s) / (p_t,k exp(-v))) dv, and 0
+        at padded steps
 
-    the last term only where e_s is a label other than e_s-2. The same recursion from the end gives
-    ``beta_t(s)``; both in logarithms, in one scan over two batches. Backward ``dy_tk = (p_tk -
-    sum_{s: e(s) = k} alpha_t(s) beta_t(s) / (p_t,k exp(-v))) dv``, and 0 at padded steps.
-
-    y is (B, T, K), or a `fnn.Sequence` of it with lengths; t (B, S) integers in 0..K-1, every row
-    padded at its end with `blank`, so that a row of blanks alone spells nothing; v (B,), not
-    divided by any length (PyTorch's ``reduction="none"``). Saved: the slope.
-
-    Raises `fnn.InputError` for a blank outside 0..K-1, other shapes and dtypes, and outside jit for
-    labels out of range, labels behind a blank, and sequences with fewer steps than their labels
-    need: one for each label, and one for each pair of equal neighbors. Under jit those have an
-    infinite value and a zero gradient, and labels out of range give NaN. Source: Graves et al.
-    2006, doi:10.1145/1143844.1143891, eqs. 6 to 16.
+    Args:
+        blank: the class that stands for none, 0 or more; it pads the labels at their ends too, so
+            that a row of blanks alone spells nothing.
+    Shapes:    y (B, T, K), or a `fnn.Sequence` of it with lengths, t (B, S) of integers in 0..K-1,
+        v (B,)
+    Saves:     the slope
+    Raises:    InputError for a blank outside 0..K-1, other shapes and dtypes, and outside jit for
+        labels out of range, labels behind a blank, and sequences with fewer steps than their labels
+        need: one for each label, and one for each pair of equal neighbors. Under jit those have an
+        infinite value and a zero gradient, and labels out of range give NaN.
+    Source:    Graves et al. 2006, doi:10.1145/1143844.1143891, eqs. 6 to 16.
 
     >>> import jax.numpy as jnp
     >>> # Two steps of three equal classes: of 9 paths, "a_", "_a" and "aa" spell "a".
     >>> ctc().apply(jnp.zeros((1, 2, 3)), jnp.array([[1]]))  # -log(3 / 9)
     Array([1.0986123], dtype=float32)
-    """
-    if not check.is_count(blank, 0):
-        raise InputError(
-            "a blank of 0 or more", describe(blank), "pass the class that stands for none"
-        )
 
-    def check_pair(prediction: Any, target: Any) -> None:
-        logits = prediction.values if isinstance(prediction, Sequence) else prediction
+    """
+    check.count(blank, "blank", 0, remedy="pass the class that stands for none")
+
+    def check_pair(prediction: Prediction, target: Target) -> None:
+        logits = _logits(prediction)
         check.floating(logits)
         if logits.ndim != 3 or logits.shape[-1] <= blank:
             raise InputError(
@@ -79,63 +81,77 @@ def ctc(blank: int = 0) -> Loss:
         _check_labels(logits, target, blank)
         _check_lengths(prediction, target, blank)
 
-    def problem(prediction: Any, target: Any) -> _Problem:
+    def apply(prediction: Prediction, target: Target, /) -> Array:
         check_pair(prediction, target)
-        logits = prediction.values if isinstance(prediction, Sequence) else prediction
-        there = step_mask(prediction)
-        if there is None:
-            there = jnp.ones(logits.shape[:2], bool)
-        log_probability = jax.nn.log_softmax(logits.astype(wide_dtype(logits.dtype)), -1)
-        label = jnp.asarray(target)
-        batch, length = label.shape
-        states = jnp.full((batch, 2 * length + 1), blank, label.dtype).at[:, 1::2].set(label)
-        before = jnp.pad(states, ((0, 0), (2, 0)), constant_values=blank)[:, : 2 * length + 1]
-        skips = (states != blank) & (states != before)
-        ends = 2 * (label != blank).sum(-1)
-        return _Problem(jnp.where(there[..., None], log_probability, 0), states, skips, ends, there)
+        p = _problem(prediction, target, blank)
+        last, _ = _recursion(_emissions(p), p.skips, jnp.zeros_like(p.ends), p.there)
+        return _value(p, last)
 
-    def apply(prediction: Any, target: Any, /) -> Array:
-        p = problem(prediction, target)
-        first = jnp.zeros_like(p.ends)
-        last, _ = _recursion(_emissions(p), p.skips, first, p.there)
-        dtype = (prediction.values if isinstance(prediction, Sequence) else prediction).dtype
-        return _value(p, last).astype(dtype)
-
-    def forward(prediction: Any, target: Any, /) -> tuple[Array, PyTree]:
-        p = problem(prediction, target)
-        emitted, size = _emissions(p), p.states.shape[1] - 1
-        # From the end, the states are passed in reverse; what may be left out on the way from s
-        # to s + 2 may be so on the way back.
-        back = jnp.pad(p.skips, ((0, 0), (0, 2)))[:, 2:]
-        last, reached = _recursion(
-            jnp.concatenate([emitted, jnp.flip(emitted, (1, 2))]),
-            jnp.concatenate([p.skips, jnp.flip(back, 1)]),
-            jnp.concatenate([jnp.zeros_like(p.ends), size - p.ends]),
-            jnp.concatenate([p.there, jnp.flip(p.there, 1)]),
-        )
-        batch = len(p.ends)
-        value = _value(p, last[:batch])
-        spelt = jnp.isfinite(value)
-        # Neither `reached` holds the emission of its own step: both together need it once.
-        through = reached[:batch] + emitted + jnp.flip(reached[batch:], (1, 2))
-        share = jnp.exp(through + jnp.where(spelt, value, 0)[:, None, None])
-        slope = _spread(jnp.exp(p.log_probability), share, p)
-        slope = jnp.where((spelt[:, None] & p.there)[..., None], slope, 0)
-        logits, rest = prediction, ()
+    def forward(prediction: Prediction, target: Target, /) -> tuple[Array, Residuals]:
+        check_pair(prediction, target)
+        value, slope = _value_and_slope(_problem(prediction, target, blank))
+        rest = ()
         if isinstance(prediction, Sequence):
-            logits, rest = prediction.values, inexact_leaves(prediction._replace(values=None))
+            rest = inexact_leaves(prediction._replace(values=None))
             rest = jax.tree.map(shape_witness, rest)
-        return value.astype(logits.dtype), (slope.astype(logits.dtype), rest)
+        return value, (downcast(slope, _logits(prediction)), rest)
 
-    def backward(residuals: PyTree, dvalues: Any, /) -> Any:
-        slope, rest = residuals
-        dlogits = slope * dvalues[:, None, None]
-        if not isinstance(rest, Sequence):
-            return dlogits
-        zeros = jax.tree.map(lambda witness: jnp.zeros(witness.shape[1:], witness.dtype), rest)
-        return zeros._replace(values=dlogits)
+    return Loss(apply, forward, _backward, check_pair)
 
-    return Loss(apply, forward, backward, check_pair)
+
+def _backward(residuals: Residuals, dvalues: Array, /) -> Cotangent:
+    """Return the slope times dv, for a sequence as one of it."""
+    slope, rest = residuals
+    dlogits = downcast(scaled(slope, dvalues), slope)
+    if not isinstance(rest, Sequence):
+        return dlogits
+    zeros = jax.tree.map(lambda witness: jnp.zeros(witness.shape[1:], witness.dtype), rest)
+    return zeros._replace(values=dlogits)
+
+
+def _logits(prediction: Prediction) -> Array:
+    """Return the logits (B, T, K) of an array or a sequence."""
+    logits: Array = prediction.values if isinstance(prediction, Sequence) else prediction
+    return logits
+
+
+def _problem(prediction: Prediction, target: Target, blank: int) -> _Problem:
+    """Set up the recursion."""
+    logits = upcast(_logits(prediction))
+    there = step_mask(prediction)
+    if there is None:
+        there = jnp.ones(logits.shape[:2], bool)
+    # What stands at a step that is not there may be NaN: it is kept away from the derivative too.
+    log_probability = jax.nn.log_softmax(jnp.where(there[..., None], logits, 0), -1)
+    label = as_labels(target)
+    batch, length = label.shape
+    states = jnp.full((batch, 2 * length + 1), blank, label.dtype).at[:, 1::2].set(label)
+    before = jnp.pad(states, ((0, 0), (2, 0)), constant_values=blank)[:, : 2 * length + 1]
+    skips = (states != blank) & (states != before)
+    ends = 2 * (label != blank).sum(-1)
+    return _Problem(jnp.where(there[..., None], log_probability, 0), states, skips, ends, there)
+
+
+def _value_and_slope(p: _Problem) -> tuple[Array, Array]:
+    """Return the values (B,) and their derivatives (B, T, K), by the recursion from both ends."""
+    emitted, size = _emissions(p), p.states.shape[1] - 1
+    # From the end, the states are passed in reverse; what may be left out on the way from s to
+    # s + 2 may be so on the way back.
+    back = jnp.pad(p.skips, ((0, 0), (0, 2)))[:, 2:]
+    last, reached = _recursion(
+        jnp.concatenate([emitted, jnp.flip(emitted, (1, 2))]),
+        jnp.concatenate([p.skips, jnp.flip(back, 1)]),
+        jnp.concatenate([jnp.zeros_like(p.ends), size - p.ends]),
+        jnp.concatenate([p.there, jnp.flip(p.there, 1)]),
+    )
+    batch = len(p.ends)
+    value = _value(p, last[:batch])
+    spelt = jnp.isfinite(value)
+    # Neither `reached` holds the emission of its own step: both together need it once.
+    through = reached[:batch] + emitted + jnp.flip(reached[batch:], (1, 2))
+    share = jnp.exp(through + jnp.where(spelt, value, 0)[:, None, None])
+    slope = _spread(jnp.exp(p.log_probability), share, p)
+    return value, jnp.where((spelt[:, None] & p.there)[..., None], slope, 0)
 
 
 def _emissions(p: _Problem) -> Array:
@@ -162,7 +178,9 @@ def _recursion(emitted: Array, skips: Array, start: Array, there: Array) -> tupl
         padded = jnp.pad(log_alpha, ((0, 0), (2, 0)), constant_values=_NEVER)
         leap = jnp.where(skips, padded[:, :size], never)
         reached = jax.nn.logsumexp(jnp.stack([log_alpha, padded[:, 1:-1], leap]), axis=0)
-        return jnp.where(is_there[:, None], reached + emission, log_alpha), reached
+        # A class that is masked, with a logit of -inf, is an impossibility like the others.
+        alpha = jnp.maximum(reached + emission, never)
+        return jnp.where(is_there[:, None], alpha, log_alpha), reached
 
     steps = jnp.moveaxis(emitted, 1, 0), there.T
     last, reached = jax.lax.scan(step, begin, steps)
@@ -186,13 +204,14 @@ def _spread(probability: Array, share: Array, p: _Problem) -> Array:
     return jax.vmap(one)(probability, share, p.states)
 
 
-def _check_labels(logits: Any, target: Any, blank: int) -> None:
+def _check_labels(logits: Array, target: Target, blank: int) -> None:
+    """Raise unless the target is labels (B, S), each row padded with the blank."""
     batch, classes = logits.shape[0], logits.shape[-1]
-    label = target if hasattr(target, "dtype") else jnp.asarray(target)
-    if label.ndim != 2 or label.shape[0] != batch or not jnp.issubdtype(label.dtype, jnp.integer):
+    dtype, shape = check_real(target, "target"), np.shape(target)
+    if len(shape) != 2 or shape[0] != batch or not jnp.issubdtype(dtype, jnp.integer):
         raise InputError(
             f"integer labels of shape ({batch}, S)",
-            f"a target {describe(label)}",
+            f"a target {dtype} of shape {shape}",
             f"pad the shorter rows at their ends with the blank, {blank}",
         )
     check.values(
@@ -209,7 +228,7 @@ def _check_labels(logits: Any, target: Any, blank: int) -> None:
     )
 
 
-def _check_lengths(prediction: Any, target: Any, blank: int) -> None:
+def _check_lengths(prediction: Prediction, target: Target, blank: int) -> None:
     """Raise where steps are too few for the labels, so far as lengths and labels are known."""
     padded = isinstance(prediction, Sequence)
     lengths = prediction.lengths if padded else None

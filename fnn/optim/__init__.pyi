@@ -1,4 +1,5 @@
 from fnn.optim import schedule as schedule
+from fnn.optim._norms import global_norm as global_norm
 from fnn.optim.noise import distributions as distributions
 from fnn.optim.noise.additive import (
     anticorrelated_noise as anticorrelated_noise,
@@ -54,7 +55,6 @@ from fnn.optim.transforms.clip import (
     clip_by_norm as clip_by_norm,
     clip_by_unit_norm as clip_by_unit_norm,
     clip_by_value as clip_by_value,
-    global_norm as global_norm,
 )
 from fnn.optim.transforms.constraint import project as project
 from fnn.optim.transforms.groups import by_path as by_path, freeze as freeze, masked as masked

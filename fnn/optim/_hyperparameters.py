@@ -1,40 +1,36 @@
-"""Hyper-parameters of update rules: numbers, schedules or traced arrays, and the count of steps."""
+"""Hyper-parameters of optimizers: numbers, schedules or traced arrays, and the count of steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import RunTime
-from fnn._core.errors import InputError, describe
-from fnn._core.types import Array, PyTree
+from fnn._core.errors import describe
+from fnn._core.types import Array, PyTree, Scalar, Unchecked
 
 # A number, an array of one, or a schedule: an input of the compiled program.
-Hyperparameter: TypeAlias = Annotated[float | Array | Callable[[Any], Any], RunTime()]
+Hyperparameter: TypeAlias = Annotated[float | Array | Callable[[Scalar], Scalar], RunTime()]
 
 
-def resolve(hyper: Hyperparameter, step: Any) -> Any:
+def resolve(hyper: Hyperparameter, step: PyTree) -> Scalar:
     """Return the value of a hyper-parameter at a step: a schedule is called, a number is itself.
 
-    Raises `InputError` where that is an array of more than one number.
+    Raises `InputError` where that is not one finite number.
 
     >>> resolve(0.1, 7), resolve(lambda step: 0.1 * step, 10)
     (0.1, 1.0)
     """
+    scheduled = callable(hyper)
     value = hyper(step) if callable(hyper) else hyper
-    if getattr(value, "shape", ()) != () or not (
-        isinstance(value, int | float) or hasattr(value, "dtype")
-    ):
-        raise InputError(
-            f"one number from the schedule {describe(hyper)}"
-            if callable(hyper)
-            else "a hyper-parameter of one number",
-            describe(value),
-            "return a scalar; for several runs at once, map over the scalar with jax.vmap",
-        )
+    check.number(
+        value,
+        f"schedule {describe(hyper)}" if scheduled else "a hyper-parameter",
+        remedy="return one number; for several runs at once, map over it with jax.vmap",
+    )
     return value
 
 
@@ -58,39 +54,27 @@ def next_step(step: PyTree) -> PyTree:
     return step if isinstance(step, tuple) else step + 1
 
 
-def cast_like(value: Any, leaf: Any) -> Any:
-    """Give a hyper-parameter the dtype of the array that it meets; a plain number needs none."""
-    return value.astype(leaf.dtype) if hasattr(value, "astype") else value
+def cast_like(value: Scalar, leaf: Array) -> Scalar:
+    """Give a hyper-parameter the dtype of the array that it meets; a plain number needs none.
+
+    >>> cast_like(jnp.float32(0.5), jnp.ones(1, "bfloat16")).dtype, cast_like(3, jnp.ones(1))
+    (dtype(bfloat16), 3.0)
+    """
+    # A plain integer would have to fit into int32.
+    return value.astype(leaf.dtype) if hasattr(value, "astype") else float(value)
 
 
-def check_number(name: str, value: Hyperparameter, least: float = 0.0) -> None:
-    """Raise `InputError` for a plain number below `least`; a schedule or an array may be any."""
-    if isinstance(value, int | float):
-        valid = value >= least
-    else:
-        valid = callable(value) or hasattr(value, "dtype")
-    if not valid:
-        raise InputError(
-            f"{name} of {least:g} or more",
-            describe(value),
-            "pass a number, a schedule or an array",
-        )
+def check_epsilon(value: Unchecked, name: str = "epsilon") -> None:
+    """Raise `InputError` unless a value is a number above 0 that is no subnormal one.
 
+    Compiled programs take subnormal numbers for 0, and 0 / 0 would follow.
 
-def check_fraction(name: str, value: Any) -> None:
-    """Raise `InputError` for a plain number outside [0, 1)."""
-    if isinstance(value, int | float) and not 0 <= value < 1:
-        raise InputError(f"{name} in [0, 1)", describe(value), "pass a share such as 0.9")
-
-
-def check_positive(**values: Any) -> None:
-    """Raise `InputError` for a plain number that is not above 0; its name is the keyword."""
-    for name, value in values.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise InputError(f"{name} above 0", describe(value), "pass one such as 1e-8")
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raise `InputError` for what is no integer of 1 or more."""
-    if not check.is_count(value, 1):
-        raise InputError(f"{name} of 1 or more", describe(value), "pass a number of steps")
+    >>> check_epsilon(1e-8)
+    >>> check_epsilon(1e-40)
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected epsilon of 1.17549e-38 or more, got 1e-40; pass one \
+    such as 1e-8
+    """
+    check.number(value, name, above=0, remedy="pass one such as 1e-8")
+    least = float(jnp.finfo(jnp.result_type(float)).tiny)
+    check.number(value, name, least=least, remedy="pass one such as 1e-8")

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
 
 import jax
 
 from fnn._core.errors import InputError, describe
-from fnn._core.types import PyTree
+from fnn._core.types import PyTree, Unchecked
 
 
 def leaf_paths(tree: PyTree) -> list[str]:
@@ -51,7 +50,9 @@ def matching(pattern: str, tree: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(tree), found)
 
 
-def by_leaf(values: Mapping[str, Any], tree: PyTree, default: Any = None) -> list[Any]:
+def by_leaf(
+    values: Mapping[str, Unchecked], tree: PyTree, default: Unchecked = None
+) -> list[Unchecked]:
     """Return for every leaf the value of the first pattern that matches its path.
 
     In the order of `jax.tree.leaves`; `default` where no pattern matches: put ``"*"`` last to

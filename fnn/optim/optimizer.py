@@ -1,4 +1,4 @@
-"""The contract of an update rule, and their composition.
+"""The contract of an optimizer, and how optimizers are chained.
 
 An optimizer turns a gradient into an update, which is added to the parameters::
 
@@ -19,7 +19,8 @@ handed the gradient as a function::
 
 `take_step` takes a step with any optimizer; `fnn.train_step` goes through it. `update` of such an
 optimizer, which cannot do its work, is an error. `aux` is what else the objective gives, such as
-the running state of a model.
+the running state of a model. Transformations of optax ask for the same by keywords of their
+`update`: `take_step` hands on ``value``, ``grad``, ``value_fn`` and ``grad_fn``.
 
 An optimizer that keeps better parameters than those it moves, such as an average, says so by a
 method of its state, ``eval_params(params) -> params``; `eval_params` finds it wherever it stands.
@@ -27,50 +28,64 @@ method of its state, ``eval_params(params) -> params``; `eval_params` finds it w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
-from fnn._core.types import OptState, Params, PyTree
+from fnn._core.types import (
+    Array,
+    Grads,
+    OptState,
+    Params,
+    PyTree,
+    Scalar,
+    State,
+    Unchecked,
+    Updates,
+)
 from fnn.optim._hyperparameters import Hyperparameter, first_step, next_step, resolve
+from fnn.optim.noise._base import separate
+
+# What a step returns: value and aux of the objective, updates, state.
+Taken: TypeAlias = tuple[tuple[Scalar, State], Updates, OptState]
 
 
 class OptimizerInit(Protocol):
     """``params -> state``."""
 
-    def __call__(self, params: PyTree, /) -> PyTree: ...
+    def __call__(self, params: Params, /) -> OptState: ...
 
 
 class OptimizerUpdate(Protocol):
     """``(grads, state, params) -> (updates, state)``."""
 
     def __call__(
-        self, grads: PyTree, state: PyTree, params: PyTree, /
-    ) -> tuple[PyTree, PyTree]: ...
+        self, grads: Grads, state: OptState, params: Params, /
+    ) -> tuple[Updates, OptState]: ...
 
 
 class GradientAt(Protocol):
     """``params -> ((value, aux), grads)``."""
 
-    def __call__(self, params: PyTree, /) -> tuple[tuple[Any, PyTree], PyTree]: ...
+    def __call__(self, params: Params, /) -> tuple[tuple[Scalar, State], Grads]: ...
 
 
 class OptimizerStep(Protocol):
     """``(gradient_at, params, state) -> ((value, aux), updates, state)``."""
 
-    def __call__(
-        self, gradient_at: GradientAt, params: PyTree, state: PyTree, /
-    ) -> tuple[tuple[Any, PyTree], PyTree, PyTree]: ...
+    def __call__(self, gradient_at: GradientAt, params: Params, state: OptState, /) -> Taken: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Optimizer(Described):
-    """Optimizer: an update rule as an immutable record of pure functions.
+    """Optimizer: an immutable record of pure functions; see the module's docstring.
 
     Args:
         init: ``params -> state``.
@@ -78,6 +93,7 @@ class Optimizer(Described):
         step: ``(gradient_at, params, state) -> ((value, aux), updates, state)``, of an optimizer
             that the gradient at the parameters does not satisfy; else None.
         call: the call of the `constructor` that made it.
+    Raises:    InputError for what is no function.
 
     >>> import jax, jax.numpy as jnp
     >>> def update(grads, state, params):
@@ -93,15 +109,27 @@ class Optimizer(Described):
     update: OptimizerUpdate
     step: OptimizerStep | None = None
 
+    def __post_init__(self) -> None:
+        for name in self.functions[: 2 if self.step is None else 3]:
+            check.function(getattr(self, name), name, "pass a function")
+
 
 @entry
 def take_step(
-    optimizer: Optimizer, gradient_at: GradientAt, params: PyTree, state: PyTree
-) -> tuple[tuple[Any, PyTree], PyTree, PyTree]:
+    optimizer: Optimizer, gradient_at: GradientAt, params: Params, state: OptState
+) -> Taken:
     """Take one step with any optimizer, or with a transformation of optax.
 
     Returns the value and the rest that the objective gave at `params` (or where the optimizer
     looked first), the updates to be added, and the new state.
+
+    Args:
+        optimizer: the optimizer, or a transformation of optax, which gets the extra arguments that
+            its `update` asks for.
+        gradient_at: ``params -> ((value, aux), grads)``.
+        params: the parameters.
+        state: the optimizer's state, from `init` or the step before.
+    Raises:    InputError for what is no optimizer.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> optimizer = fnn.optim.chain(fnn.optim.sam(0.5), fnn.optim.sgd(0.1))
@@ -113,19 +141,92 @@ def take_step(
     >>> (value, _), updates, state = take_step(optimizer, gradient_at, params, state)
     >>> value, updates
     (Array(1., dtype=float32), Array([-0.3], dtype=float32))
+
     """
+    check_optimizer("an optimizer", optimizer)
+    return _take(optimizer, gradient_at, params, state, gradient_at)
+
+
+def _take(
+    optimizer: Optimizer,
+    gradient_at: GradientAt,
+    params: Params,
+    state: OptState,
+    objective: GradientAt,
+) -> Taken:
+    """Take a step; `objective` is the gradient as it was before any optimizer changed it."""
     step = getattr(optimizer, "step", None)
     if step is not None:
-        return step(gradient_at, params, state)
+        taken: Taken = step(gradient_at, params, state)
+        return taken
     value_and_aux, grads = gradient_at(params)
-    updates, state = optimizer.update(grads, state, params)
+    extra: dict[str, PyTree] = {}
+    if asked_for(optimizer):
+        (value, _), raw = (value_and_aux, grads) if objective is gradient_at else objective(params)
+        extra = {
+            "value": value,
+            "grad": raw,
+            "value_fn": _differentiable(objective),
+            "grad_fn": lambda params, *_: objective(params)[1],
+        }
+    updates, state = update_with(optimizer, grads, state, params, extra)
     return value_and_aux, updates, state
+
+
+def _differentiable(gradient_at: GradientAt) -> Callable[[Params], Scalar]:
+    """Return the value as a function whose derivative in JAX is the gradient that goes with it."""
+
+    @jax.custom_vjp
+    def value(params: Params) -> Scalar:
+        return gradient_at(params)[0][0]
+
+    def forward(params: Params) -> tuple[Scalar, Grads]:
+        (value, _), grads = gradient_at(params)
+        return value, grads
+
+    def backward(grads: Grads, dy: Scalar) -> tuple[Grads]:
+        return (jax.tree.map(lambda g: dy.astype(g.dtype) * g, grads),)
+
+    value.defvjp(forward, backward)
+    # Optax reads what else a function takes off its signature.
+    return lambda params: value(params)
+
+
+def asked_for(optimizer: Unchecked) -> tuple[str, ...]:
+    """Return the names of the extra arguments that `update` takes; ``*`` for any.
+
+    >>> asked_for(Optimizer(lambda params: (), lambda grads, state, params, *, value: (grads, ())))
+    ('value',)
+    """
+    if getattr(optimizer, "step", None) is not None:
+        return ()
+    found = inspect.signature(optimizer.update).parameters.values()
+    names = tuple(one.name for one in found if one.kind is one.KEYWORD_ONLY)
+    return (*names, *("*" for one in found if one.kind is one.VAR_KEYWORD))
+
+
+def update_with(
+    optimizer: Unchecked,
+    grads: Grads,
+    state: OptState,
+    params: Params,
+    extra: Mapping[str, PyTree],
+) -> tuple[Updates, OptState]:
+    """Return what an optimizer's `update` does, handed those extra arguments that it takes."""
+    names = asked_for(optimizer) if extra else ()
+    # What takes any is given any by fnn; a line search of optax's is an error with one too many.
+    anything = ("value", "grad", "value_fn", *(extra if isinstance(optimizer, Optimizer) else ()))
+    wanted = {
+        name: extra[name] for name in extra if name in names or ("*" in names and name in anything)
+    }
+    updates, state = optimizer.update(grads, state, params, **wanted)
+    return updates, state
 
 
 def from_step(init: OptimizerInit, step: OptimizerStep) -> Optimizer:
     """Make an optimizer of a `step` function: its `update`, which cannot do that, is an error."""
 
-    def update(*_: PyTree) -> tuple[PyTree, PyTree]:
+    def update(*_: PyTree) -> tuple[Updates, OptState]:
         raise InputError(
             "to be handed the gradient as a function",
             "the gradient at the parameters",
@@ -157,24 +258,31 @@ def eval_params(opt_state: OptState, params: Params) -> Params:
     (Array([-2.], dtype=float32), Array([-1.5], dtype=float32))
 
     """
-
-    def keeps(node: Any) -> bool:
-        return hasattr(node, "eval_params")
-
-    for node in jax.tree.leaves(opt_state, is_leaf=keeps):
-        if keeps(node):
-            params = node.eval_params(params)
+    averages = [
+        node for node in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(node)
+    ]
+    for node in averages:
+        params = node.eval_params(params)
     return params
+
+
+def _is_average(node: PyTree) -> bool:
+    """Say whether a part of a state holds better parameters than those in training."""
+    return hasattr(node, "eval_params")
 
 
 @constructor
 def chain(*optimizers: Optimizer) -> Optimizer:
     """Chain of optimizers: the updates of one are the gradients of the next.
 
-    ``u_0 = g``, ``u_i = update_i(u_{i-1})``; the last one scales by the learning rate. The state is
-    the tuple of theirs. Optax's transformations may stand among them.
+    The state is the tuple of theirs. Optax's transformations may stand among them; the extra
+    arguments that they ask for are those of the objective, whatever stands before.
 
-    Raises `fnn.InputError` for what is no optimizer.
+    Update:    u_0 = g, u_i = update_i(u_{i-1}); the last one scales by the learning rate
+
+    Args:
+        optimizers: the optimizers in their order, none for the gradient as it is.
+    Raises:    InputError for what is no optimizer.
 
     >>> import fnn, jax.numpy as jnp
     >>> optimizer = chain(fnn.optim.clip_by_global_norm(1.0), fnn.optim.sgd(0.5))
@@ -183,26 +291,28 @@ def chain(*optimizers: Optimizer) -> Optimizer:
     >>> params = jnp.array([0.0, 0.0])
     >>> optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(params), params)[0]
     Array([-0.3, -0.4], dtype=float32)
+
     """
     for optimizer in optimizers:
-        check_optimizer("update rules", optimizer)
+        check_optimizer("optimizers", optimizer)
 
-    def init(params: PyTree, /) -> PyTree:
-        return tuple(optimizer.init(params) for optimizer in optimizers)
+    def init(params: Params, /) -> OptState:
+        return separate(tuple(optimizer.init(params) for optimizer in optimizers))
 
-    def update(grads: PyTree, state: PyTree, params: PyTree, /) -> tuple[PyTree, PyTree]:
+    def update(
+        grads: Grads, state: OptState, params: Params, /, **extra: PyTree
+    ) -> tuple[Updates, OptState]:
         states = []
         for optimizer, opt_state in zip(optimizers, state, strict=True):
-            grads, opt_state = optimizer.update(grads, opt_state, params)
+            grads, opt_state = update_with(optimizer, grads, opt_state, params, extra)
             states.append(opt_state)
         return grads, tuple(states)
 
-    def step(
-        gradient_at: GradientAt, params: PyTree, state: PyTree, /
-    ) -> tuple[tuple[Any, PyTree], PyTree, PyTree]:
+    def step(gradient_at: GradientAt, params: Params, state: OptState, /) -> Taken:
         # What one optimizer gives at some parameters is the gradient there for the next.
+        objective = gradient_at
         for optimizer, opt_state in zip(optimizers, state, strict=True):
-            gradient_at = _given(optimizer, opt_state, gradient_at)
+            gradient_at = _given(optimizer, opt_state, gradient_at, objective)
         (value, aux), updates = gradient_at(params)
         states = []
         for _ in optimizers:
@@ -214,17 +324,20 @@ def chain(*optimizers: Optimizer) -> Optimizer:
     return Optimizer(init, update, step if needed else None)
 
 
-def _given(optimizer: Optimizer, state: PyTree, gradient_at: GradientAt) -> GradientAt:
+def _given(
+    optimizer: Optimizer, state: OptState, gradient_at: GradientAt, objective: GradientAt
+) -> GradientAt:
     """Return the updates of an optimizer as a function of parameters, its new state beside aux."""
 
-    def updates_at(params: PyTree, /) -> tuple[tuple[Any, PyTree], PyTree]:
-        (value, aux), updates, new_state = take_step(optimizer, gradient_at, params, state)
+    def updates_at(params: Params, /) -> tuple[tuple[Scalar, State], Updates]:
+        taken = _take(optimizer, gradient_at, params, state, objective)
+        (value, aux), updates, new_state = taken
         return (value, (aux, new_state)), updates
 
     return updates_at
 
 
-def check_optimizer(expected: str, optimizer: Any, plain: bool = False) -> None:
+def check_optimizer(expected: str, optimizer: Unchecked, plain: bool = False) -> None:
     """Raise `InputError` for what is no optimizer; if `plain`, for one that has a `step` too."""
     if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
         raise InputError(expected, describe(optimizer), "pass some, as in fnn.optim.sgd(0.1)")
@@ -236,7 +349,7 @@ def check_optimizer(expected: str, optimizer: Any, plain: bool = False) -> None:
         )
 
 
-def tree_map_like(function: Callable[..., Any], *trees: PyTree) -> PyTree:
+def tree_map_like(function: Callable[..., Array], *trees: PyTree) -> PyTree:
     """Apply a function of one array to every leaf, in the dtype of the leaves of the first tree.
 
     >>> import jax.numpy as jnp
@@ -254,7 +367,7 @@ class StepState(NamedTuple):
     step: PyTree
 
 
-def stateless_transform(change: Callable[..., PyTree], *hypers: Hyperparameter) -> Optimizer:
+def stateless_transform(change: Callable[..., Updates], *hypers: Hyperparameter) -> Optimizer:
     """Make an optimizer of ``(grads, params, *values) -> updates``, which remembers no gradient.
 
     `values` are those of the hyper-parameters at the step.
@@ -271,11 +384,11 @@ def stateless_transform(change: Callable[..., PyTree], *hypers: Hyperparameter) 
     [3.]
     """
 
-    def init(params: PyTree, /) -> StepState:
+    def init(params: Params, /) -> StepState:
         del params
         return StepState(first_step(*hypers))
 
-    def update(grads: PyTree, state: StepState, params: PyTree, /) -> tuple[PyTree, StepState]:
+    def update(grads: Grads, state: StepState, params: Params, /) -> tuple[Updates, StepState]:
         values = (resolve(hyper, state.step) for hyper in hypers)
         return change(grads, params, *values), StepState(next_step(state.step))
 

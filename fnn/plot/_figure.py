@@ -3,24 +3,67 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fnn._core.atomic_write import atomic_write
-from fnn._core.errors import entry
+from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
+from fnn._core.types import Unchecked
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colors, told apart by color-blind eyes.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 
 @entry
-def save(figure: Any, file: Path | str) -> None:
-    """Write a figure as PNG; the file appears once it is whole."""
+def save(figure: Figure, file: Path | str) -> None:
+    """Write a figure as PNG; the file appears once it is whole.
+
+    Args:
+        figure: what the functions of `fnn.plot` return, or any figure of matplotlib.
+        file: its name, which ends in ``.png`` or has no ending.
+    Raises:    InputError for what is no figure, and for another ending.
+
+    """
+    if not hasattr(figure, "savefig"):
+        raise InputError("a figure", describe(figure), "pass what fnn.plot.curves returns, say")
+    if not isinstance(file, Path | str) or Path(file).suffix.lower() not in ("", ".png"):
+        raise InputError(
+            "the name of a PNG file", describe(file), "end it in .png, or call figure.savefig"
+        )
     with atomic_write(file) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 
 
-def new_figure(width: float, height: float) -> Any:
-    figure = require("matplotlib.figure", "plot").Figure((width, height), layout="constrained")
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, without pyplot: nothing global, no window."""
+    figure: Figure = require("matplotlib.figure", "plot").Figure(
+        (width, height), layout="constrained"
+    )
     require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
     return figure
+
+
+def numbers(values: Unchecked, name: str) -> np.ndarray:
+    """Return values as float64, which matplotlib draws; half precision it does not know.
+
+    >>> numbers([1, 2], "loss").dtype
+    dtype('float64')
+    """
+    try:
+        return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} of numbers", describe(values), "pass an array") from error
+
+
+def has_positive(*values: np.ndarray) -> bool:
+    """Say whether any value has a place on a logarithmic axis.
+
+    >>> has_positive(np.array([np.nan, -1.0])), has_positive(np.array([0.0, 2.0]))
+    (False, True)
+    """
+    return any(bool((np.isfinite(one) & (one > 0)).any()) for one in values)

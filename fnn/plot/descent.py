@@ -3,80 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fnn._core import check
 from fnn._core.errors import InputError, entry
 from fnn._core.extras import require
+from fnn._core.types import Input, Output, Unchecked
 from fnn.landscapes.trajectory import Trajectory
-from fnn.plot._figure import ORANGE, RED, new_figure
+from fnn.plot._figure import ORANGE, RED, new_figure, numbers
 
-# A path of descent with at most so many points shows each.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# A trajectory with at most so many points shows each.
 _FEW = 150
 
 
 @entry
 def descent(
-    function: Callable[[Any], Any],
+    function: Callable[[Input], Output],
     paths: Mapping[str, Trajectory],
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
-) -> Any:
-    """Draw paths of descent over the function that they descend, one panel for each.
+) -> Figure:
+    """Draw trajectories over the function that they descend, one panel for each.
 
-    `function` is one of `fnn.landscapes`, or any that maps points (..., d), d 1 or 2, to
-    heights (...), then with the corners `low` and `high` of the part to draw. `paths` are by title,
-    as `fnn.landscapes.descend` returns them. A path starts at the circle and ends at the square; a
-    landscape's minima are crosses. Over two numbers the ground is dark where it is low.
+    A trajectory starts at the circle and ends at the square; a landscape's minima are crosses. Over
+    two coordinates the ground is dark where it is low. What is not finite, of a function or of a
+    trajectory that diverged, is left out.
 
-    Raises `fnn.InputError` for paths over more than two numbers, no path, and missing corners.
+    Args:
+        function: one of `fnn.landscapes`, or any that maps points (..., d), d 1 or 2, to heights
+            (...).
+        paths: trajectories by title, as `fnn.landscapes.descend` returns them.
+        low: (d,), the corner of the part to draw; that of the landscape where it is None.
+        high: (d,), the other corner, above it in every coordinate.
+    Raises:    InputError for trajectories over more than two coordinates, none of them, one
+        without points, and missing corners.
 
     >>> import fnn
     >>> saddle = fnn.landscapes.saddle()
     >>> path = fnn.landscapes.descend(fnn.optim.sgd(0.1), saddle, [1.0, 0.01], steps=100)
     >>> len(descent(saddle, {"off the saddle": path}).axes)
     1
+
     """
+    check.function(function, "function")
     low = getattr(function, "low", None) if low is None else low
     high = getattr(function, "high", None) if high is None else high
-    if low is None or high is None or len(low) != len(high) or len(low) not in (1, 2):
-        raise InputError(
-            "corners low and high of one or two numbers",
-            f"{low} and {high}",
-            "pass them, as in low=(-1, -1), high=(1, 1)",
-        )
-    if not paths or any(np.shape(path.points)[1:] != (len(low),) for path in paths.values()):
-        raise InputError(
-            f"paths of points (steps + 1, {len(low)})",
-            str({title: np.shape(path.points) for title, path in paths.items()}),
-            "pass what fnn.landscapes.descend returns for this function",
-        )
-    draw = _over_plane if len(low) == 2 else _over_line
-    figure = new_figure(3.4 * len(paths) + 0.4, 3.4)
-    panels = figure.subplots(1, len(paths), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (title, path) in zip(panels, paths.items(), strict=True):
+    corners = _corners(low, high)
+    d = len(corners[0])
+    points = _points(paths, d)
+    draw = _over_plane if d == 2 else _over_line
+    figure = new_figure(3.4 * len(points) + 0.4, 3.4)
+    panels = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, path) in zip(panels, points.items(), strict=True):
         axes.set_title(title, fontsize=10)
         for minimum in getattr(function, "minima", ()):
-            height = () if len(low) == 2 else (function(minimum),)
+            height = () if d == 2 else (function(minimum),)
             axes.plot(*minimum, *height, "x", color="white", markersize=8, markeredgewidth=4)
             axes.plot(*minimum, *height, "x", color="black", markersize=7, markeredgewidth=1.5)
-        draw(axes, function, path, np.asarray(low), np.asarray(high))
+        draw(axes, function, path, *corners)
     return figure
 
 
-def _over_plane(axes: Any, function: Any, path: Any, low: Any, high: Any) -> None:
+def _corners(low: Unchecked, high: Unchecked) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners, or raise unless they are two of one or two finite coordinates."""
+    try:
+        corners = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        fits = corners[0].shape == corners[1].shape in ((1,), (2,))
+        fits = fits and bool((corners[0] < corners[1]).all() and np.isfinite(corners).all())
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(
+            "corners low and high of one or two numbers",
+            f"{low} and {high}",
+            "pass them, low below high, as in low=(-1, -1), high=(1, 1)",
+        )
+    return corners
+
+
+def _points(paths: Unchecked, d: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return points and values by title, or raise unless they are of d coordinates."""
+    known = isinstance(paths, Mapping) and all(isinstance(p, Trajectory) for p in paths.values())
+    shapes = {title: np.shape(path.points) for title, path in paths.items()} if known else {}
+    if not shapes or any(len(s) != 2 or s[1] != d or not s[0] for s in shapes.values()):
+        raise InputError(
+            f"paths of points (steps + 1, {d})",
+            str(shapes) if known else str(type(paths).__name__),
+            "pass what fnn.landscapes.descend returns for this function, by title",
+        )
+    return {
+        title: (numbers(path.points, "points"), numbers(path.values, "values"))
+        for title, path in paths.items()
+    }
+
+
+def _over_plane(
+    axes: Axes,
+    function: Callable[[Input], Output],
+    path: tuple[np.ndarray, np.ndarray],
+    low: np.ndarray,
+    high: np.ndarray,
+) -> None:
+    """Draw a trajectory over a function of two coordinates."""
     sides = [np.linspace(a, b, 201) for a, b in zip(low, high, strict=True)]
     grid = np.stack(np.meshgrid(*sides), -1).astype(np.float32)
-    heights = np.asarray(function(grid))
+    heights = np.ma.masked_invalid(numbers(function(grid), "heights"))
     # As much of the plane between any two lines: bowls and cliffs are both seen.
-    levels = np.unique(np.quantile(heights, np.linspace(0, 1, 22)))
-    shades = require("matplotlib", "plot").colormaps["Blues_r"](
-        np.linspace(0.35, 1, len(levels) - 1)
-    )
-    axes.contourf(*sides, heights, levels=levels, colors=shades)
-    axes.contour(*sides, heights, levels=levels, colors="white", linewidths=0.4)
-    x, y = np.asarray(path.points, np.float64).T
+    known = heights.compressed()
+    levels = np.unique(np.quantile(known, np.linspace(0, 1, 22))) if len(known) else known
+    if len(levels) > 1:
+        shades = require("matplotlib", "plot").colormaps["Blues_r"](
+            np.linspace(0.35, 1, len(levels) - 1)
+        )
+        axes.contourf(*sides, heights, levels=levels, colors=shades)
+        axes.contour(*sides, heights, levels=levels, colors="white", linewidths=0.4)
+    x, y = path[0].T
     few = len(x) <= _FEW
     axes.plot(x, y, color=RED, linewidth=1.2 if few else 0.7, alpha=1.0 if few else 0.8)
     if few:
@@ -86,24 +133,36 @@ def _over_plane(axes: Any, function: Any, path: Any, low: Any, high: Any) -> Non
     axes.label_outer()
 
 
-def _over_line(axes: Any, function: Any, path: Any, low: Any, high: Any) -> None:
+def _over_line(
+    axes: Axes,
+    function: Callable[[Input], Output],
+    path: tuple[np.ndarray, np.ndarray],
+    low: np.ndarray,
+    high: np.ndarray,
+) -> None:
+    """Draw a trajectory over a function of one coordinate."""
     side = np.linspace(low[0], high[0], 401)
-    heights = np.asarray(function(side[:, None].astype(np.float32)))
-    room = 0.08 * np.ptp(heights)
-    axes.fill_between(side, heights, heights.min() - room, color="0.85", linewidth=0)
+    heights = numbers(function(side[:, None].astype(np.float32)), "heights")
+    known = heights[np.isfinite(heights)]
+    bottom, top = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    room = 0.08 * (top - bottom) or 1.0
+    axes.fill_between(side, heights, bottom - room, color="0.85", linewidth=0)
     axes.plot(side, heights, color="0.4", linewidth=1)
-    x, y = np.asarray(path.points, np.float64)[:, 0], np.asarray(path.values, np.float64)
+    x, y = path[0][:, 0], path[1]
     few = len(x) <= _FEW
     if few:
         axes.plot(x, y, color=RED, linewidth=0.8)
     axes.plot(x, y, "o", color=RED, markersize=4, alpha=1.0 if few else 0.2, markeredgewidth=0)
     _ends(axes, x, y)
-    axes.set(xlim=(low[0], high[0]), ylim=(heights.min() - room, heights.max() + room))
+    axes.set(xlim=(low[0], high[0]), ylim=(bottom - room, top + room))
     axes.set(xlabel="x", ylabel="height")
     axes.label_outer()
 
 
-def _ends(axes: Any, x: Any, y: Any) -> None:
-    style = {"markersize": 8, "markeredgecolor": "black", "markeredgewidth": 1.2}
-    axes.plot(x[0], y[0], "o", color="white", **style)
-    axes.plot(x[-1], y[-1], "s", color=ORANGE, **style)
+def _ends(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Mark the first point and the last."""
+    for i, mark, color in ((0, "o", "white"), (-1, "s", ORANGE)):
+        axes.plot(
+            x[i], y[i], mark, color=color, markersize=8, markeredgecolor="black",
+            markeredgewidth=1.2,
+        )  # fmt: skip

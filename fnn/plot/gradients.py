@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fnn._core.errors import entry
+from fnn._core.errors import InputError, describe, entry
 from fnn.lab.compare import Comparison
-from fnn.plot._figure import BLUE, GREEN, ORANGE, RED, new_figure
+from fnn.plot._figure import BLUE, GREEN, ORANGE, RED, has_positive, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SMALLEST_NORM = 1e-12
 
 
 @entry
-def gradients(comparison: Comparison) -> Any:
-    """Draw the error of manual and automatic gradients leaf by leaf, and the gradient's size.
+def gradients(comparison: Comparison) -> Figure:
+    """Draw the error of manual and automatic gradients leaf by leaf, and the gradient's norm.
 
-    A comparison that holds costs gets a second row: time and memory of every layer, both ways.
+    A comparison that holds costs gets a second row: time and memory of every layer, both ways. An
+    error of exactly zero stands at the left edge, one that is not finite is written ``not finite``.
+
+    Args:
+        comparison: what `fnn.compare` returns.
+    Raises:    InputError for what is none.
+
     """
-    figure = new_figure(9, 0.9 + 0.25 * (len(comparison.leaves) + len(comparison.costs)) + 2)
+    if not isinstance(comparison, Comparison):
+        raise InputError("a Comparison", describe(comparison), "pass what fnn.compare returns")
+    height = 0.9 + 0.25 * (len(comparison.leaves) + len(comparison.costs)) + 2
+    figure = new_figure(9, height)
+    shown = [comparison.leaves, *([comparison.costs] if comparison.costs else [])]
     grid = figure.subplots(
-        2 if comparison.costs else 1,
+        len(shown),
         2,
         sharey="row",
         squeeze=False,
-        height_ratios=[max(len(rows), 3) for rows in (comparison.leaves, comparison.costs) if rows],
+        height_ratios=[max(len(rows), 3) for rows in shown],
     )
     _leaves(comparison, *grid[0])
     if comparison.costs:
@@ -31,21 +47,25 @@ def gradients(comparison: Comparison) -> Any:
     return figure
 
 
-def _leaves(comparison: Comparison, left: Any, right: Any) -> None:
+def _leaves(comparison: Comparison, left: Axes, right: Axes) -> None:
+    """Draw errors and norms, a row for each leaf."""
     names = [leaf.name.removeprefix("params/") for leaf in comparison.leaves]
     # An error of exactly zero has no place on a logarithmic axis: it goes to the left edge.
     floor = float(np.finfo(comparison.dtype).eps) / 100
     rows = np.arange(len(names))
-    for offset, color, label, errors in (
+    for offset, color, label, found in (
         (0.18, BLUE, "manual against float64", [leaf.manual.error for leaf in comparison.leaves]),
         (-0.18, ORANGE, "auto against float64", [leaf.auto.error for leaf in comparison.leaves]),
     ):
-        left.plot(
-            np.maximum(errors, floor), rows + offset, "o", color=color, markersize=5, label=label
-        )
+        errors = np.asarray(found, np.float64)
+        finite = np.isfinite(errors)
+        shown = np.where(finite, np.maximum(errors, floor), np.nan)
+        left.plot(shown, rows + offset, "o", color=color, markersize=5, label=label)
+        for row in rows[~finite]:
+            left.text(floor, row + offset, "not finite", color=color, fontsize=7, va="center")
     left.axvline(comparison.bound, color=RED, linewidth=1, label="bound of rounding")
     left.set(
-        xscale="log",
+        xscale="log" if has_positive(np.asarray(comparison.bound)) else "linear",
         xlabel="largest error, relative to the whole gradient",
         yticks=rows,
         yticklabels=names,
@@ -53,13 +73,19 @@ def _leaves(comparison: Comparison, left: Any, right: Any) -> None:
     )
     left.invert_yaxis()
     left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=3, fontsize=7)
-    sizes = [max(leaf.norm, 1e-12) for leaf in comparison.leaves]
-    right.barh(rows, sizes, color=GREEN, height=0.6)
-    right.set(xscale="log", xlabel="norm of the gradient", title="Size of the gradient")
+    norms = np.asarray([leaf.norm for leaf in comparison.leaves], np.float64)
+    norms = np.where(np.isfinite(norms), np.maximum(norms, _SMALLEST_NORM), np.nan)
+    right.barh(rows, norms, color=GREEN, height=0.6)
+    right.set(
+        xscale="log" if has_positive(norms) else "linear",
+        xlabel="norm of the gradient",
+        title="Size of the gradient",
+    )
     right.tick_params(labelleft=False)
 
 
-def _costs(comparison: Comparison, left: Any, right: Any) -> None:
+def _costs(comparison: Comparison, left: Axes, right: Axes) -> None:
+    """Draw time and memory, a row for each layer."""
     names = [f"{cost.path} {cost.name}".strip() for cost in comparison.costs]
     rows = np.arange(len(names))
     for axes, column, unit, title in (

@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fnn._core.errors import entry
+from fnn._core import check
+from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
-from fnn.plot._figure import RED, new_figure
+from fnn._core.types import Array
+from fnn.plot._figure import RED, new_figure, numbers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @entry
 def predictions(
-    images: Any, labels: Any, probabilities: Any, names: list[str] | None = None
-) -> Any:
+    images: Array, labels: Array, probabilities: Array, names: Sequence[str] | None = None
+) -> Figure:
     """Draw images with predicted label and probability, all mistakes first and marked.
 
-    images (n, H, W), labels (n,) integers, probabilities (n, K). Shows up to 40 images; at most
-    half of them are mistakes.
+    Shows up to 40 images; at most half of them are mistakes. Probabilities with a NaN among them
+    predict no label: that is a mistake, written ``?``.
+
+    Args:
+        images: (n, H, W), dark where a value is large.
+        labels: (n,), integers.
+        probabilities: (n, K), one for each class.
+        names: K names of the classes; their numbers where it is None.
+    Raises:    InputError for other shapes, labels that are no integers of 0 to K - 1, and another
+        number of names.
+
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    probabilities = np.asarray(probabilities)
-    guesses = probabilities.argmax(-1)
-    wrong, right = np.flatnonzero(guesses != labels), np.flatnonzero(guesses == labels)
+    pixels, shares = numbers(images, "images"), numbers(probabilities, "probabilities")
+    truth = np.asarray(labels)
+    check.shape(pixels, "n H W", "images", "pass gray images, as images[..., 0]")
+    n = len(pixels)
+    check.shape(shares, "n K", "probabilities", "pass a row for each image", n=n)
+    check.shape(truth, "n", "labels", "pass a label for each image", n=n)
+    classes = shares.shape[-1]
+    if n and not np.issubdtype(truth.dtype, np.integer):
+        raise InputError("labels of integers", describe(labels), "pass classes from 0 on")
+    wrong_class = f"labels of 0 to {classes - 1}"
+    check.values(
+        truth, lambda label: (label < 0) | (label >= classes), wrong_class, "mend it", "labels"
+    )
+    names = [str(k) for k in range(classes)] if names is None else list(names)
+    if len(names) != classes:
+        raise InputError(f"{classes} names", str(len(names)), "pass one for each class")
+
+    unknown = np.isnan(shares).any(-1)
+    guesses = np.where(unknown, -1, np.nan_to_num(shares).argmax(-1) if classes else -1)
+    wrong, right = np.flatnonzero(guesses != truth), np.flatnonzero(guesses == truth)
     chosen = np.concatenate([wrong[:20], right])[:40]
-    names = names or [str(k) for k in range(probabilities.shape[-1])]
-    columns = 10
-    rows = max(1, -(-len(chosen) // columns))
+    columns, rows = 10, max(1, -(-len(chosen) // 10))
     figure = new_figure(columns * 0.95, rows * 1.25 + 0.5)
     for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.set_axis_off()
     for axes, i in zip(grid.flat, chosen, strict=False):
-        axes.imshow(images[i], cmap="gray_r")
-        mistake = guesses[i] != labels[i]
-        title = f"{names[guesses[i]]}  {probabilities[i, guesses[i]]:.0%}"
+        axes.imshow(np.ma.masked_invalid(pixels[i]), cmap="gray_r")
+        guess, mistake = int(guesses[i]), guesses[i] != truth[i]
+        title = "?" if guess < 0 else f"{names[guess]}  {shares[i, guess]:.0%}"
         if mistake:
-            title += f"\nis {names[labels[i]]}"
+            title += f"\nis {names[truth[i]]}"
             axes.add_patch(
                 require("matplotlib.patches", "plot").Rectangle(
                     (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=RED, linewidth=3
@@ -44,7 +73,7 @@ def predictions(
             )
         axes.set_title(title, fontsize=8, color=RED if mistake else "black")
     figure.suptitle(
-        f"Predicted label and its probability: {len(right)} of {len(labels)} right; "
+        f"Predicted label and its probability: {len(right)} of {n} right; "
         f"{len(wrong[:20])} of {len(wrong)} mistakes shown, framed",
         fontsize=10,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from fnn._core import check
 from fnn._core.extras import require
 
 Progress: TypeAlias = Callable[[int, int, float], None]
@@ -16,7 +17,10 @@ Report: TypeAlias = Callable[[int, float], None]
 def progress_bar(progress: bool | Progress, steps: int) -> Iterator[Report | None]:
     """Yield a function ``(done, loss)`` to call after `done` more steps, or None for no reports.
 
-    Raises `ImportError` when a bar is wanted and tqdm is not installed.
+    Args:
+        progress: whether to show a bar, or a function ``(step, steps, loss)``.
+        steps: how many there will be.
+    Raises:    ImportError when a bar is wanted and tqdm is not installed.
     """
     if callable(progress):
         total = 0
@@ -37,3 +41,9 @@ def progress_bar(progress: bool | Progress, steps: int) -> Iterator[Report | Non
             yield show
     else:
         yield None
+
+
+def check_progress(progress: bool | Progress) -> None:
+    """Raise unless this is True, False or a function."""
+    if not callable(progress):
+        check.flag(progress, "progress", "or pass a function (step, steps, loss)")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,41 @@ import numpy as np
 
 from fnn._core import check
 from fnn._core.errors import InputError, describe
-from fnn._core.types import PyTree
-from fnn.gradient.objective import Batch
+from fnn._core.types import Array, Data, Params, PyTree, State, Target, Unchecked
+from fnn.gradient.objective import Batch, as_batch, fill
 from fnn.layer import Layer, output_shape
 from fnn.losses import Loss
+from fnn.losses._arrays import jax_dtype
+from fnn.losses._loss import check_weights, counted_weights
+from fnn.train.metrics import Metrics, check_metrics, checks_of
 
 
-def check_data(model: Layer, loss: Loss, params: PyTree, state: PyTree, data: Batch) -> Batch:
+def check_data(
+    model: Layer,
+    loss: Loss,
+    params: Params,
+    state: State,
+    data: Data,
+    metrics: Metrics | None = None,
+) -> Batch:
     """Return the data on the device, after looking at all of it.
 
-    Raises `fnn.InputError` for data that is empty, of differing lengths, not finite (naming the
-    first such index), not fit for the model, or not fit for the loss.
+    What an example of weight 0 holds is not looked at, nor what the loss ignores.
+
+    Args:
+        model: the layer that it is for.
+        loss: compares its outputs with the targets.
+        params: of the model.
+        state: of the model.
+        data: x, targets and weights.
+        metrics: what else is computed of outputs and targets.
+    Raises:    InputError for data that is empty, of differing lengths, not finite (naming the first
+        such index) or beyond what JAX holds, not fit for the model, or not fit for the loss or for
+        a metric, and for weights that are negative, or all 0.
+
     """
-    x, target, weights = data
+    batch = as_batch(data)
+    x, target, weights = batch
     examples = length(x)
     for name, value in (("target", target), ("weights", weights)):
         if value is not None and length(value) != examples:
@@ -32,13 +54,44 @@ def check_data(model: Layer, loss: Loss, params: PyTree, state: PyTree, data: Ba
                 f"{examples} and {length(value)}",
                 "give one row of each to every example",
             )
-    for name, value in (("x", x), ("target", target), ("weights", weights)):
-        check_finite(name, value)
-    loss.check(output_shape(model, params, state, x), target)
-    return jax.tree.map(jnp.asarray, data)
+    if weights is not None:
+        check_finite("weights", weights)
+        check_weights(weights)
+        if not (np.asarray(weights) != 0).any():
+            raise InputError("a weight above 0", "none", "leave the weights out, or check them")
+    check_finite("x", fill(x, weights))
+    check_finite("target", _that_count(target, weights))
+    prediction = output_shape(model, params, state, jax.tree.map(_spec, x))
+    loss.check(prediction, _that_count(target, weights))
+    with contextlib.suppress(InputError):
+        # Weights of the wrong shape are found where the values are: here they are no mask.
+        weights = counted_weights(loss, target, weights)
+    for check_pair in checks_of(check_metrics(metrics)):
+        check_pair(prediction, _that_count(target, weights))
+    return jax.tree.map(jnp.asarray, batch)
 
 
-def length(value: Any) -> int:
+def _that_count(target: Target, weights: Unchecked) -> Target:
+    """Return targets in which those of weight 0 are replaced, each value's where it has its own."""
+    if weights is None:
+        return target
+    known: Unchecked = np.asarray(weights)
+
+    def one(leaf: Unchecked) -> Unchecked:
+        if leaf.shape[: known.ndim] != known.shape:
+            return fill(leaf, known)
+        rest = leaf.shape[known.ndim :]
+        return fill(leaf.reshape(-1, *rest), known.ravel()).reshape(leaf.shape)
+
+    return jax.tree.map(one, target)
+
+
+def _spec(leaf: Array) -> jax.ShapeDtypeStruct:
+    """Return shape and dtype of an array as JAX holds it."""
+    return jax.ShapeDtypeStruct(leaf.shape, jax_dtype(leaf.dtype))
+
+
+def length(value: Unchecked) -> int:
     """Return the number of examples in an array or a tree of arrays."""
     lengths = set()
     for leaf in jax.tree.leaves(value):
@@ -56,23 +109,45 @@ def length(value: Any) -> int:
     return int(lengths.pop())
 
 
-def check_finite(name: str, value: Any) -> None:
-    """Raise `InputError` that names the first number of a tree of arrays that is not finite."""
+def check_finite(name: str, value: PyTree) -> None:
+    """Raise for the first entry of a tree of arrays that is not finite, in the dtype JAX gives it.
+
+    Float64 beyond float32 and int64 beyond int32 are found too: JAX would make infinity of the one,
+    and another integer of the other.
+    """
     for leaf in jax.tree.leaves(value):
-        numbers: Any = jnp if isinstance(leaf, jax.Array) else np
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact) or numbers.isfinite(leaf).all():
-            continue
-        index = tuple(np.argwhere(~np.isfinite(np.asarray(leaf)))[0])
-        place = ", ".join(map(str, index))
-        raise InputError(
-            "finite data",
-            f"{leaf[index]} at {name}[{place}]",
-            "remove or replace the example",
-        )
+        if _suspicious(leaf):
+            index = tuple(np.argwhere(_wrong(leaf))[0])
+            place = ", ".join(map(str, index))
+            raise InputError(
+                "finite data",
+                f"{leaf[index]} at {name}[{place}]",
+                "remove or replace the example; numbers beyond 32 bits need jax_enable_x64",
+            )
 
 
-def check_batch_size(batch_size: Any, examples: int | None = None) -> None:
-    """Raise `InputError` unless the batch size is an int from 1 to the number of examples."""
+def _suspicious(leaf: Unchecked) -> bool:
+    """Say whether an entry is wrong, on the device where the array is there."""
+    if isinstance(leaf, jax.Array):
+        return bool(jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all())
+    return bool(_wrong(leaf).any())
+
+
+def _wrong(leaf: Unchecked) -> np.ndarray:
+    """Return True where JAX's version of an array is not finite, or another integer."""
+    array = np.asarray(leaf)
+    if array.dtype == np.bool_:
+        return np.zeros(array.shape, bool)
+    with np.errstate(over="ignore"):
+        held = array.astype(jax_dtype(array.dtype))
+    wrong: np.ndarray = (
+        ~np.isfinite(held) if jnp.issubdtype(held.dtype, jnp.inexact) else held != array
+    )
+    return wrong
+
+
+def check_batch_size(batch_size: Unchecked, examples: int | None = None) -> None:
+    """Raise unless the batch size is an int from 1 to the number of examples."""
     most = "" if examples is None else f" to {examples}, the number of examples"
     if not check.is_count(batch_size, 1) or (examples is not None and batch_size > examples):
         raise InputError(
@@ -82,16 +157,22 @@ def check_batch_size(batch_size: Any, examples: int | None = None) -> None:
         )
 
 
-def in_batches(function: Callable[[Any], PyTree], data: Any, batch_size: int) -> list[PyTree]:
+def in_batches(function: Callable[[PyTree], PyTree], data: PyTree, batch_size: int) -> list[PyTree]:
     """Apply a function to consecutive batches: results stacked over full batches, then the rest.
 
     The ragged last batch runs as it is, neither dropped nor padded. The returned list holds the
     results of the full batches, with a leading axis, and of the rest, with a leading axis of 1;
     either is left out when it is empty.
 
+    Args:
+        function: of a batch, to a tree of arrays.
+        data: a tree of arrays of one length.
+        batch_size: how many examples at a time.
+
     >>> import jax.numpy as jnp
     >>> in_batches(jnp.sum, jnp.arange(5), 2)
     [Array([1, 5], dtype=int32), Array([4], dtype=int32)]
+
     """
     examples = jax.tree.leaves(data)[0].shape[0]
     full = examples // batch_size

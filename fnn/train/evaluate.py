@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnn._core.description import Structure, split
-from fnn._core.errors import entry
-from fnn._core.types import Array, PyTree
-from fnn.gradient.objective import as_batch
+from fnn._core.errors import entry, naming
+from fnn._core.types import Array, Data, Input, Output, Params, Scalar, State, Target
+from fnn.gradient.objective import Batch, fill
 from fnn.layer import Layer
 from fnn.losses import Loss
+from fnn.losses._arrays import as_arrays
+from fnn.losses._loss import checked_weights, counted_weights, left_out
 from fnn.train.batch import check_batch_size, check_data, check_finite, in_batches, length
-from fnn.train.metrics import Metrics
+from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
 
 
 @entry
-def predict(model: Layer, params: PyTree, state: PyTree, x: Any, *, batch_size: int = 256) -> Any:
+def predict(
+    model: Layer, params: Params, state: State, x: Input, *, batch_size: int = 256
+) -> Output:
     """Return the model's outputs for all of x, out of training mode, batch by batch.
 
-    x (n, ...), the result (n, ...) on the device; a ragged last batch is computed as it is.
+    A ragged last batch is computed as it is.
 
-    Raises `fnn.InputError` for an empty x, one that is not finite, or a batch size below 1.
+    Args:
+        model: the layer.
+        params: its parameters.
+        state: what its layers remember.
+        x: an array or a tree of arrays.
+        batch_size: how many examples at a time, 1 or more.
+    Shapes:    x (n, ...), the result (n, ...), on the device
+    Raises:    InputError for an empty x, one that is not finite, or a batch size below 1.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model = fnn.relu()
     >>> predict(model, (), (), jnp.array([-1.0, 2.0, 3.0]), batch_size=2)
     Array([0., 2., 3.], dtype=float32)
+
     """
+    x = as_arrays(x, "x")
     length(x)
     check_batch_size(batch_size)
     check_finite("x", x)
@@ -41,12 +54,13 @@ def predict(model: Layer, params: PyTree, state: PyTree, x: Any, *, batch_size: 
 @functools.partial(jax.jit, static_argnames=("structure", "batch_size"))
 def _predict(
     structure: Structure,
-    numbers: dict[str, Any],
-    params: PyTree,
-    state: PyTree,
-    x: Any,
+    numbers: dict[str, Scalar],
+    params: Params,
+    state: State,
+    x: Input,
     batch_size: int,
-) -> Any:
+) -> Output:
+    """Return the outputs of all batches, one after the other."""
     model: Layer = structure.build(numbers)["model"]
     parts = in_batches(lambda rows: model.apply(params, state, rows)[0], x, batch_size)
     flat = [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), part) for part in parts]
@@ -57,20 +71,30 @@ def _predict(
 def evaluate(
     model: Layer,
     loss: Loss,
-    params: PyTree,
-    state: PyTree,
-    data: Any,
+    params: Params,
+    state: State,
+    data: Data,
     *,
     metrics: Metrics | None = None,
     batch_size: int = 256,
 ) -> dict[str, float]:
     """Return the mean loss and the mean of every metric over the data, out of training mode.
 
-    `data` is ``(x, target)`` or ``(x, target, weights)``. `metrics` maps names to functions
-    ``(prediction, target) -> values`` of one value per example, such as `fnn.accuracy`, or to
-    losses. A ragged last batch counts by its examples.
+    All means are weighted, and taken in float32 or better over the values of all examples. What has
+    the weight 0 is left out, whatever it holds; targets that the loss ignores are left out of the
+    metrics too.
 
-    Raises `fnn.InputError` as `fnn.fit` does for its data.
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        params: its parameters.
+        state: what its layers remember.
+        data: ``(x, target)`` or ``(x, target, weights)``, one weight for each value of the loss.
+        metrics: functions ``(prediction, target) -> values`` of one value for each example, such as
+            `fnn.accuracy`, or losses, by names other than ``"loss"``.
+        batch_size: how many examples at a time, 1 or more; a ragged last batch counts by its
+            examples.
+    Raises:    InputError as `fnn.fit` does for its data, and for metrics that are none.
 
     >>> import fnn, jax.numpy as jnp
     >>> scores, labels = jnp.array([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0]]), jnp.array([0, 1, 0])
@@ -80,23 +104,25 @@ def evaluate(
     ... )
     >>> {name: round(value, 3) for name, value in result.items()}
     {'loss': 0.794, 'accuracy': 0.667}
+
     """
     check_batch_size(batch_size)
-    data = check_data(model, loss, params, state, as_batch(data))
-    return run_evaluation(model, loss, params, state, data, metrics, batch_size)
+    check_metrics(metrics)
+    batch = check_data(model, loss, params, state, data, metrics)
+    return run_evaluation(model, loss, params, state, batch, metrics, batch_size)
 
 
 def run_evaluation(
     model: Layer,
     loss: Loss,
-    params: PyTree,
-    state: PyTree,
-    data: Any,
+    params: Params,
+    state: State,
+    data: Batch,
     metrics: Metrics | None,
     batch_size: int,
 ) -> dict[str, float]:
     """Evaluate on data that was checked before."""
-    structure, numbers = split(model=model, functions={"loss": loss, **(metrics or {})})
+    structure, numbers = split(model=model, functions={"loss": loss, **check_metrics(metrics)})
     means = _evaluate(structure, numbers, params, state, data, batch_size)
     return {name: float(means[name]) for name in ("loss", *(metrics or {}))}
 
@@ -104,25 +130,45 @@ def run_evaluation(
 @functools.partial(jax.jit, static_argnames=("structure", "batch_size"))
 def _evaluate(
     structure: Structure,
-    numbers: dict[str, Any],
-    params: PyTree,
-    state: PyTree,
-    data: Any,
+    numbers: dict[str, Scalar],
+    params: Params,
+    state: State,
+    data: Batch,
     batch_size: int,
 ) -> dict[str, Array]:
+    """Return the weighted means of loss and metrics."""
     made = structure.build(numbers)
+    loss: Loss = made["functions"]["loss"]
 
-    def sums(batch: Any) -> dict[str, tuple[Array, Array]]:
-        x, target, weights = batch
-        prediction, _ = made["model"].apply(params, state, x)
-        results = {}
-        for name, function in made["functions"].items():
-            apply = function.apply if isinstance(function, Loss) else function
-            values = apply(prediction, target)
-            share = jnp.ones_like(values) if weights is None else weights.astype(values.dtype)
-            results[name] = (share * values).sum(), share.sum()
-        return results
+    def sums(batch: Batch) -> dict[str, tuple[Array, Array]]:
+        counted = counted_weights(loss, batch.target, batch.weights)
+        prediction, _ = made["model"].apply(params, state, fill(batch.x, counted))
+        return {
+            name: _weighted_sum(
+                values_of(name, metric, prediction, batch.target),
+                _metric_weights(metric, batch.target, counted),
+                batch.weights,
+            )
+            for name, metric in made["functions"].items()
+        }
 
     parts = in_batches(sums, data, batch_size)
     totals = jax.tree.map(lambda *pieces: jnp.concatenate(pieces).sum(), *parts)
-    return {name: total / weight for name, (total, weight) in totals.items()}
+    return {name: total / jnp.where(n == 0, 1, n) for name, (total, n) in totals.items()}
+
+
+def _metric_weights(metric: Metric, target: Target, counted: Array | None) -> Array | None:
+    """Return the weights of a metric: 0 where the loss ignores the target, or the metric does."""
+    return counted_weights(metric, target, counted) if isinstance(metric, Loss) else counted
+
+
+def _weighted_sum(
+    values: Array, counted: Array | None, weights: Array | None
+) -> tuple[Array, Array]:
+    """Return the weighted sum of a metric's values, and that of the weights."""
+    # What a loss of several values ignores says nothing of a metric with one for each example.
+    if counted is None or (weights is None and np.shape(counted) != values.shape):
+        return values.sum(), jnp.asarray(values.size, values.dtype)
+    with naming("fnn.losses.mean"):
+        share = checked_weights(counted, values)
+    return left_out(share, share * values).sum(), share.sum()

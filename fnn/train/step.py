@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import Structure, split
-from fnn._core.errors import InputError, entry
-from fnn._core.types import Array, Data, Input, OptState, Params, State
+from fnn._core.errors import InputError, describe, entry
+from fnn._core.types import (
+    Array,
+    Data,
+    Input,
+    OptState,
+    Params,
+    PyTree,
+    Scalar,
+    State,
+    Unchecked,
+    Updates,
+)
 from fnn.gradient.objective import Gradient, value_and_grad
 from fnn.layer import Layer
 from fnn.losses import Loss
-from fnn.optim.optimizer import Optimizer, take_step
+from fnn.optim.optimizer import GradientAt, Optimizer, check_optimizer, take_step
 
 
 class TrainState(NamedTuple):
@@ -30,7 +43,6 @@ class TrainState(NamedTuple):
         hyperparameters: the numbers of model, optimizer and estimator by their paths, such as
             ``"optimizer/learning_rate"``: inputs of the compiled step, which may change between
             steps, and be stacked and mapped over.
-
     """
 
     params: Params
@@ -38,7 +50,7 @@ class TrainState(NamedTuple):
     opt_state: OptState
     key: Array
     step: Array
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, Scalar]
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class TrainStep:
 
     Args:
         structure: model, loss, optimizer and estimator without their numbers.
+        hyperparameters: the paths of these numbers.
 
     >>> import fnn
     >>> steps = [
@@ -58,34 +71,148 @@ class TrainStep:
     ... ]
     >>> steps[0] == steps[1]
     True
-
     """
 
     structure: Structure
+    hyperparameters: tuple[str, ...] = field(compare=False)
 
     @entry
     def __call__(self, train_state: TrainState, batch: Data) -> tuple[TrainState, dict[str, Array]]:
-        """Take one step."""
+        """Take one step.
+
+        Where the optimizer skips it, as `fnn.optim.skip_nonfinite` does, the running state of the
+        layers stays as it was too.
+
+        Args:
+            train_state: as `fnn.init_train_state` makes it.
+            batch: ``(x, target)`` or ``(x, target, weights)``.
+        Raises:    InputError for a train state of another model, optimizer or gradient, and for an
+            optimizer that gives no updates like the parameters, or no state like the one before.
+        """
+        self._check(train_state)
         params, state, opt_state, key, count, numbers = train_state
-        try:
-            made = self.structure.build(numbers)
-        except KeyError as error:
-            raise InputError(
-                f"a train state with the hyper-parameter {error}",
-                f"one with {sorted(numbers)}",
-                "make it with fnn.init_train_state for the same model, optimizer and gradient",
-            ) from error
+        made = self.structure.build(numbers)
         gradient_of = value_and_grad(made["model"], made["loss"], made["gradient"])
         step_key = jax.random.fold_in(key, count)
-        (value, state), updates, opt_state = take_step(
+        (value, new_state), updates, new_opt_state = _step(
             made["optimizer"],
             lambda p: gradient_of(p, state, batch, key=step_key),
             params,
             opt_state,
         )
-        params = jax.tree.map(lambda p, u: p + u, params, updates)
-        after = TrainState(params, state, opt_state, key, count + 1, numbers)
+        new_state = _unless_skipped(opt_state, new_opt_state, state, new_state)
+        params = jax.tree.map(_moved, params, updates)
+        after = TrainState(params, new_state, new_opt_state, key, count + 1, numbers)
         return after, {"loss": value}
+
+    def _check(self, train_state: Unchecked) -> None:
+        """Raise unless this is a train state with the numbers that the step takes."""
+        remedy = "make it with fnn.init_train_state for the same model, optimizer and gradient"
+        if not isinstance(train_state, TrainState):
+            raise InputError("a TrainState", describe(train_state), remedy)
+        given = train_state.hyperparameters
+        is_mapping = isinstance(given, Mapping)
+        missing = [name for name in self.hyperparameters if not is_mapping or name not in given]
+        surplus = sorted(set(given) - set(self.hyperparameters)) if is_mapping else []
+        if missing or surplus:
+            words = f"with the hyper-parameter {missing[0]!r}" if missing else ""
+            raise InputError(
+                f"a train state {words or f'without the hyper-parameter {surplus[0]!r}'}",
+                f"one with {sorted(given) if is_mapping else describe(given)}",
+                remedy,
+            )
+
+
+def _step(
+    optimizer: Optimizer, gradient_at: GradientAt, params: Params, opt_state: OptState
+) -> tuple[tuple[Array, State], Updates, OptState]:
+    """Take a step with an optimizer, and raise unless it gives what an optimizer should."""
+    remedy = "let its update return (updates, state), each as it was given"
+    try:
+        value_and_aux, updates, after = take_step(optimizer, gradient_at, params, opt_state)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError) or "unpack" not in str(error):
+            raise
+        got = "something else of its update"
+        raise InputError("(updates, state) of the optimizer", got, remedy) from error
+    for name, before, now, of in (
+        ("updates", params, updates, "the parameters"),
+        ("an optimizer state", opt_state, after, "the one before the step"),
+    ):
+        differs = first_difference(before, now, dtypes=name != "updates")
+        if differs:
+            raise InputError(f"{name} like {of}", differs, remedy)
+    return value_and_aux, updates, after
+
+
+def _moved(p: Array, u: Array) -> Array:
+    """Return ``p + u`` in the dtype of p, added in the wider of the two."""
+    if p.dtype == u.dtype:
+        return p + u
+    wide = max(p.dtype, u.dtype, key=lambda dtype: dtype.itemsize)
+    return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
+
+
+def first_difference(expected: PyTree, got: PyTree, *, dtypes: bool = True) -> str:
+    """Say where two trees first differ in structure, shape or dtype; "" where they do not.
+
+    Args:
+        expected: a tree of arrays or of their shapes.
+        got: another.
+        dtypes: whether these are compared.
+
+    >>> first_difference({"a": jnp.ones(2)}, {"a": jnp.ones(3)})
+    'float32 of shape (3,) at a, where float32 of shape (2,) should be'
+    """
+    trees = [
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (expected, got)
+    ]
+    for path in dict.fromkeys((*trees[0], *trees[1])):
+        one, other = (tree.get(path) for tree in trees)
+        if other is None:
+            return f"nothing at {path or '.'}, where {_kind(one)} should be"
+        if one is None:
+            return f"{_kind(other)} at {path or '.'}, where nothing should be"
+        shapes = [jnp.shape(leaf) for leaf in (one, other)]
+        kinds = [getattr(leaf, "dtype", None) or jnp.result_type(leaf) for leaf in (one, other)]
+        if shapes[0] != shapes[1] or (dtypes and kinds[0] != kinds[1]):
+            return f"{_kind(other)} at {path or '.'}, where {_kind(one)} should be"
+    structures: list[Unchecked] = [jax.tree.structure(tree) for tree in (expected, got)]
+    if structures[0] != structures[1]:
+        return f"{structures[1]}, where {structures[0]} should be"
+    return ""
+
+
+def _kind(leaf: Unchecked) -> str:
+    """Say what a leaf of a tree is."""
+    if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
+        return f"{leaf.dtype} of shape {tuple(leaf.shape)}"
+    return describe(leaf)
+
+
+def _unless_skipped(before: OptState, after: OptState, state: State, new_state: State) -> State:
+    """Return the new running state, or the old one where the optimizer counted a skipped step."""
+    skips = [a != b for b, a in zip(_skipped(before), _skipped(after), strict=True)]
+    if not skips:
+        return new_state
+    skip = functools.reduce(jnp.logical_or, skips)
+    return jax.tree.map(lambda old, new: jnp.where(skip, old, new), state, new_state)
+
+
+def _skipped(opt_state: OptState) -> Iterator[Array]:
+    """Yield the counts of skipped steps in an optimizer's state, wherever they stand."""
+
+    def counts(node: Unchecked) -> bool:
+        return hasattr(node, "skipped")
+
+    for node in jax.tree.leaves(opt_state, is_leaf=counts):
+        if counts(node):
+            yield node.skipped
+            yield from _skipped(tuple(node) if isinstance(node, tuple) else ())
 
 
 @entry
@@ -103,11 +230,9 @@ def train_step(
     Args:
         model: the layer to train.
         loss: compares its outputs with the targets.
-        optimizer: the update rule, of `fnn.optim` or of optax.
+        optimizer: of `fnn.optim` or of optax.
         gradient: where gradients come from, as in `fnn.value_and_grad`.
-
-    Raises:
-        InputError: as `fnn.value_and_grad` does.
+    Raises:    InputError for what is no layer, loss, optimizer or gradient.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model, loss, optimizer = fnn.dense(1), fnn.losses.squared_error(), fnn.optim.sgd(0.1)
@@ -118,16 +243,17 @@ def train_step(
     ...     train_state, metrics = step(train_state, (x, 3 * x))
     >>> bool(metrics["loss"] < 1e-2), int(train_state.step)
     (True, 100)
-
     """
     value_and_grad(model, loss, gradient)  # for its checks
-    return _step_of(split(model=model, loss=loss, optimizer=optimizer, gradient=gradient)[0])
+    check_optimizer("an optimizer", optimizer)
+    structure, numbers = split(model=model, loss=loss, optimizer=optimizer, gradient=gradient)
+    return _step_of(structure, tuple(sorted(numbers)))
 
 
 @functools.lru_cache(maxsize=256)
-def _step_of(structure: Structure) -> TrainStep:
+def _step_of(structure: Structure, names: tuple[str, ...]) -> TrainStep:
     """Return the step of a structure, the same object for equal ones: `jax.jit` goes by that."""
-    return TrainStep(structure)
+    return TrainStep(structure, names)
 
 
 @entry
@@ -143,10 +269,11 @@ def init_train_state(
 
     Args:
         model: the layer to train.
-        optimizer: the update rule.
+        optimizer: of `fnn.optim` or of optax.
         x: a batch or its `jax.ShapeDtypeStruct`; its values are not looked at.
         key: for the parameters, and for the randomness of all steps.
         gradient: where gradients come from, as in `train_step`; an estimator has numbers too.
+    Raises:    InputError for what is no layer, optimizer or key.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> start = init_train_state(
@@ -154,15 +281,23 @@ def init_train_state(
     ... )
     >>> start.params["weight"].shape, start.hyperparameters
     ((3, 2), {'optimizer/learning_rate': Array(0.1, dtype=float32, weak_type=True)})
-
     """
-    init_key, train_key = jax.random.split(key)
+    if not isinstance(model, Layer):
+        raise InputError("a Layer", describe(model), "build one, as in fnn.serial(...)")
+    check_optimizer("an optimizer", optimizer)
+    init_key, train_key = jax.random.split(check.key(key))
     params, state = model.init(init_key, x)
     numbers = hyperparameters(model, optimizer, gradient)
     return TrainState(params, state, optimizer.init(params), train_key, jnp.int32(0), numbers)
 
 
-def hyperparameters(model: Layer, optimizer: Optimizer, gradient: Gradient) -> dict[str, Any]:
-    """Return the run-time hyper-parameters of a training by their paths."""
+def hyperparameters(model: Layer, optimizer: Optimizer, gradient: Gradient) -> dict[str, Scalar]:
+    """Return the run-time hyper-parameters of a training by their paths.
+
+    Args:
+        model: the layer to train.
+        optimizer: of `fnn.optim` or of optax.
+        gradient: where gradients come from.
+    """
     _, numbers = split(model=model, optimizer=optimizer, gradient=gradient)
     return {path: jnp.asarray(value) for path, value in numbers.items()}

@@ -37,7 +37,7 @@ def attention(
     def formula(p: Any, s: Any, x: Any) -> Any:
         pair = isinstance(x, tuple) and not isinstance(x, fnn.Sequence)
         first, memory = x if pair else (x, x)
-        queries, there = opened(first)[0], opened(memory)[1]
+        (queries, here), there = opened(first), opened(memory)[1]
         own = heads if key_value_heads is None else key_value_heads
         q = split(product(p["query"], queries), heads)
         k, v = (split(product(p[name], opened(memory)[0]), own) for name in ("key", "value"))
@@ -52,7 +52,7 @@ def attention(
             weights = np.exp(np.array(scores) + biases)
             for weight, j in zip(weights / weights.sum(), seen, strict=True):
                 o[b, t, n] += weight * v[b, j, m]
-        y = product(p["output"], o.reshape(*o.shape[:2], -1))
+        y = product(p["output"], o.reshape(*o.shape[:2], -1)) * here[..., None]
         return first._replace(values=y) if isinstance(first, fnn.Sequence) else y
 
     return formula

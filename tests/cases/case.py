@@ -22,8 +22,8 @@ class LayerCase(NamedTuple):
     `draw` makes x of a generator and a shape, where x is more than an array of normal numbers.
     `large` is the factor of the law of large inputs, small where they would saturate every unit and
     leave nothing but rounding of a gradient. `kink` says that x = 0 has no derivative, `bent` that
-    the layer bends sharply where all inputs are equal, `surrogate` that the rule is meant to be no
-    derivative.
+    the layer bends sharply where all inputs are equal, `surrogate` that the gradient is meant to be
+    no derivative.
     """
 
     name: str

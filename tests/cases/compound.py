@@ -43,9 +43,8 @@ def wave() -> fnn.Layer:
 
 
 def block() -> fnn.Layer:
-    return fnn.serial(
-        fnn.dense(WIDTH), fnn.batch_norm(MOMENTUM, EPSILON), fnn.gelu(), fnn.dropout(RATE)
-    )
+    norm = fnn.batch_norm(momentum=MOMENTUM, epsilon=EPSILON)
+    return fnn.serial(fnn.dense(WIDTH), norm, fnn.gelu(), fnn.dropout(RATE))
 
 
 def around_lstm(p, s, x):
@@ -55,7 +54,9 @@ def around_lstm(p, s, x):
 
 def beside_lstm(p, s, x):
     y = formula(lstm_step)(p[0][0], s, x)
-    return y._replace(values=np.concatenate([y.values, np.tanh(x.values)], -1))
+    there = np.arange(T) < np.array(LENGTHS)[:, None]
+    beside = np.where(there[..., None], np.tanh(x.values), 0)
+    return y._replace(values=np.concatenate([y.values, beside], -1))
 
 
 LAYERS = [

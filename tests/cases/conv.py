@@ -15,7 +15,7 @@ UNEVEN = ((0, 2), (1, 0))
 def convolved(
     x: Any, weight: Any, stride: Any, padding: Any, dilation: Any = (1, 1), groups: int = 1
 ) -> Any:
-    """Take one number of y after the other."""
+    """Take one element of y after the other."""
     padded = np.pad(x, ((0, 0), *padding, (0, 0)))
     kernel, (within, outputs) = weight.shape[:-2], weight.shape[-2:]
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -32,7 +32,7 @@ def convolved(
 
 
 def scattered(x: Any, weight: Any, stride: Any, cut: Any, space: Any, dilation: Any) -> Any:
-    """Add a window to y for one number of x after the other, in one group; then cut y out."""
+    """Add a window to y for one element of x after the other, in one group; then cut y out."""
     *kernel, outputs, _ = weight.shape
     full = np.zeros((len(x), *(n + 20 for n in space), outputs))
     for p in np.ndindex(*x.shape[1:-1]):
@@ -87,6 +87,18 @@ LAYERS = [
         {"plain": (1, 2, 3, 4, 2)},
     ),
     LayerCase(
+        "conv-same-even-stride",
+        lambda: fnn.conv(3, (2, 4), stride=(2, 3)),
+        lambda p, s, x: convolved(x, p["weight"], (2, 3), ((0, 1), (1, 2)), (1, 1)) + p["bias"],
+        {"plain": (2, 5, 4, 2)},
+    ),
+    LayerCase(
+        "depthwise_conv-same-even-stride",
+        lambda: fnn.depthwise_conv(4, stride=2, bias=False),
+        lambda p, s, x: convolved(x, p["weight"], (2, 2), ((1, 2), (1, 1)), (1, 1), 3),
+        {"plain": (2, 5, 6, 3)},
+    ),
+    LayerCase(
         "depthwise_conv",
         lambda: fnn.depthwise_conv(2, multiplier=2, stride=2, padding="VALID"),
         lambda p, s, x: convolved(x, p["weight"], (2, 2), ((0, 0), (0, 0)), (1, 1), 3) + p["bias"],
@@ -111,5 +123,11 @@ LAYERS = [
         lambda: fnn.conv_transpose(3, 3, stride=2, bias=False),
         lambda p, s, x: scattered(x, p["weight"], (2,), (0,), (2 * x.shape[1],), (1,)),
         {"plain": (2, 4, 2), "batch-1": (1, 1, 2)},
+    ),
+    LayerCase(
+        "conv_transpose-same-even",
+        lambda: fnn.conv_transpose(3, 6, stride=3),
+        lambda p, s, x: scattered(x, p["weight"], (3,), (1,), (3 * x.shape[1],), (1,)) + p["bias"],
+        {"plain": (2, 4, 2)},
     ),
 ]

@@ -53,6 +53,14 @@ LAYERS = [
         draw=indices,
     ),
     LayerCase(
+        "embedding-padding",
+        lambda: fnn.embedding(COUNT, 3, padding_index=1, initializer=NORMAL),
+        looked_up,
+        {"plain": (2, 4), "row": (3,)},
+        draw=indices,
+        surrogate=True,
+    ),
+    LayerCase(
         "positional", fnn.positional, waves, {"plain": (2, 4, 6), "leading-axes": (2, 2, 3, 4)}
     ),
     LayerCase(

@@ -18,11 +18,24 @@ random = np.random.default_rng(7)
 NUMBERS = random.normal(size=(B, K)).astype(np.float32)
 SIGNS = np.sign(NUMBERS).astype(np.int32)
 LABELS = np.array([0, 3, 1, 1, 2, 0], np.int32)
+# A label that is no class, and one that is.
+IGNORED, PADDING = -100, 1
+WITH_IGNORED = np.array([0, IGNORED, 1, 1, IGNORED, 0], np.int32)
 SHARES = softmax(2 * random.normal(size=(B, K))).astype(np.float32)
 PROBABILITIES = random.uniform(size=(B, K)).astype(np.float32)
 COUNTS = random.poisson(2, size=(B, K)).astype(np.int32)
 # A distribution may leave classes out, and its sum may miss 1.
 SPARSE = np.where(SHARES > 0.2, SHARES, 0)
+
+
+def ignoring(formula: Any, ignored: int) -> Any:
+    """The formula of a loss of labels, 0 where the label is ignored."""
+
+    def values(x: Any, t: Any) -> Any:
+        counts = t != ignored
+        return np.where(counts, formula(x, np.where(counts, t, 0)), 0)
+
+    return values
 
 
 def log_softmax(x: Any) -> Any:
@@ -204,6 +217,32 @@ LOSSES = [
         SHARES,
         soft,
     ),
+    LossCase(
+        "cross_entropy-ignore",
+        lambda: fnn.losses.cross_entropy(SMOOTHING, ignore_index=IGNORED),
+        WITH_IGNORED,
+        ignoring(lambda x, t: soft(x, np.eye(K)[t]), IGNORED),
+    ),
+    LossCase(
+        "nll-ignore",
+        lambda: fnn.losses.nll(ignore_index=PADDING),
+        LABELS,
+        ignoring(lambda x, t: -x[np.arange(B), t], PADDING),
+    ),
+    LossCase(
+        "zero_one-ignore",
+        lambda: fnn.losses.zero_one(ignore_index=IGNORED),
+        WITH_IGNORED,
+        ignoring(lambda x, t: (x.argmax(-1) != t).astype(float), IGNORED),
+        kink=True,
+    ),
+    LossCase(
+        "zero_one-soft",
+        fnn.losses.zero_one,
+        SHARES,
+        lambda x, t: (x.argmax(-1) != t.argmax(-1)).astype(float),
+        kink=True,
+    ),
     LossCase("kl_divergence", fnn.losses.kl_divergence, SHARES, kl),
     LossCase("kl_divergence-sparse", fnn.losses.kl_divergence, SPARSE, kl),
     LossCase(
@@ -223,6 +262,12 @@ LOSSES = [
         lambda: fnn.losses.focal(GAMMA, weights=CLASS_WEIGHTS),
         SHARES,
         focal,
+    ),
+    LossCase(
+        "focal-ignore",
+        lambda: fnn.losses.focal(GAMMA, CLASS_WEIGHTS, ignore_index=PADDING),
+        LABELS,
+        ignoring(lambda x, t: focal(x, np.eye(K)[t]), PADDING),
     ),
     LossCase(
         "poisson",
@@ -259,6 +304,19 @@ LOSSES = [
         LABELS,
         lambda y, t: soft(head_logits(y), np.eye(K)[t]),
         draw=head_without_bias,
+    ),
+    LossCase(
+        "multiclass_hinge-ignore",
+        lambda: fnn.losses.multiclass_hinge(MARGIN, ignore_index=IGNORED),
+        WITH_IGNORED,
+        ignoring(lambda x, t: np.array([sum(row) for row in hinges(x, t)]), IGNORED),
+    ),
+    LossCase(
+        "linear_cross_entropy-ignore",
+        lambda: fnn.losses.linear_cross_entropy(3, SMOOTHING, ignore_index=IGNORED),
+        WITH_IGNORED,
+        ignoring(lambda y, t: soft(head_logits(y), np.eye(K)[t]), IGNORED),
+        draw=head,
     ),
     LossCase("ctc", lambda: fnn.losses.ctc(BLANK), SPELLINGS, ctc, draw=spoken),
     LossCase("ctc-lengths", lambda: fnn.losses.ctc(BLANK), SPELLINGS, ctc, draw=padded_speech),

@@ -39,9 +39,10 @@ def relu(a):
 def lstm_step(p, x, carry):
     h, c = carry
     a = x @ p["input_weight"] + h @ p["recurrent_weight"] + p.get("bias", 0)
-    i, f, g, o = (a[k * len(h) : (k + 1) * len(h)] for k in range(4))
+    i, f, g, o = (a[k * len(c) : (k + 1) * len(c)] for k in range(4))
     c = s(f) * c + s(i) * np.tanh(g)
-    return s(o) * np.tanh(c), c
+    h = s(o) * np.tanh(c)
+    return h @ p["projection_weight"] if "projection_weight" in p else h, c
 
 
 def gru_step(p, x, h):
@@ -65,9 +66,10 @@ def walk(step, p, x, there, carry):
         y, first = walk(step, p["forward"], x, there, parts["forward"])
         back, last = walk(step, p["backward"], x[::-1], there[::-1], parts["backward"])
         return np.concatenate([y, back[::-1]], -1), {"forward": first, "backward": last}
-    width = p["recurrent_weight"].shape[0]
+    width, columns = p["recurrent_weight"].shape
     if carry is None:
-        carry = np.zeros(width) if step is not lstm_step else (np.zeros(width),) * 2
+        start = np.zeros(width)
+        carry = (start, np.zeros(columns // 4)) if step is lstm_step else start
     y = np.zeros((len(x), width))
     for t in range(len(x)):
         if there[t]:
@@ -110,11 +112,11 @@ def cell_formula(step):
 
 
 def sequence(lengths=None, like=None):
-    """Draw a padded batch; `like` is a tree of nothing but places for a carry."""
+    """Draw a padded batch; `like` is a tree of the widths of a carry, 0 for H."""
 
     def draw(random: Any, shape: Any) -> Any:
         values = random.normal(size=shape)
-        carry = jax.tree.map(lambda _: random.normal(size=(shape[0], H)), like)
+        carry = jax.tree.map(lambda width: random.normal(size=(shape[0], width or H)), like)
         return fnn.Sequence(values, lengths, carry)
 
     return draw
@@ -122,7 +124,7 @@ def sequence(lengths=None, like=None):
 
 def pair(like):
     def draw(random: Any, shape: Any) -> Any:
-        carry = jax.tree.map(lambda _: random.normal(size=(shape[0], H)), like)
+        carry = jax.tree.map(lambda width: random.normal(size=(shape[0], width or H)), like)
         return carry, random.normal(size=shape)
 
     return draw
@@ -168,6 +170,21 @@ LAYERS = [
         large=3,
     ),
     LayerCase(
+        "lstm-projection-carry-lengths",
+        lambda: fnn.lstm(3, projection=H),
+        formula(lstm_step),
+        PLAIN,
+        draw=sequence(LENGTHS, (H, 3)),
+        large=3,
+    ),
+    LayerCase(
+        "lstm-projection-stacked-bidirectional",
+        lambda: fnn.lstm(3, projection=H, layers=2, bidirectional=True, bias=False),
+        formula(lstm_step),
+        PLAIN,
+        large=3,
+    ),
+    LayerCase(
         "rnn-stacked-bidirectional-carry-lengths",
         lambda: fnn.rnn(H, layers=2, bidirectional=True),
         formula(rnn_step(np.tanh)),
@@ -208,6 +225,14 @@ LAYERS = [
         cell_formula(lstm_step),
         CELL,
         draw=pair((0, 0)),
+        large=3,
+    ),
+    LayerCase(
+        "lstm_cell-projection",
+        lambda: fnn.lstm_cell(3, projection=H),
+        cell_formula(lstm_step),
+        CELL,
+        draw=pair((H, 3)),
         large=3,
     ),
     LayerCase(

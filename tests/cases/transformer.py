@@ -25,7 +25,7 @@ def gated_feed_forward(p: Any, s: Any, x: Any) -> Any:
     return (g * each(sigmoid)(None, None, g) * u) @ p["down"]["weight"]
 
 
-def plain() -> fnn.Layer:
+def unbiased() -> fnn.Layer:
     return fnn.transformer_block(2, hidden=5, bias=False)
 
 
@@ -50,7 +50,7 @@ LAYERS = [
         {"plain": (4, WIDTH)},
     ),
     LayerCase(
-        "transformer_block", plain, shapes={"plain": (2, 3, 4)}, draw=padded(3, 1), bent=True
+        "transformer_block", unbiased, shapes={"plain": (2, 3, 4)}, draw=padded(3, 1), bent=True
     ),
     LayerCase(
         "transformer_block-norm-behind",

@@ -45,11 +45,59 @@ def test_labels_flip_to_each_other_class_as_often(flip):
     assert (np.abs(pull - expected) <= K * deviation + rounding("float32", n)).all()
 
 
-def test_signs_flip():
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_signs_flip(dtype):
     n, flip = 60_000, 0.3
     # At 0 the slope of the logistic loss is -t / 2.
-    mean = -2 * shown(losses.logistic(), jnp.ones((n, 1)), 1, flip=flip)[0]
+    mean = -2 * shown(losses.logistic(), jnp.ones((n, 1), dtype), 1, flip=flip)[0]
     assert abs(mean - (1 - 2 * flip)) <= K * 2 * math.sqrt(flip * (1 - flip) / n)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_labels_of_few_bits_flip_as_those_of_many(dtype):
+    labels = jnp.arange(100) % 100
+    flipped = [
+        label_module._relabelled(label_module.as_labels(labels.astype(kind)), 0.5, 300, KEY)
+        for kind in (dtype, "int32")
+    ]
+    np.testing.assert_array_equal(*flipped)
+    assert int(flipped[0].max()) > 255
+
+
+def test_labels_that_are_ignored_or_no_class_do_not_flip():
+    labels = jnp.array([0, 1, -100, 1])
+    x, model = jnp.zeros((4, 1)), fnn.dense(3)
+    params = {"weight": jnp.zeros((1, 3)), "bias": jnp.array([0.0, 1.0, 2.0])}
+    loss = losses.cross_entropy(ignore_index=-100)
+    of = fnn.value_and_grad(model, loss, label_noise(flip=1.0))
+    # Three labels become others; the mean stays over three, and that of 0 over all but it.
+    values = {float(of(params, (), (x, labels), key=k)[0][0]) for k in jax.random.split(KEY, 20)}
+    possible = -np.log(np.exp([0.0, 1.0, 2.0]) / np.exp([0.0, 1.0, 2.0]).sum())
+    sums = {
+        round((possible[a] + possible[b] + possible[c]) / 3, 4)
+        for a in (1, 2) for b in (0, 2) for c in (0, 2)
+    }  # fmt: skip
+    assert {round(value, 4) for value in values} <= sums
+
+
+def test_label_noise_inside_label_noise_is_other_noise():
+    n = 60_000
+    target = jnp.full(n, 0)
+    twice = label_noise(flip=0.5)
+    x, model = jnp.zeros((n, 1)), fnn.dense(2)
+    params = {"weight": jnp.zeros((1, 2)), "bias": jnp.zeros(2)}
+    of = fnn.value_and_grad(model, losses.cross_entropy(), label_noise(flip=0.5, gradient=twice))
+    # The same flips twice would give every label back.
+    share = -of(params, (), (x, target), key=KEY)[1]["bias"][1] + 0.5
+    assert abs(float(share) - 0.5) <= K * 0.5 / math.sqrt(n)
+
+
+def test_an_empty_batch_has_no_private_gradient():
+    model = fnn.dense(2)
+    params, state = model.init(KEY, jnp.ones((1, 1)))
+    of = fnn.value_and_grad(model, losses.squared_error(), dp_sgd(1.0, 1.0))
+    with pytest.raises(fnn.InputError, match="expected at least one example"):
+        of(params, state, (jnp.zeros((0, 1)), jnp.zeros((0, 2))), key=KEY)
 
 
 def test_numbers_get_a_deviation():
@@ -205,12 +253,12 @@ def test_privacy_needs_its_package(monkeypatch):
 spent = {"noise": 1.0, "batch_size": 10, "examples": 100, "steps": 5, "delta": 1e-5}
 
 
-def label(target, model=None, **noise):
+def label(target, model=None, key=None, **noise):
     model = model or fnn.dense(2)
     x = jnp.zeros((3, 1))
     params, state = model.init(KEY, x)
     of = fnn.value_and_grad(model, losses.squared_error(), label_noise(**noise))
-    return of(params, state, (x, target))
+    return of(params, state, (x, target), key=key)
 
 
 def private(model, *weights, key=KEY):
@@ -241,6 +289,24 @@ LABEL, PRIVATE, SPENT = "label_noise", "dp_sgd", "privacy_spent"
             r"flip=0\.1 and std=0\.1",
         ),
         Bad("key", lambda: label(jnp.zeros((3, 2)), std=0.1), LABEL, "a key", "None"),
+        Bad(
+            "distributions",
+            lambda: label(jnp.full((3, 2), 0.5), key=KEY, flip=0.1),
+            LABEL,
+            r"labels of integers, or -1 and \+1, for a flip",
+            r"0\.5 at target\[0, 0\]",
+        ),
+        *(
+            Bad(
+                f"{name}-{value!r}",
+                lambda name=name, value=value: label_noise(**{name: value}),
+                LABEL,
+                f"{name} .*",
+                ".*",
+            )
+            for name in ("flip", "std")
+            for value in (np.float32(-1), jnp.array(np.nan), 1j, "1", True)
+        ),
         Bad(
             "integers",
             lambda: label_module._shaken(jnp.zeros(3, int), 0.1, KEY),

@@ -19,6 +19,7 @@ X = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
 LABELS = np.arange(8) % 3
 WEIGHTS = np.array([1, 0, 2, 1, 0.5, 1, 0, 3], np.float32)
 LOSS = fnn.losses.cross_entropy(0.1)
+KEY = jax.random.key(1)
 WAYS = ["manual", "auto", "numeric"]
 
 
@@ -57,6 +58,22 @@ def test_manual_is_auto_in_float32():
     assert_close(manual, auto, np.float32, X.size)
 
 
+def test_a_model_without_parameters_has_a_gradient_without_any():
+    x = jnp.ones((2, 3))
+    for way in WAYS:
+        (value, _), grads = fnn.value_and_grad(fnn.relu(), fnn.losses.squared_error(), way)(
+            (), (), (x, 0 * x)
+        )
+        assert (float(value), grads) == (3.0, ())
+
+
+def test_a_batch_without_examples_is_refused():
+    for way in WAYS:
+        of = fnn.value_and_grad(fnn.relu(), fnn.losses.squared_error(), way)
+        with pytest.raises(fnn.InputError, match=r"losses\.mean: expected at least one value"):
+            of((), (), (jnp.ones((0, 3)), jnp.ones((0, 3))))
+
+
 def test_an_example_of_weight_zero_does_not_matter():
     # Without batch norm, where examples see each other.
     net = fnn.serial(fnn.dense(4), fnn.tanh(), fnn.dense(3))
@@ -76,14 +93,14 @@ def test_manual_calls_no_differentiation_of_jax(monkeypatch):
     gradients(["manual"])
     with pytest.raises(RuntimeError, match="differentiation"):
         gradients(["auto"])
-    # And a layer without a rule does call it, so the test above would have seen it.
+    # And a layer without a manual gradient does call it, so the test above would have seen it.
     with pytest.raises(RuntimeError, match="differentiation"):
         wave().forward({"a": 1.0}, {"seen": 0.0}, jnp.ones((2, 3)))
 
 
 def comparison(net, **options):
     params, state = net.init(jax.random.key(0), X)
-    return fnn.compare(net, LOSS, params, state, (X, LABELS), key=jax.random.key(1), **options)
+    return fnn.compare(net, LOSS, params, state, (X, LABELS), key=KEY, **options)
 
 
 def test_compare_finds_manual_equal_to_auto_and_float64_and_numeric():
@@ -95,7 +112,7 @@ def test_compare_finds_manual_equal_to_auto_and_float64_and_numeric():
 
 
 @pytest.mark.parametrize("factor", [1.001, -1])
-def test_compare_says_so_when_a_rule_is_wrong(factor):
+def test_compare_says_so_when_a_backward_is_wrong(factor):
     wrong = fnn.stateless(
         lambda key, x: (), lambda p, x: (x, ()), lambda p, r, dy: ((), factor * dy)
     )
@@ -106,7 +123,7 @@ def test_compare_says_so_when_a_rule_is_wrong(factor):
     assert right == {"params/2/bias", "params/2/weight"}
 
 
-def test_compare_shows_every_layer_and_marks_those_without_a_rule():
+def test_compare_shows_every_layer_and_marks_those_without_a_manual_gradient():
     result = comparison(fnn.serial(fnn.dense(4), wave(), fnn.relu(), fnn.dense(3)))
     *layers, whole = result.costs
     assert [cost.name for cost in layers] == ["dense", "autodiff (auto)", "relu", "dense"]
@@ -225,7 +242,9 @@ def test_differences_at_kinks_are_left_out_of_a_comparison():
     params, state = model.init(jax.random.key(0), x)
     target = jax.random.normal(jax.random.key(1), (2, 12))
     # Where all is background the numbers of a window are equal: the slopes on the two sides differ.
-    found = fnn.compare(model, fnn.losses.squared_error(), params, state, (x, target), time=False)
+    found = fnn.compare(
+        model, fnn.losses.squared_error(), params, state, (x, target), key=KEY, time=False
+    )
     assert found.agrees, str(found)
 
 
@@ -240,7 +259,7 @@ def test_what_a_model_keeps_counts_the_loss_in_both_ways():
     x, labels = jnp.ones((8, 4)), jnp.zeros(8, jnp.int32)
     dense, loss = fnn.dense(1000), fnn.losses.cross_entropy()
     params, state = dense.init(jax.random.key(0), x)
-    whole = fnn.compare(dense, loss, params, state, (x, labels)).costs[-1]
+    whole = fnn.compare(dense, loss, params, state, (x, labels), key=KEY).costs[-1]
     # By hand the slope at the logits is kept, by autodiff as much or more.
     assert whole.ways.manual.kept_bytes >= 8 * 1000 * 4
     assert whole.ways.auto.kept_bytes >= 8 * 1000 * 4

@@ -51,11 +51,11 @@ def same_network():
         fnn.conv(4, 3),
         fnn.batch_norm(),
         fnn.relu(),
-        fnn.max_pool(2),
+        fnn.max_pool(2, padding="VALID"),
         fnn.conv(6, (2, 3), stride=(2, 1), padding="VALID", groups=2, bias=False),
         fnn.relu(),
         fnn.conv_transpose(4, 3, stride=2, padding=1, output_padding=1),
-        fnn.average_pool(2),
+        fnn.average_pool(2, padding="VALID"),
         fnn.flatten(),
         fnn.dense(3),
     )

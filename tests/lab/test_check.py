@@ -1,4 +1,4 @@
-"""What the checker says of a wrong rule: leaf, index, ratio, and a guess at the mistake."""
+"""What the checker says of a wrong backward: leaf, index, ratio, and a guess at the mistake."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +44,8 @@ PLANTED = [
     (in_weight(lambda a: a / 8), "factor 0.125: mean over batch instead of a sum"),
     (in_dx(lambda a: a + 0.25), "the same constant too much everywhere"),
     (in_dx(jnp.zeros_like), "zero: missing altogether"),
-    (in_dx(lambda a: a.at[0, 0].set(jnp.inf)), "not finite at 1 of 40 places"),
-    (in_dx(lambda a: a.at[3, 2].multiply(0.5)), "right but for 1 of 40 places"),
+    (in_dx(lambda a: a.at[0, 0].set(jnp.inf)), "not finite at 1 of 40 entries"),
+    (in_dx(lambda a: a.at[3, 2].multiply(0.5)), "right but for 1 of 40 entries"),
     (in_dx(lambda a: jnp.flip(a, 1)), "reversed along axis 1"),
     (in_dx(rolled), "rolled by 2 along axis 0"),
     (

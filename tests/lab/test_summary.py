@@ -38,7 +38,7 @@ def test_residuals_that_two_layers_keep_count_once():
     assert [row.residual_bytes for row in summary.rows] == [4 * 5 * 4, 0]
 
 
-def test_a_layer_without_a_rule_is_marked():
+def test_a_layer_without_a_manual_gradient_is_marked():
     layer = fnn.autodiff(lambda key, x: ((), ()), lambda p, s, x, *, key=None, train=False: (x, s))
     assert "autodiff (auto)" in str(fnn.summary(fnn.serial(layer), X))
 

@@ -78,7 +78,7 @@ def test_a_unit_that_is_zero_for_all_examples_is_dead():
     assert (dense.y.dead, relu.y.dead, dense.dy.dead) == (0.0, 0.75, 0.75)
 
 
-def test_the_first_number_that_is_not_finite_is_found():
+def test_the_first_entry_that_is_not_finite_is_found():
     log = fnn.from_function(jnp.log)
     model = fnn.serial(fnn.dense(6), log, fnn.dense(6))
     trace = traced(model)
@@ -87,7 +87,7 @@ def test_the_first_number_that_is_not_finite_is_found():
     expected = int(np.argmax((X @ params[0]["weight"]).ravel() <= 0))
     assert wrong.y.wrong == expected
     assert after.y.wrong == 0
-    assert trace.first_wrong() == f"y of 1 {wrong.name}, number {expected}"
+    assert trace.first_wrong() == f"y of 1 {wrong.name}, entry {expected}"
     assert "first not finite: y of 1" in str(trace)
 
 
@@ -95,9 +95,9 @@ def test_a_cotangent_that_is_not_finite_is_found_where_all_values_are():
     # The slope of a root at 0 is infinite.
     root = fnn.from_function(jnp.sqrt)
     trace = traced(fnn.serial(fnn.relu(), root, fnn.dense(6)), x=np.zeros_like(X), target=X)
-    assert trace.first_wrong() == "dy of 0 relu, number 0"
+    assert trace.first_wrong() == "dy of 0 relu, entry 0"
 
 
 def test_what_is_no_model_is_refused():
     with pytest.raises(fnn.InputError, match="expected a Layer"):
-        fnn.trace_activations(fnn.dense, LOSS, (), (), (X, X))
+        fnn.trace_activations(fnn.dense, LOSS, (), (), (X, X), key=jax.random.key(0))

@@ -167,6 +167,16 @@ def test_a_path_may_be_of_one_number_or_of_a_tree_and_of_any_rule():
     assert {name: a.shape for name, a in tree.points.items()} == {"a": (5,), "b": (5,)}
 
 
+def test_a_path_may_start_from_integers_and_from_bytes_in_the_other_order():
+    f = landscapes.quadratic((1.0, 4.0))
+    expected = landscapes.descend(optim.sgd(0.1), f, jnp.array([1.0, 2.0]), 3)
+    for start in ([1, 2], (1, 2), np.array([1, 2], "uint8"), np.array([1, 2], ">f4")):
+        np.testing.assert_array_equal(
+            landscapes.descend(optim.sgd(0.1), f, start, 3).points, expected.points
+        )
+    np.testing.assert_array_equal(f(np.array([1, 2], ">f8")), f([1.0, 2.0]))
+
+
 # What the lectures say of descent, seen on paths.
 
 
@@ -305,6 +315,116 @@ def test_each_saddle_takes_plain_descent_the_predicted_factor_longer(bowl, saddl
             "landscapes.octopus",
             "edge above 0",
             r"0\.0",
+        ),
+        *(
+            Bad(
+                f"tilt-{got}",
+                lambda v=value: landscapes.double_well(v),
+                "landscapes.double_well",
+                r"tilt in \(0, 1\.5\)",
+                got,
+            )
+            for value, got in ((np.nan, "nan"), ("x", "'x'"), (np.float32(2), "2"), (1j, "1j"))
+        ),
+        Bad(
+            "curvature",
+            lambda: landscapes.quadratic(3.0),
+            "landscapes.quadratic",
+            "curvatures above 0, one for each coordinate",
+            r"3\.0",
+        ),
+        Bad(
+            "curvature-nan",
+            lambda: landscapes.quadratic((1.0, np.nan)),
+            "landscapes.quadratic",
+            "curvatures above 0, one for each coordinate",
+            r"\(1\.0, nan\)",
+        ),
+        Bad(
+            "bowl-inf",
+            lambda: landscapes.octopus(bowl=math.inf),
+            "landscapes.octopus",
+            "bowl above 0",
+            "inf",
+        ),
+        Bad(
+            "dimensions",
+            lambda: landscapes.rastrigin(2.0),
+            "landscapes.rastrigin",
+            "dimensions of 1 or more",
+            r"2\.0",
+        ),
+        Bad(
+            "height",
+            lambda: landscapes.Landscape(3, [[0.0]], [0.0], [1.0]),
+            "",
+            "height to be a function",
+            "3",
+        ),
+        Bad(
+            "corners",
+            lambda: landscapes.Landscape(abs, [[0.0]], [0.0], [1.0, 2.0]),
+            "",
+            r"minima \(n, d\), low \(d,\) and high \(d,\)",
+            r"\(1, 1\), \(1,\), \(2,\)",
+        ),
+        Bad(
+            "point-text",
+            lambda: landscapes.saddle()("x"),
+            "landscapes.Landscape",
+            "point of numbers",
+            "'x'",
+        ),
+        Bad(
+            "point-complex",
+            lambda: landscapes.saddle()([1j, 0]),
+            "landscapes.Landscape",
+            "point of a floating dtype",
+            r"complex64 of shape \(2,\)",
+        ),
+        Bad(
+            "optimizer",
+            lambda: landscapes.descend(0.1, landscapes.saddle(), [0.0, 0.0], 3),
+            "landscapes.descend",
+            "an optimizer",
+            r"0\.1",
+        ),
+        Bad(
+            "function",
+            lambda: landscapes.descend(optim.sgd(0.1), 3, [0.0, 0.0], 3),
+            "landscapes.descend",
+            "function to be a function",
+            "3",
+        ),
+        Bad(
+            "start",
+            lambda: landscapes.descend(optim.sgd(0.1), landscapes.saddle(), "x", 3),
+            "landscapes.descend",
+            "start of numbers",
+            "'x'",
+        ),
+        Bad(
+            "mask",
+            lambda: landscapes.descend(
+                optim.sgd(0.1), landscapes.saddle(), np.ma.array([1.0, 2.0], mask=[True, False]), 3
+            ),
+            "landscapes.descend",
+            "start without a mask",
+            r"float64 of shape \(2,\)",
+        ),
+        Bad(
+            "value-int",
+            lambda: landscapes.descend(optim.sgd(0.1), lambda p: 1, [0.0], 5),
+            "landscapes.descend",
+            "a function to one number",
+            ".+",
+        ),
+        Bad(
+            "steps-true",
+            lambda: landscapes.descend(optim.sgd(0.1), landscapes.saddle(), [0, 0], True),
+            "landscapes.descend",
+            "steps of 1 or more",
+            "True",
         ),
         Bad(
             "steps",

@@ -61,9 +61,111 @@ def test_what_is_in_the_padding_does_not_matter(block):
         return y.values[there], dparams, dx.values
 
     results = run(0.0)
-    jax.tree.map(np.testing.assert_array_equal, run(1e4), results)
+    for padding in (1e4, jnp.nan):
+        jax.tree.map(np.testing.assert_array_equal, run(padding), results)
     assert not results[2][~there].any()
     assert results[2][:2][there[:2]].all()
+
+
+@BLOCKS
+@pytest.mark.parametrize("pair", [False, True], ids=["self", "cross"])
+def test_nan_in_padding_reaches_nothing_that_is_there(pair, block):
+    """Neither of a mask, nor of a memory, nor out of the cotangent of what is padded."""
+    layer = fnn.attention(2, block=block, causal=not pair)
+    mask = np.array([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
+
+    def spoil(values, padding):
+        return fnn.Sequence(jnp.where(mask[..., None], values, padding), mask)
+
+    def run(padding):
+        x = spoil(normal(3, 5, 4), padding)
+        x = (x, spoil(normal(3, 5, 6), padding)) if pair else x
+        params, state = moved_place(layer, x, KEY)
+        y, _, residuals = layer.forward(params, state, x)
+        dy = spoil(jnp.cos(y.values), padding)._replace(lengths=None)
+        return y, layer.apply(params, state, x)[0], layer.backward(params, residuals, dy)
+
+    clean, spoiled = jax.jit(run, static_argnums=0)(0.0), jax.jit(run, static_argnums=0)(np.nan)
+    jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
+    assert not clean[0].values[~mask].any()
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_nan_in_padding_reaches_nothing_of_a_transformer_that_is_there(norm_first, cross):
+    layer = fnn.transformer_block(2, norm_first=norm_first, cross=cross, activation="relu")
+    lengths = np.array([3, 1])
+    there = (np.arange(3) < lengths[:, None])[..., None]
+
+    def run(padding):
+        x = fnn.Sequence(jnp.where(there, normal(2, 3, 4), padding), lengths)
+        x = (x, x) if cross else x
+        params, state = moved_place(layer, x, KEY)
+        y, _, residuals = layer.forward(params, state, x)
+        dy = jax.tree.map(lambda a: jnp.where(there, jnp.cos(a), 0), inexact_leaves(y))
+        dparams, dx = layer.backward(params, residuals, dy)
+        return [jnp.where(there, a, 0) for a in jax.tree.leaves((inexact_leaves(y), dx))], dparams
+
+    jax.tree.map(np.testing.assert_array_equal, run(np.nan), run(0.0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16"])
+def test_lengths_of_small_integers_do_not_overflow(dtype):
+    layer, x = fnn.attention(1), normal(2, 300, 2)
+    params, state = layer.init(KEY, x)
+    lengths = np.array([100, 3], dtype)
+    small, plain = (
+        layer.apply(params, state, fnn.Sequence(x, n))[0].values
+        for n in (lengths, lengths.astype("int32"))
+    )
+    np.testing.assert_array_equal(small, plain)
+    assert plain[0, :100].all()
+    assert not plain[0, 100:].any()
+
+
+@BLOCKS
+@pytest.mark.parametrize("size", [1e15, -1e15])
+def test_huge_scores_pick_one_key_and_none_is_nan(size, block):
+    """Scores of 1e30: softmax is the choice of the largest, and its slope is 0."""
+    layer = fnn.attention(1, bias=False, block=block)
+    x = normal(1, 5, 4)
+    eye = {name: {"weight": jnp.eye(4)} for name in ("query", "key", "value", "output")}
+    huge = {**eye, "query": {"weight": size * jnp.eye(4)}, "key": {"weight": 1e15 * jnp.eye(4)}}
+    y, _, residuals = layer.forward(huge, (), x)
+    dparams, dx = layer.backward(huge, residuals, jnp.cos(y))
+    picked = jnp.take_along_axis(x, (np.sign(size) * x @ x.mT).argmax(-1)[..., None], 1)
+    np.testing.assert_array_equal(y, picked)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((dparams, dx)))
+
+
+@BLOCKS
+def test_a_bias_of_the_lowest_number_hides_a_key_and_alike_all_of_them(block):
+    """As in many scripts: where a row hides all keys alike, it sees all alike."""
+    lowest = float(np.finfo("float32").min)
+    x = normal(1, 5, 4)
+
+    def y(score_bias, x=x):
+        layer = fnn.attention(2, score_bias=score_bias, block=block)
+        return there_and_back(layer, x)
+
+    future = y(lambda t, s: jnp.where(s > t, lowest, 0))
+    assert_close(future, there_and_back(fnn.attention(2, causal=True), x), "float32", x.size)
+    # A query of 0 scores all keys alike.
+    none = fnn.attention(2, score_bias=lambda t, s: jnp.full_like(t - s, lowest), block=block)
+    params, state = moved_place(none, x, KEY)
+    params["query"] = jax.tree.map(jnp.zeros_like, params["query"])
+    plain = fnn.attention(2).apply(params, state, x)[0]
+    for face in (none.apply, none.forward):
+        assert_close(face(params, state, x)[0], plain, "float32", x.size)
+
+
+@BLOCKS
+def test_an_empty_batch_goes_there_and_back(block):
+    layer = fnn.transformer_block(2, block=block)
+    y, (dparams, dx) = there_and_back(layer, jnp.zeros((0, 5, 4)))
+    assert y.shape == dx.shape == (0, 5, 4)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(dparams))
 
 
 def test_lengths_of_all_steps_and_a_mask_are_what_no_lengths_are():
@@ -76,16 +178,19 @@ def test_lengths_of_all_steps_and_a_mask_are_what_no_lengths_are():
 
 @BLOCKS
 def test_a_step_that_sees_nothing_gives_the_bias_of_the_output(block):
-    layer, x = fnn.attention(2, block=block), fnn.Sequence(normal(1, 5, 4), jnp.array([0]))
+    layer = fnn.attention(2, block=block)
+    x = normal(1, 5, 4), fnn.Sequence(normal(1, 5, 4), jnp.array([0]))
     params, state = moved_place(layer, x, KEY)
     y, _, residuals = layer.forward(params, state, x)
     expected = jnp.broadcast_to(params["output"]["bias"], (1, 5, 4))
-    np.testing.assert_array_equal(y.values, expected)
-    np.testing.assert_array_equal(layer.apply(params, state, x)[0].values, expected)
-    assert not layer.backward(params, residuals, y)[1].values.any()
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(layer.apply(params, state, x)[0], expected)
+    _, (dx, dmemory) = layer.backward(params, residuals, y)
+    assert not dx.any()
+    assert not dmemory.values.any()
 
 
-def test_without_places_a_permutation_of_steps_is_one_of_outputs():
+def test_without_positions_a_permutation_of_steps_is_one_of_outputs():
     layer, x, order = fnn.attention(2, block=2), normal(1, 5, 4), jnp.array([3, 0, 4, 1, 2])
     y, (dparams, dx) = there_and_back(layer, x)
     permuted, (same, moved) = there_and_back(layer, x[:, order])
@@ -287,6 +392,25 @@ def test_a_transformer_block_names_its_parameters_by_what_they_do():
     assert "attention/layer" in str(fnn.summary(layer, normal(1, 3, 4)))
 
 
+@pytest.mark.parametrize("bias", [None, True, False])
+def test_without_bias_no_layer_of_a_transformer_block_adds_one(bias):
+    """As in `torch.nn.TransformerEncoderLayer`, whose layer norms have none either."""
+    params, _ = fnn.transformer_block(2, bias=bias).init(KEY, normal(1, 3, 4))
+    names = [path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    added = [name for name in names if name in ("bias", "shift")]
+    assert len(added) == (0 if bias is False else 4 + 2 + 2)
+    assert len(names) - len(added) == 4 + 2 + 2
+
+
+def test_rotary_takes_flags_of_numpy_and_scalars_of_jax():
+    x = normal(1, 3, 4)
+    y, _ = there_and_back(fnn.attention(2, rotary=True), x)
+    for rotary in (np.True_, 10_000.0, jnp.float32(10_000)):
+        np.testing.assert_array_equal(there_and_back(fnn.attention(2, rotary=rotary), x)[0], y)
+    plain, _ = there_and_back(fnn.attention(2), x)
+    np.testing.assert_array_equal(there_and_back(fnn.attention(2, rotary=np.False_), x)[0], plain)
+
+
 def test_a_gate_is_as_large_as_a_layer_without():
     x = normal(1, 6)
     plain, gated = (
@@ -354,22 +478,59 @@ def bad(name, call, expected, got):
         bad("width", lambda: fnn.attention(2, head_width=0), "head_width of 1 or more", "0"),
         bad("block", lambda: fnn.attention(2, block=0), "block of 1 or more", "0"),
         bad("causal", lambda: fnn.attention(2, causal="no"), "causal of True or False", "'no'"),
+        bad("bias", lambda: fnn.attention(2, bias="False"), "bias of True or False", "'False'"),
         bad("base", lambda: fnn.attention(2, rotary=0), "a base above 0", "0"),
         bad("base-string", lambda: fnn.attention(2, rotary="yes"), "a base above 0", "'yes'"),
         bad(
             "score_bias",
             lambda: fnn.attention(2, score_bias=jnp.ones(())),
-            "a score_bias that is a function of places",
+            "score_bias to be a function",
             r"float32 of shape \(\)",
         ),
         bad("rate", lambda: fnn.attention(2, dropout=1.0), r"dropout in \[0, 1\)", r"1\.0"),
+        bad("base-inf", lambda: fnn.attention(2, rotary=np.inf), "a base above 0", "inf"),
+        bad(
+            "initializer",
+            lambda: fnn.attention(2, initializer="normal"),
+            "initializer to be a function",
+            "'normal'",
+        ),
+        bad("rate-complex", lambda: fnn.attention(2, dropout=0.1j), r"dropout in \[0, 1\)", "0.1j"),
+        Bad("mlp-bias", lambda: fnn.mlp(bias=1), "mlp", "bias of True or False", "1"),
+        Bad(
+            "mlp-gate-bias",
+            lambda: fnn.mlp(activation="swiglu", bias=True),
+            "mlp",
+            "no bias for 'swiglu'",
+            "True",
+        ),
+        Bad(
+            "block-bias",
+            lambda: fnn.transformer_block(2, bias="no"),
+            "transformer_block",
+            "bias of True or False",
+            "'no'",
+        ),
+        Bad(
+            "block-gate-bias",
+            lambda: fnn.transformer_block(2, bias=True, activation="geglu"),
+            "mlp",
+            "no bias for 'geglu'",
+            "True",
+        ),
         Bad("mlp", lambda: fnn.mlp(0), "mlp", "a hidden of 1 or more", "0"),
-        Bad("activation", lambda: fnn.mlp(activation="sin"), "mlp", "one of gelu, .*", "'sin'"),
+        Bad(
+            "activation",
+            lambda: fnn.mlp(activation="sin"),
+            "mlp",
+            "activation of 'gelu', .*",
+            "'sin'",
+        ),
         Bad(
             "norm",
             lambda: fnn.transformer_block(2, norm="batch_norm"),
             "transformer_block",
-            "one of layer_norm, rms_norm",
+            "norm of 'layer_norm', 'rms_norm'",
             "'batch_norm'",
         ),
         Bad(
@@ -389,16 +550,23 @@ def bad(name, call, expected, got):
         Bad(
             "attention_dropout",
             lambda: fnn.transformer_block(2, attention_dropout=-0.1),
-            "attention",
-            r"dropout in \[0, 1\)",
+            "transformer_block",
+            r"attention_dropout in \[0, 1\)",
             r"-0\.1",
         ),
         Bad(
             "dropout",
             lambda: fnn.transformer_block(2, dropout=1.0),
-            "dropout",
-            r"rate in \[0, 1\)",
+            "transformer_block",
+            r"dropout in \[0, 1\)",
             r"1\.0",
+        ),
+        Bad(
+            "dropout-flag",
+            lambda: fnn.transformer_block(2, dropout=False),
+            "transformer_block",
+            r"dropout in \[0, 1\)",
+            "False",
         ),
     ]
 )
@@ -513,6 +681,13 @@ CROSS = (ones(2, 3, 4), ones(2, 5, 6))
                 r"float32 of shape \(2,\)",
             ),
             (
+                "score_bias-class",
+                applied(fnn.attention(2, score_bias=int), ones(2, 3, 4)),
+                ones(2, 3, 4),
+                r"a score_bias of shape \(3, 3\) or \(2, 3, 3\)",
+                r"\w*Error",
+            ),
+            (
                 "score_bias-shape",
                 applied(
                     fnn.attention(2, score_bias=lambda t, s: jnp.zeros((3, 3, 3))), ones(2, 3, 4)
@@ -545,7 +720,7 @@ def test_lengths_beyond_the_steps_are_refused_where_they_are_known():
 
 def test_an_mlp_refuses_arrays():
     for x, expected, got in (
-        (ones(), r"x of shape \(\.\.\., C\)", r"float32 of shape \(\)"),
+        (ones(), r"x of shape \(\.\.\., C\)", r"\(\)"),
         (ones(2, 3, dtype="int32"), "x of a floating dtype", "int32 of .*"),
     ):
         assert_complains(Bad("mlp", None, "mlp", expected, got), initialized(fnn.mlp()), x)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -102,12 +105,13 @@ def test_a_padding_is_a_short_name_for_pairs(kernel, padding, pairs):
     np.testing.assert_array_equal(layer.apply(params, (), x)[0], other.apply(params, (), x)[0])
 
 
-def test_same_has_as_many_places_as_strides_begin():
-    for size in range(1, 9):
-        for stride in (1, 2, 3):
-            x = jnp.ones((1, size, 1))
-            y, _ = fnn.conv(1, 3, stride=stride).apply({"weight": jnp.ones((3, 1, 1))}, (), x)
-            assert y.shape[1] == -(-size // stride)
+def test_same_has_as_many_positions_as_strides_begin():
+    for size, stride, kernel in itertools.product(range(1, 7), (1, 2, 3), (2, 3)):
+        x, params = jnp.ones((1, size, 1)), {"weight": jnp.ones((kernel, 1, 1))}
+        y, _ = fnn.conv(1, kernel, stride=stride).apply(params, (), x)
+        assert y.shape[1] == -(-size // stride)
+        back, _ = fnn.conv_transpose(1, kernel, stride=stride).apply(params, (), x)
+        assert back.shape[1] == size * stride
 
 
 def test_a_depthwise_convolution_is_one_in_as_many_groups():
@@ -118,7 +122,7 @@ def test_a_depthwise_convolution_is_one_in_as_many_groups():
     assert params["weight"].shape == (3, 3, 1, 6)
 
 
-# One shape for every way of computing a sum on CPU: groups, channels, kernel, examples, places.
+# One shape for every way of computing a sum on CPU: groups, channels, kernel, examples, axes.
 WAYS = {
     "one-group": (1, 3, 4, (3, 2), 5, (6, 7)),
     "one-channel": (1, 1, 4, (3, 2), 3, (6, 7)),
@@ -127,7 +131,7 @@ WAYS = {
     "small-groups": (6, 2, 3, (3,), 4, (7,)),
     "large-groups": (2, 20, 20, (3,), 4, (5,)),
     "many-bytes": (1, 3, 4, (3, 3), 7, (64, 64)),
-    "one-place": (1, 3, 4, (1, 1), 4, (4, 5)),
+    "kernel-1": (1, 3, 4, (1, 1), 4, (4, 5)),
     "many-terms": (1, 1, 2, (70,), 2, (80,)),
     "spread": (1, 32, 33, (3, 2), 3, (6, 5)),
     "three-axes": (1, 2, 3, (2, 2, 2), 2, (3, 3, 3)),
@@ -151,10 +155,10 @@ def test_every_platform_computes_the_same_sums(way):
                 fast_weight.weight_gradient(x, dy, geometry, groups),
                 plain.weight_gradient(x, dy, geometry, groups),
             )
-            turned = plain.flip_kernel(weight, geometry, space, dy.shape[1:-1], groups)
+            flipped = plain.flip_kernel(weight, geometry, space, dy.shape[1:-1], groups)
             dx = (
                 fast.input_gradient(dy, weight, geometry, space, groups),
-                plain.convolve(dy, *turned),
+                plain.convolve(dy, *flipped),
             )
             pull_back = jax.vjp(lambda x, w: plain.convolve(x, w, geometry), x, weight)[1]
             return y, dx, dweight, pull_back(dy)
@@ -180,7 +184,7 @@ def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, stride, mon
         x = normal(3, 6, *space, 32)
         options = {"stride": stride, "dilation": 2, "padding": ((1, 2),) * len(space)}
         geometry = geometry_of(x, (3,) * len(space), **options)
-        dy = normal(4, 6, *geometry.places(space), 2)
+        dy = normal(4, 6, *geometry.positions(space), 2)
         monkeypatch.setattr(fast_weight, "_BYTES", (x.nbytes + dy.nbytes) // 3)
         v = normal(5, *geometry.size, 32, 2)
 
@@ -234,18 +238,18 @@ def test_examples_side_by_side_do_not_see_each_other(options, monkeypatch):
     ],
     ids=["one-axis", "kernel-below-stride", "valid", "three-axes"],
 )
-def test_the_phases_of_a_spread_array_make_its_convolution(kernel, stride, padding, monkeypatch):
+def test_the_phases_of_a_dilated_array_make_its_convolution(kernel, stride, padding, monkeypatch):
     monkeypatch.setattr(fast, "WIDE", 1)
     space = (7, 8, 5)[: len(kernel)]
     with jax.enable_x64(True):
         x, weight = normal(3, 2, *space, 2), normal(4, *kernel, 2, 3)
         geometry = geometry_of(x, kernel, stride=stride, padding=padding)
-        places = geometry.places(space)
-        dy = normal(5, 2, *places, 3)
-        turned, back = plain.flip_kernel(weight, geometry, space, places, 1)
-        assert fast._way_on_cpu(dy, turned, back) is fast._by_phase
+        positions = geometry.positions(space)
+        dy = normal(5, 2, *positions, 3)
+        flipped, back = plain.flip_kernel(weight, geometry, space, positions, 1)
+        assert fast._way_on_cpu(dy, flipped, back) is fast._by_phase
         dx = jax.jit(lambda: fast.input_gradient(dy, weight, geometry, space, 1))()
-        assert_close(dx, plain.convolve(dy, turned, back), "float64", x.size)
+        assert_close(dx, plain.convolve(dy, flipped, back), "float64", x.size)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -265,6 +269,51 @@ def test_a_layer_saves_its_input_alone():
         params, _ = layer.init(KEY, x)
         residuals = layer.forward(params, (), x)[2]
         assert [leaf.shape for leaf in jax.tree.leaves(residuals)] == [x.shape]
+
+
+ANY_BATCH = {
+    "conv": (fnn.conv(4, 3), (8, 8, 3)),
+    "strided": (fnn.conv(4, 5, stride=2), (9, 9, 3)),
+    "many-channels": (fnn.conv(40, 3), (9, 9, 32)),
+    "groups": (fnn.conv(4, 3, groups=2), (9, 4)),
+    "kernel-1": (fnn.conv(4, 1), (5, 5, 3)),
+    "depthwise_conv": (fnn.depthwise_conv(3), (9, 9, 3)),
+    "conv_transpose": (fnn.conv_transpose(40, 3, stride=2), (5, 5, 32)),
+}
+
+
+def assert_takes_any_batch(layer, shape):
+    """Of a batch exported as a symbol each size has its results; of no example there are none."""
+    params, _ = layer.init(KEY, jnp.ones((1, *shape)))
+
+    @jax.jit
+    def both(params, x):
+        y, _, residuals = layer.forward(params, (), x)
+        return y, layer.backward(params, residuals, jnp.cos(y))
+
+    symbol = jax.export.symbolic_shape("b")[0]
+    x = jax.random.normal(jax.random.key(1), (3, *shape))
+    exported = jax.export.export(both)(params, jax.ShapeDtypeStruct((symbol, *shape), x.dtype))
+    assert_close(exported.call(params, x), both(params, x), "float32", x.size)
+    y, (dparams, dx) = both(params, x[:0])
+    assert (len(y), dx.shape) == (0, (0, *shape))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(dparams))
+    assert y.shape[1:] == jax.eval_shape(both, params, x)[0].shape[1:]
+
+
+def test_a_layer_that_does_not_take_any_batch_is_seen():
+    def layer(forward):
+        return fnn.stateless(lambda key, x: (), forward, lambda params, x, dy: ((), dy + x))
+
+    with pytest.raises(AssertionError):
+        assert_takes_any_batch(layer(lambda params, x: (x.sum(0, keepdims=True), x)), (4, 2))
+    with pytest.raises(Exception, match="inconclusive"):
+        assert_takes_any_batch(layer(lambda p, x: (x if x.shape[0] > 2 else -x, x)), (4, 2))
+
+
+@pytest.mark.parametrize(("layer", "shape"), ANY_BATCH.values(), ids=ANY_BATCH)
+def test_a_convolution_takes_a_symbolic_and_an_empty_batch(layer, shape):
+    assert_takes_any_batch(layer, shape)
 
 
 MAKERS = {
@@ -292,6 +341,9 @@ extra = "output_padding of 0 or more and less than the stride, an int or one for
         *refused("kernel-0", {}, f"kernel {numbers}", "0", 0),
         *refused("kernel-empty", {}, f"kernel {numbers}", r"\(\)", ()),
         *refused("kernel-float", {}, f"kernel {numbers}", r"\(3, 2\.0\)", (3, 2.0)),
+        *refused(
+            "kernel-huge", {}, "kernel of 2147483647 at most, .*", r"\(65536, 65536\)", (2**16,) * 2
+        ),
         *refused("stride-0", {"stride": 0}, f"stride {numbers}", "0"),
         *refused("dilation-negative", {"dilation": (1, -1)}, f"dilation {numbers}", r"\(1, -1\)"),
         *refused("padding-name", {"padding": "same"}, pairs, "'same'"),
@@ -304,14 +356,10 @@ extra = "output_padding of 0 or more and less than the stride, an int or one for
             "options for one number of axes",
             "stride for 2, padding for 1",
         ),
-        *refused("axes-4", {}, "1 to 3 axes of space", "4", (1, 1, 1, 1)),
-        *refused(
-            "same-even",
-            {"stride": (1, 2)},
-            r"an odd span \(kernel - 1\) dilation \+ 1 where padding is 'SAME' and stride above 1",
-            r"spans \(3, 2\) with strides \(1, 2\)",
-            (3, 2),
-        ),
+        *refused("padding-empty", {"padding": ()}, pairs, r"\(\)"),
+        *refused("axes-4", {}, "1 to 3 spatial axes", "4", (1, 1, 1, 1)),
+        *refused("bias", {"bias": "False"}, "bias of True or False", "'False'"),
+        *refused("initializer", {"initializer": "he"}, "initializer to be a function", "'he'"),
         *refused("groups-0", {"groups": 0}, "groups of 1 or more", "0", only=BOTH),
         *refused("groups-3", {"groups": 3}, "channels in 3 equal groups", "4 channels", only=BOTH),
         Bad("channels", lambda: fnn.conv(0, 3), "conv", "channels of 1 or more", "0"),
@@ -333,8 +381,8 @@ extra = "output_padding of 0 or more and less than the stride, an int or one for
             "output_padding-axes",
             lambda: fnn.conv_transpose(1, (3, 3), stride=2, padding=1, output_padding=(1,)),
             "conv_transpose",
-            extra,
-            r"\(1,\) with stride 2",
+            "options for one number of axes",
+            "kernel for 2, output_padding for 1",
         ),
         Bad(
             "output_padding-same",
@@ -357,6 +405,7 @@ def applied_to(layer, shape):
 
 
 two = r"x of shape \(B, H, W, C\)"
+one_or_more = "x whose spatial axes and channels are 1 or more"
 any_space = r"x of shape \(B, W, C\), \(B, H, W, C\) or \(B, D, H, W, C\)"
 ARRAYS = [
     *(
@@ -367,7 +416,8 @@ ARRAYS = [
             ("no-space", 3, ones(2, 5), any_space, r"\(2, 5\)"),
             ("4-axes", 1, ones(1, 1, 1, 1, 1, 1), any_space, r"\(1, 1, 1, 1, 1, 1\)"),
             ("integers", 3, ones(2, 5, 4, dtype="int32"), "x of a floating dtype", "int32 of .*"),
-            ("empty", 3, ones(2, 0, 4), "axes of space of 1 place or more", r"\(2, 0, 4\)"),
+            ("empty", 3, ones(2, 0, 4), one_or_more, r"\(2, 0, 4\)"),
+            ("no-channels", 3, ones(2, 5, 0), one_or_more, r"\(2, 5, 0\)"),
         )
     ),
     *(
@@ -377,7 +427,7 @@ ARRAYS = [
                 f"{name}-channels",
                 applied_to(MAKERS[name](3), (2, 5, 4)),
                 name,
-                "x of 4 channels",
+                r"x of shape \(B, \.\.\., 4\)",
                 r"\(2, 5, 3\)",
             ),
         )
@@ -390,7 +440,7 @@ ARRAYS = [
                 f"{name}-window",
                 initialized(MAKERS[name](3, padding=((0, 1),), dilation=2)),
                 name,
-                r"x of at least \(5,\) places, padding included",
+                r"x of spatial size \(5,\) or more, padding included",
                 r"\(4,\)",
             ),
         )
@@ -415,8 +465,18 @@ ARRAYS = [
             "conv_transpose-padding",
             initialized(fnn.conv_transpose(4, 3, padding=((2, 1),))),
             "conv_transpose",
-            "a y of 1 place or more on every axis",
+            "a y of 1 position or more on every axis",
             r"\(0,\)",
+        ),
+    ),
+    (
+        ones(2, 5, 5, 4),
+        Bad(
+            "conv_transpose-output_padding-axes",
+            initialized(fnn.conv_transpose(4, 3, stride=2, padding=1, output_padding=(1,))),
+            "conv_transpose",
+            r"x of shape \(B, W, C\)",
+            r"\(2, 5, 5, 4\)",
         ),
     ),
 ]

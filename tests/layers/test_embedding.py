@@ -75,6 +75,36 @@ def test_tokens_in_a_sequence_become_a_sequence_of_rows():
     assert layer.backward(params, residuals, y)[1].values is None
 
 
+def test_a_padding_index_starts_at_zero_and_stays_there():
+    layer, x = fnn.embedding(4, 3, padding_index=1), jnp.array([[1, 2], [1, 1]], "uint8")
+    params, _ = layer.init(KEY, x)
+    np.testing.assert_array_equal(params["weight"][1], 0)
+    assert (params["weight"][jnp.array([0, 2, 3])] != 0).all()
+    y, _, residuals = layer.forward(params, (), x)
+    by_hand = layer.backward(params, residuals, jnp.ones_like(y))[0]["weight"]
+    by_autodiff = jax.grad(lambda p: layer.apply(p, (), x)[0].sum())(params)["weight"]
+    np.testing.assert_array_equal(by_hand, [[0] * 3, [0] * 3, [1] * 3, [0] * 3])
+    np.testing.assert_array_equal(by_autodiff, by_hand)
+
+
+def test_the_row_of_a_padding_index_is_looked_up_as_it_is():
+    """Weights from elsewhere may have one that is not zero."""
+    params, x = {"weight": jnp.arange(8.0).reshape(4, 2)}, jnp.array([3, 1])
+    y, _ = fnn.embedding(4, 2, padding_index=1).apply(params, (), x)
+    np.testing.assert_array_equal(y, [[6, 7], [2, 3]])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16"])
+def test_indices_of_small_integers_reach_every_row_they_can_name(dtype):
+    last, count = jnp.iinfo(dtype).max, jnp.iinfo(dtype).max + 5
+    layer, x = fnn.embedding(count, 1), jnp.array([0, last], dtype)
+    params = {"weight": jnp.arange(float(count))[:, None]}
+    y, _, residuals = jax.jit(lambda x: layer.forward(params, (), x))(x)
+    np.testing.assert_array_equal(y[:, 0], [0, last])
+    dparams, _ = layer.backward(params, residuals, jnp.ones((2, 1)))
+    np.testing.assert_array_equal(jnp.nonzero(dparams["weight"][:, 0])[0], [0, last])
+
+
 def test_learned_positions_beyond_the_steps_have_no_gradient():
     layer, x = fnn.positional("learned", 5), ones(2, 3, 2)
     params, _ = layer.init(KEY, x)
@@ -103,11 +133,21 @@ def test_rotary_keeps_lengths_and_leaves_the_first_step():
     [
         Bad("count", lambda: fnn.embedding(0, 2), "embedding", "a count of 1 or more", "0"),
         Bad("width", lambda: fnn.embedding(3, 2.0), "embedding", "a width of 1 or more", r"2\.0"),
+        *(
+            Bad(
+                f"padding-{index}",
+                lambda index=index: fnn.embedding(3, 2, padding_index=index),
+                "embedding",
+                r"a padding_index in 0\.\.2",
+                str(index),
+            )
+            for index in (3, -1, True)
+        ),
         Bad(
             "kind",
             lambda: fnn.positional("sine"),
             "positional",
-            "'sinusoidal' or 'learned'",
+            "kind of 'sinusoidal', 'learned'",
             "'sine'",
         ),
         Bad(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn._core.precision import wide_dtype
 from fnn._core.tree import combine, inexact_leaves
 from fnn.combinators.walk import layers_by_path
 from fnn.lab.check import agreements, gradients, moved_place, normal_like
@@ -19,7 +20,8 @@ from fnn.lab.summary import residual_bytes
 from tests import cases
 from tests.tolerance import rounding
 
-KEY = jax.random.key(5)
+SEED = 5
+KEY = jax.random.key(SEED)
 # As the checker splits it, so that its float64 results are comparable.
 PLACE_KEY, DY_KEY, RUN_KEY = jax.random.split(KEY, 3)
 # What behaves otherwise in training than out of it: by chance, or by a state.
@@ -174,14 +176,23 @@ def test_the_table_has_every_public_layer():
 
 def exact(case, train):
     """What the checker computes of a case, in float64."""
-    numeric = not case.surrogate
+    params, state = place(case.name)
     return gradients(
-        case.make(), inputs(case), place=place(case.name), key=KEY, train=train, numeric=numeric
+        case.make(),
+        inputs(case),
+        params=params,
+        state=state,
+        seed=SEED,
+        train=train,
+        numeric=not case.surrogate,
     )
 
 
 def check(case, x, train, numeric):
-    fnn.check_layer(case.make(), x, place=place(case.name), key=KEY, train=train, numeric=numeric)
+    params, state = place(case.name)
+    fnn.check_layer(
+        case.make(), x, params=params, state=state, seed=SEED, train=train, numeric=numeric
+    )
 
 
 @in_modes
@@ -212,7 +223,8 @@ def test_backward_is_the_derivative_where_inputs_are_zero_or_large(case, train, 
 )
 def test_backward_is_the_derivative_at_other_shapes(case, train, variant):
     x = inputs(case, variant)
-    fnn.check_layer(case.make(), x, place=place(case.name, variant), train=train, numeric=False)
+    params, state = place(case.name, variant)
+    fnn.check_layer(case.make(), x, params=params, state=state, train=train, numeric=False)
 
 
 @each([case for case in cases.LAYERS if case.formula])
@@ -283,9 +295,12 @@ def abstract(layer, train, x):
 def test_dtype_is_kept_and_residuals_are_arrays(case, train, dtype):
     with jax.enable_x64(dtype == "float64"):
         x = inputs(case, dtype=dtype)
-        results = inexact_leaves(abstract(case.make(), train, x))
+        params, state, y, new_state, grads = inexact_leaves(abstract(case.make(), train, x))
         expected = dtype if jax.tree.leaves(inexact_leaves(x)) else jnp.result_type(float).name
-        assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {expected}
+        assert {leaf.dtype.name for leaf in jax.tree.leaves((params, y, grads))} == {expected}
+        # Running state gathers over many steps: it is float32 or wider.
+        kept = {leaf.dtype for leaf in jax.tree.leaves((state, new_state))}
+        assert kept <= {wide_dtype(expected)}
 
 
 @each()

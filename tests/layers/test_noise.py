@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +91,53 @@ def test_noise_of_strength_0_is_nothing_in_training_too(make):
 def test_spatial_dropout_has_the_gradient_of_autodiff_at_any_shape(rate, shape):
     layer = fnn.spatial_dropout(rate)
     fnn.check_layer(layer, np.random.default_rng(3).normal(size=shape), numeric=False)
+
+
+@pytest.mark.parametrize("make", [fnn.dropout, fnn.spatial_dropout])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_is_kept_in_half_precision_is_scaled_by_the_rate_and_rounded_once(make, dtype):
+    x = jnp.linspace(1, 2, 128, dtype="float32").astype(dtype).reshape(2, 64)
+    # The share 0.7 rounded to bfloat16 would be 0.699: all that is kept would be too large.
+    y, _, residuals = make(RATE).forward((), (), x, key=jax.random.key(5), train=True)
+    _, dx = make(RATE).backward((), residuals, x)
+    steps = 2**16
+    wanted = (x.astype("float32") / (round((1 - RATE) * steps) / steps)).astype(dtype)
+    assert 0 < int((y != 0).sum()) < y.size
+    np.testing.assert_array_equal(y, jnp.where(y != 0, wanted, 0))
+    np.testing.assert_array_equal(dx, y)
+
+
+DEVICES = """
+import jax, jax.numpy as jnp, numpy as np, fnn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+batch = NamedSharding(Mesh(np.array(jax.devices()), ("d",)), PartitionSpec("d"))
+key, x = jax.random.key(0), jax.device_put(jnp.ones((8, 64)), batch)
+
+def program(function):
+    return jax.jit(function, out_shardings=batch).lower(x).compile().as_text()
+
+def flat(x):
+    words = jax.random.bits(key, (x.size // 2,), jnp.uint32)
+    kept = jnp.concatenate([words >> 16, words % 65536]).reshape(x.shape) < 40000
+    return jnp.where(kept, x, 0)
+
+for layer in fnn.dropout(0.2), fnn.spatial_dropout(0.2), fnn.gaussian_noise(0.2):
+    text = program(lambda x: layer.apply((), (), x, key=key, train=True)[0])
+    assert "all-gather(" not in text, layer
+assert "all-gather(" in program(flat)
+print(len(jax.devices()))
+"""
+
+
+def test_no_device_gathers_the_noise_of_the_others():
+    """Of a batch that is spread over devices; a mask drawn along one axis of all is gathered."""
+    flags = "--xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", DEVICES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["4"]
 
 
 rate = r"a rate in \[0, 1\)"

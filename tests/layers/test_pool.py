@@ -1,22 +1,26 @@
-"""Pooling and up-sampling: what the table of layers cannot say."""
+"""Pooling and upsampling: what the table of layers cannot say."""
 
 from __future__ import annotations
+
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
 from tests.core.test_errors import Bad, assert_complains, ones, parametrize
+from tests.layers.test_conv import assert_takes_any_batch
 from tests.layers.test_laws import assert_close
 
 KEY = jax.random.key(5)
 
 
 def reduced(x, window, stride, padding):
-    """Take the largest numbers as XLA does."""
+    """Take the largest elements as XLA does."""
     return jax.lax.reduce_window(
         x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *stride, 1), ((0, 0), *padding, (0, 0))
     )
@@ -36,16 +40,20 @@ def test_a_max_pool_and_its_dx_are_those_of_reduce_window_ties_included(data, ra
     x = jax.random.normal(KEY, (2, *each(st.integers(3, 6)), 2))
     if ties:
         x = x.round()
-    y, _, residuals = fnn.max_pool(window, stride, pads).forward((), (), x)
+    y, _, residuals = fnn.max_pool(window, stride=stride, padding=pads).forward((), (), x)
     expected, pull_back = jax.vjp(lambda x: reduced(x, window, stride, pads), x)
     np.testing.assert_array_equal(y, expected)
-    dx = fnn.max_pool(window, stride, pads).backward((), residuals, jnp.cos(y))[1]
+    dx = fnn.max_pool(window, stride=stride, padding=pads).backward((), residuals, jnp.cos(y))[1]
     assert_close(dx, pull_back(jnp.cos(y))[0], "float32", x.size)
 
 
 FIRST = {
     "max_pool": (fnn.max_pool(2), jnp.ones((1, 4, 4, 1)), [(0, 0), (0, 2), (2, 0), (2, 2)]),
-    "overlapping": (fnn.max_pool(2, 1), jnp.ones((1, 3, 2, 1)), [(0, 0), (1, 0)]),
+    "overlapping": (
+        fnn.max_pool(2, stride=1, padding="VALID"),
+        jnp.ones((1, 3, 2, 1)),
+        [(0, 0), (1, 0)],
+    ),
     "many": (fnn.max_pool((20, 1)), jnp.ones((1, 40, 1, 1)), [(0, 0), (20, 0)]),
     "global": (fnn.global_max_pool(), jnp.ones((1, 5, 5, 1)), [(0, 0)]),
     "adaptive": (fnn.adaptive_max_pool((2, 1)), jnp.ones((1, 3, 2, 1)), [(0, 0), (1, 0)]),
@@ -53,7 +61,7 @@ FIRST = {
 
 
 @pytest.mark.parametrize(("layer", "x", "places"), FIRST.values(), ids=FIRST)
-def test_of_equal_numbers_the_first_has_the_gradient_by_hand_and_by_autodiff(layer, x, places):
+def test_of_equal_elements_the_first_has_the_gradient_by_hand_and_by_autodiff(layer, x, places):
     y, _, residuals = layer.forward((), (), x)
     dx = layer.backward((), residuals, jnp.ones_like(y))[1]
     assert [tuple(map(int, at)) for at in np.argwhere(dx[0, ..., 0])] == places
@@ -82,10 +90,157 @@ def test_a_max_pool_saves_one_byte_for_each_window():
 
 def test_an_average_counts_what_is_there_or_the_padding_too():
     x = jnp.full((1, 2, 1), 6.0)
-    there, _ = fnn.average_pool(3, 1, 1).apply((), (), x)
-    padded, _ = fnn.average_pool(3, 1, 1, count_padding=True).apply((), (), x)
+    there, _ = fnn.average_pool(3, stride=1, padding=1).apply((), (), x)
+    padded, _ = fnn.average_pool(3, stride=1, padding=1, count_padding=True).apply((), (), x)
     np.testing.assert_array_equal(there.ravel(), [6, 6])
     np.testing.assert_array_equal(padded.ravel(), [4, 4])
+
+
+def in_pytorch(module, x):
+    """Return y and dx of a module on x (B, H, W, C), for a dy of ones."""
+    tensor = torch.from_numpy(np.moveaxis(x, -1, 1).copy()).requires_grad_(True)
+    y = module(tensor)
+    y.backward(torch.ones_like(y))
+    return tuple(np.moveaxis(a.numpy(), 1, -1) for a in (y.detach(), tensor.grad))
+
+
+def assert_as_in_pytorch(pairs, x):
+    """Compare y and dx of layers with those of modules, NaN and infinities included."""
+
+    @jax.jit
+    def run(x):
+        def both(layer):
+            y, _, residuals = layer.forward((), (), x)
+            return y, layer.backward((), residuals, jnp.ones_like(y))[1]
+
+        return [both(layer) for layer, _ in pairs]
+
+    for here, (layer, module) in zip(run(x), pairs, strict=True):
+        for ours, theirs in zip(here, in_pytorch(module, x), strict=True):
+            close = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
+            np.testing.assert_allclose(ours, theirs, **close, err_msg=str(layer))
+
+
+def test_a_pool_that_is_not_that_of_pytorch_is_seen():
+    pair = fnn.average_pool(2, padding=1), torch.nn.AvgPool2d(2, None, 1)
+    with pytest.raises(AssertionError, match="average_pool"):
+        assert_as_in_pytorch([pair], np.ones((1, 4, 4, 1), "float32"))
+
+
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_ceil_mode_has_the_windows_of_pytorch(size):
+    pairs = []
+    for window, stride, padding in itertools.product((2, 3), (1, 2, 3), (0, 1)):
+        here = {"stride": stride, "padding": padding, "ceil_mode": True}
+        there = (window, stride, padding)
+        pairs += [
+            (fnn.max_pool(window, **here), torch.nn.MaxPool2d(*there, ceil_mode=True)),
+            (
+                fnn.average_pool(window, **here),
+                torch.nn.AvgPool2d(*there, ceil_mode=True, count_include_pad=False),
+            ),
+            (
+                fnn.average_pool(window, **here, count_padding=True),
+                torch.nn.AvgPool2d(*there, ceil_mode=True),
+            ),
+        ]
+    x = np.random.default_rng(size).normal(size=(1, size, size + 1, 1)).astype("float32")
+    assert_as_in_pytorch(pairs, x)
+    assert len({module(torch.ones(1, 1, size, size)).shape for _, module in pairs}) > 2
+
+
+EXTREMES = {
+    "minus-inf": [-np.inf],
+    "nan": [-np.inf, np.nan],
+    "all": [-np.inf, np.nan, 1, 2, np.inf],
+}
+
+
+@pytest.mark.parametrize("values", EXTREMES.values(), ids=EXTREMES)
+def test_infinities_and_nan_are_pooled_as_in_pytorch(values):
+    """Padding is never the largest, the last NaN is, and a mean sees nothing but its window."""
+    x = np.random.default_rng(0).choice(values, (1, 7, 40, 2)).astype("float32")
+    nn = torch.nn
+    padded = {"padding": ((0, 0), (10, 10))}
+    pairs = [
+        (fnn.max_pool(3, stride=2, padding=1), nn.MaxPool2d(3, 2, 1)),
+        (fnn.max_pool(2, padding=1, ceil_mode=True), nn.MaxPool2d(2, 2, 1, ceil_mode=True)),
+        (fnn.max_pool((1, 20), **padded), nn.MaxPool2d((1, 20), None, (0, 10))),
+        (fnn.adaptive_max_pool((3, 9)), nn.AdaptiveMaxPool2d((3, 9))),
+        (fnn.adaptive_max_pool((9, 50)), nn.AdaptiveMaxPool2d((9, 50))),
+        (fnn.adaptive_average_pool((3, 9)), nn.AdaptiveAvgPool2d((3, 9))),
+        (fnn.adaptive_average_pool((9, 50)), nn.AdaptiveAvgPool2d((9, 50))),
+    ]
+    assert_as_in_pytorch(pairs, x)
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, 3), (3, 7), (5, 50), (50, 7)])
+def test_adaptive_averages_are_those_of_pytorch_at_any_size(size, count):
+    x = np.random.default_rng(0).normal(size=(2, size, count + 1, 3)).astype("float32")
+    pair = fnn.adaptive_average_pool((count, 3)), torch.nn.AdaptiveAvgPool2d((count, 3))
+    assert_as_in_pytorch([pair], x)
+
+
+MEANS = {
+    "average_pool": fnn.average_pool(5, padding="VALID"),
+    "global_average_pool": fnn.global_average_pool(),
+    "adaptive_average_pool": fnn.adaptive_average_pool(3),
+    "adaptive_average_pool-divisor": fnn.adaptive_average_pool(2),
+}
+
+
+@pytest.mark.parametrize("value", [3e38, 1e-30])
+@pytest.mark.parametrize("layer", MEANS.values(), ids=MEANS)
+def test_the_mean_of_equal_elements_is_one_of_them_however_large_or_small(layer, value):
+    x = jnp.full((1, 10, 1), value)
+    for y in (layer.apply((), (), x)[0], jax.vjp(lambda x: layer.apply((), (), x)[0], x)[0]):
+        assert_close(y, jnp.full_like(y, value), "float32", x.size)
+
+
+def test_a_gradient_of_half_precision_is_summed_in_float32():
+    """In bfloat16 a sum of ones ends at 256, and one that begins there does not move."""
+    layer, x = fnn.max_pool(3, stride=1, padding="VALID"), jnp.arange(5) == 2
+    x = x.astype("bfloat16").reshape(1, 5, 1)
+    residuals = layer.forward((), (), x)[2]
+    dy = jnp.array([1, 256, 1], "bfloat16").reshape(1, 3, 1)
+    assert layer.backward((), residuals, dy)[1][0, 2, 0] == 258
+    layer, x = fnn.adaptive_max_pool(601), jnp.ones((1, 2, 1), "bfloat16")
+    y, _, residuals = layer.forward((), (), x)
+    dx = layer.backward((), residuals, jnp.ones_like(y))[1]
+    np.testing.assert_array_equal(dx, jnp.full_like(x, 301))
+
+
+def test_a_global_average_of_more_positions_than_float16_counts_has_a_gradient():
+    layer, x = fnn.global_average_pool(), jnp.ones((1, 512, 512, 1), "float16")
+    y, _, residuals = layer.forward((), (), x)
+    dx = layer.backward((), residuals, y)[1]
+    np.testing.assert_array_equal(dx, jnp.full_like(x, 1 / 512**2))
+
+
+def test_an_infinite_neighbor_does_not_reach_the_middle_of_an_element():
+    x = jnp.array([1.0, 2.0, jnp.inf]).reshape(1, 3, 1)
+    y, _ = fnn.upsample(3, method="linear").apply((), (), x)
+    np.testing.assert_array_equal(y.ravel()[jnp.array([1, 4, 7])], x.ravel())
+
+
+ANY_BATCH = {
+    "max_pool": (fnn.max_pool(2), (8, 7, 3)),
+    "max_pool-overlapping": (fnn.max_pool(3, stride=2), (8, 7, 3)),
+    "max_pool-large": (fnn.max_pool(20), (40, 3)),
+    "average_pool": (fnn.average_pool(2), (8, 7, 3)),
+    "average_pool-overlapping": (fnn.average_pool(3, stride=2), (8, 7, 3)),
+    "global_max_pool": (fnn.global_max_pool(), (8, 7, 3)),
+    "global_average_pool": (fnn.global_average_pool(), (8, 7, 3)),
+    "adaptive_average_pool": (fnn.adaptive_average_pool((4, 3)), (8, 7, 3)),
+    "adaptive_max_pool": (fnn.adaptive_max_pool((4, 3)), (8, 7, 3)),
+    "upsample": (fnn.upsample(2), (8, 7, 3)),
+    "upsample-linear": (fnn.upsample(3, method="linear"), (8, 7, 3)),
+}
+
+
+@pytest.mark.parametrize(("layer", "shape"), ANY_BATCH.values(), ids=ANY_BATCH)
+def test_a_pool_takes_a_symbolic_and_an_empty_batch(layer, shape):
+    assert_takes_any_batch(layer, shape)
 
 
 @pytest.mark.parametrize("make", [fnn.adaptive_average_pool, fnn.adaptive_max_pool])
@@ -99,19 +254,19 @@ def test_an_adaptive_pool_of_a_divisor_is_a_pool_and_of_the_size_itself_changes_
 
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(space=st.lists(st.integers(1, 4), min_size=1, max_size=3), data=st.data())
-def test_up_sampling_is_that_of_jax_image_at_any_shape(space, data):
+def test_upsampling_is_that_of_jax_image_at_any_shape(space, data):
     factor = data.draw(st.tuples(*[sizes] * len(space)))
     x = jax.random.normal(KEY, (2, *space, 2))
     for method in ("nearest", "linear"):
-        fnn.check_layer(fnn.upsample(factor, method), x, numeric=False)
-        y, _, _ = fnn.upsample(factor, method).forward((), (), x)
+        fnn.check_layer(fnn.upsample(factor, method=method), x, numeric=False)
+        y, _, _ = fnn.upsample(factor, method=method).forward((), (), x)
         shape = (2, *(n * f for n, f in zip(space, factor, strict=True)), 2)
         assert_close(y, jax.image.resize(x, shape, method), "float32", y.size)
 
 
-def test_up_sampling_by_lines_keeps_a_line_but_for_its_ends():
+def test_linear_upsampling_keeps_a_line_but_for_its_ends():
     x = jnp.arange(5.0).reshape(1, 5, 1)
-    y, _ = fnn.upsample(4, "linear").apply((), (), x)
+    y, _ = fnn.upsample(4, method="linear").apply((), (), x)
     expected = np.clip((np.arange(20) + 0.5) / 4 - 0.5, 0, 4)
     np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6)
 
@@ -123,15 +278,42 @@ pads = "padding 'SAME', 'VALID', an int of 0 or more, or a pair of them for each
 @parametrize(
     [
         Bad("window", lambda: fnn.max_pool(0), "max_pool", f"window {numbers}", "0"),
-        Bad("stride", lambda: fnn.max_pool(2, 1.5), "max_pool", f"stride {numbers}", r"1\.5"),
-        Bad("padding", lambda: fnn.max_pool(2, 2, "full"), "max_pool", pads, "'full'"),
+        Bad(
+            "stride", lambda: fnn.max_pool(2, stride=1.5), "max_pool", f"stride {numbers}", r"1\.5"
+        ),
+        Bad("padding", lambda: fnn.max_pool(2, padding="full"), "max_pool", pads, "'full'"),
         Bad("average", lambda: fnn.average_pool((2, 0)), "average_pool", f"window {numbers}", ".*"),
         Bad(
             "axes",
-            lambda: fnn.average_pool((2, 2), (1, 1, 1)),
+            lambda: fnn.average_pool((2, 2), stride=(1, 1, 1)),
             "average_pool",
             "options for one number of axes",
             "window for 2, stride for 3",
+        ),
+        *(
+            Bad(f"{make.__name__}-{name}", call, make.__name__, expected, got)
+            for make in (fnn.max_pool, fnn.average_pool)
+            for name, call, expected, got in (
+                (
+                    "ceil-same",
+                    lambda m=make: m(2, ceil_mode=True),
+                    "ceil_mode=False where padding is 'SAME'",
+                    "True",
+                ),
+                (
+                    "ceil-flag",
+                    lambda m=make: m(2, padding=0, ceil_mode=1),
+                    "ceil_mode of True or False",
+                    "1",
+                ),
+            )
+        ),
+        Bad(
+            "count_padding",
+            lambda: fnn.average_pool(2, count_padding="no"),
+            "average_pool",
+            "count_padding of True or False",
+            "'no'",
         ),
         *(
             Bad(name, lambda m=make: m(0), name, f"size {numbers}", "0")
@@ -143,9 +325,9 @@ pads = "padding 'SAME', 'VALID', an int of 0 or more, or a pair of them for each
         Bad("factor", lambda: fnn.upsample(0.5), "upsample", f"factor {numbers}", r"0\.5"),
         Bad(
             "method",
-            lambda: fnn.upsample(2, "cubic"),
+            lambda: fnn.upsample(2, method="cubic"),
             "upsample",
-            "method 'nearest' or 'linear'",
+            "method of 'nearest', 'linear'",
             "'cubic'",
         ),
     ]
@@ -161,16 +343,18 @@ LAYERS = {
     "global_average_pool": fnn.global_average_pool(),
     "adaptive_average_pool": fnn.adaptive_average_pool(2),
     "adaptive_max_pool": fnn.adaptive_max_pool(2),
-    "upsample": fnn.upsample(2, "linear"),
+    "upsample": fnn.upsample(2, method="linear"),
 }
+one_or_more = "x whose spatial axes and channels are 1 or more"
 ARRAYS = [
     *(
         (x, Bad(f"{name}-{what}", lambda x, m=layer: m.apply((), (), x), name, expected, got))
         for name, layer in LAYERS.items()
         for what, x, expected, got in (
-            ("no-space", ones(2, 5), r"x of shape \(B, \*space, C\)", r"\(2, 5\)"),
+            ("no-space", ones(2, 5), r"x of shape \(B, \*spatial, C\)", r"\(2, 5\)"),
             ("integers", ones(2, 5, 4, dtype="int32"), "x of a floating dtype", "int32 of .*"),
-            ("empty", ones(2, 0, 4), "axes of space of 1 place or more", r"\(2, 0, 4\)"),
+            ("empty", ones(2, 0, 4), one_or_more, r"\(2, 0, 4\)"),
+            ("no-channels", ones(2, 5, 0), one_or_more, r"\(2, 5, 0\)"),
         )
     ),
     *(
@@ -189,16 +373,16 @@ ARRAYS = [
             ones(2, 3, 4),
             Bad(
                 f"{name}-{what}",
-                lambda x, m=make, a=args: m(*a).apply((), (), x),
+                lambda x, m=make, w=window, p=padding: m(w, padding=p).apply((), (), x),
                 name,
                 expected,
                 got,
             ),
         )
         for name, make in (("max_pool", fnn.max_pool), ("average_pool", fnn.average_pool))
-        for what, args, expected, got in (
-            ("large", (4,), r"x of at least \(4,\) places, padding included", r"\(3,\)"),
-            ("padding", (2, 2, 2), r"padding of less than the window \(2,\)", r"\(\(2, 2\),\)"),
+        for what, window, padding, expected, got in (
+            ("large", 4, 0, r"x of spatial size \(4,\) or more, padding included", r"\(3,\)"),
+            ("padding", 2, 2, r"padding of less than the window \(2,\)", r"\(\(2, 2\),\)"),
         )
     ),
 ]

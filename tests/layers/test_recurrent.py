@@ -70,6 +70,55 @@ def test_what_padding_holds_changes_nothing_not_even_nan(kind):
     assert not np.where(MASK[:, :, None], 0, dx.values).any()
 
 
+@kinds
+def test_nan_in_the_cotangent_of_padding_reaches_nothing_that_is_there(kind):
+    layer = MAKERS[kind](H, layers=2, truncate=2)
+    x, params = drawn(layer)
+    x, dy = fnn.Sequence(x, LENGTHS), jax.random.normal(jax.random.key(7), (B, T, H))
+    clean, spoiled = (
+        there_and_back(layer, params, x, fnn.Sequence(jnp.where(MASK[:, :, None], dy, padding)))
+        for padding in (0, jnp.nan)
+    )
+    jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16"])
+def test_lengths_of_small_integers_do_not_overflow(dtype):
+    lengths, steps = np.array([100, 3, 0], dtype), 300
+    layer = fnn.serial(fnn.rnn(H), fnn.last_step())
+    x, params = drawn(layer, B, steps, INPUTS)
+    y, _ = layer.apply(params, ((), ()), fnn.Sequence(x, lengths))
+    wide, _ = layer.apply(params, ((), ()), fnn.Sequence(x, lengths.astype("int32")))
+    np.testing.assert_array_equal(y, wide)
+    alone = fnn.rnn(H).apply(params[0], (), x[:1, :100])[0][:, -1]
+    assert_close(y[:1], alone, "float64", x.size)
+
+
+@kinds
+def test_an_empty_batch_and_no_steps_go_there_and_back(kind):
+    layer = MAKERS[kind](H)
+    for shape in ((0, T, INPUTS), (B, 0, INPUTS)):
+        x, params = drawn(layer, *shape)
+        y, (dparams, dx) = there_and_back(layer, params, x)
+        assert (y.shape, dx.shape) == ((*shape[:2], H), shape)
+        assert not any(leaf.any() for leaf in jax.tree.leaves(dparams))
+
+
+@kinds
+def test_the_manual_gradient_is_exported_with_a_symbolic_batch(kind):
+    layer = MAKERS[kind](H)
+    batch = jax.export.symbolic_shape("b")[0]
+    x, params = drawn(layer)
+
+    def both(params, x):
+        dy = jnp.sin(x[..., :1] * jnp.ones((1, 1, H)))
+        return there_and_back.__wrapped__(layer, params, x, dy)
+
+    run = jax.jit(both)
+    exported = jax.export.export(run)(params, jax.ShapeDtypeStruct((batch, T, INPUTS), x.dtype))
+    assert_close(exported.call(params, x), run(params, x), "float64", x.size)
+
+
 @pytest.mark.parametrize(("kind", "truncate"), [("lstm", 2), ("gru", None)])
 def test_a_padded_batch_is_each_sequence_alone(kind, truncate):
     layer = MAKERS[kind](H, bidirectional=True, truncate=truncate)
@@ -216,6 +265,26 @@ def test_every_gate_has_an_orthogonal_matrix(kind):
         assert_close(gate.T @ gate, jnp.eye(H), "float64", H)
 
 
+def test_a_projection_is_a_matrix_behind_every_time_step():
+    """And one of the identity changes nothing."""
+    layer, plain = fnn.lstm(H, projection=H), fnn.lstm(H)
+    x, params = drawn(plain)
+    y, (dparams, dx) = there_and_back(plain, params, x)
+    same = params | {"projection_weight": jnp.eye(H)}
+    projected, (more, dx_projected) = there_and_back(layer, same, x)
+    more.pop("projection_weight")
+    assert_close((projected, more, dx_projected), (y, dparams, dx), "float64", x.size)
+
+
+def test_a_projection_draws_the_other_weights_as_they_are_without():
+    x = jnp.ones((1, 1, INPUTS))
+    plain, _ = fnn.lstm(H).init(jax.random.key(0), x)
+    params, _ = fnn.lstm(H, projection=2).init(jax.random.key(0), x)
+    np.testing.assert_array_equal(params["input_weight"], plain["input_weight"])
+    assert params["projection_weight"].shape == (H, 2)
+    assert params["recurrent_weight"].shape == (2, 4 * H)
+
+
 def test_backward_needs_no_more_arrays_than_the_docstring_says(monkeypatch):
     x = jnp.ones((B, 6, INPUTS))
     # Pieces of two steps: the carries before each, and what every step saves.
@@ -285,6 +354,61 @@ def test_the_last_step_of_no_steps_is_zero_and_padding_may_be_nan():
             )
             for kind, make in MAKERS.items()
             for name, value in (("layers", 0), ("truncate", 0), ("unroll", True))
+        ),
+        *(
+            Bad(
+                f"{name}-{option}",
+                lambda make=make, option=option: make(2, **{option: "False"}),
+                name,
+                f"{option} of True or False",
+                "'False'",
+            )
+            for name, make, option in (
+                *((kind, make, "bidirectional") for kind, make in MAKERS.items()),
+                *((kind, make, "bias") for kind, make in MAKERS.items()),
+                *((f"{kind}_cell", make, "bias") for kind, make in CELLS.items()),
+            )
+        ),
+        *(
+            bad
+            for name, make in (("lstm", fnn.lstm), ("lstm_cell", fnn.lstm_cell))
+            for bad in (
+                Bad(
+                    f"{name}-projection",
+                    lambda make=make: make(2, projection=0),
+                    name,
+                    "projection of 1 or more",
+                    "0",
+                ),
+                Bad(
+                    f"{name}-forget_bias",
+                    lambda make=make: make(2, forget_bias=np.nan),
+                    name,
+                    "forget_bias of one finite number",
+                    "nan",
+                ),
+                Bad(
+                    f"{name}-forget_bias-without-bias",
+                    lambda make=make: make(2, forget_bias=1.0, bias=False),
+                    name,
+                    "no forget_bias without a bias",
+                    r"1\.0",
+                ),
+            )
+        ),
+        Bad(
+            "initializer",
+            lambda: fnn.gru(2, initializer="normal"),
+            "gru",
+            "initializer to be a function",
+            "'normal'",
+        ),
+        Bad(
+            "recurrent_initializer",
+            lambda: fnn.rnn_cell(2, recurrent_initializer=None),
+            "rnn_cell",
+            "recurrent_initializer to be a function",
+            "None",
         ),
         Bad(
             "activation",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,61 @@ def test_the_nearest_point_keeps_shape_and_dtype(name, dtype):
         p = jnp.asarray(point(1, shape), dtype)
         q = SETS[name][0](p)
         assert (q.shape, q.dtype) == (p.shape, p.dtype)
+
+
+def exact(name, p):
+    """The nearest point, in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(SETS[name][0](jnp.asarray(np.asarray(p, np.float64))))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("size", [1e-30, 1e-4, 300.0, 3000.0, 2e7, 1e30])
+@all_sets
+def test_the_nearest_point_of_large_and_small_numbers_is_that_of_float64(name, size, dtype):
+    # Nothing beyond what the dtype holds: in float16 that is 65504, and 0 what is small enough.
+    largest = float(jnp.finfo(dtype).max)
+    p = jnp.asarray(np.clip(point(1, size=size), -largest, largest), dtype)
+    q = np.asarray(SETS[name][0](p), np.float64)
+    np.testing.assert_allclose(q, exact(name, p), rtol=rounding(dtype, p.size),
+                               atol=rounding(dtype, p.size))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "large"), [("bfloat16", 3e2), ("float16", 3e3), ("float32", 2e7)]
+)
+def test_the_simplex_is_reached_from_far_away(dtype, large):
+    for p in ([large, 0, 0], [large, large, -large], [-large, -large - 1, -2 * large]):
+        q = np.asarray(constraint.simplex()(jnp.array(p, dtype)), np.float64)
+        np.testing.assert_allclose(q, exact_simplex(np.asarray(jnp.array(p, dtype), np.float64)))
+
+
+def exact_simplex(p):
+    """Try every number of entries that stay, from the largest on."""
+    below = p - p.max()
+    for used in range(len(p), 0, -1):
+        shift = (np.sort(below)[::-1][:used].sum() - 1) / used
+        if np.sort(below)[::-1][used - 1] > shift:
+            return np.maximum(below - shift, 0)
+    raise AssertionError
+
+
+@all_sets
+def test_nan_is_in_no_set_and_is_not_hidden(name):
+    p = point(1)
+    p[1, 2] = np.nan
+    q = np.asarray(SETS[name][0](jnp.asarray(p, "float32")))
+    assert np.isnan(q[1, 2])
+    optimizer = optim.project(SETS[name][0])
+    start = jnp.zeros((4, 3))
+    update, _ = optimizer.update(jnp.asarray(p, "float32"), (), start)
+    assert np.isnan(update[1, 2])
+
+
+def test_a_box_may_be_open_on_one_side():
+    p = jnp.array([-3.0, 0.5, 1e30])
+    np.testing.assert_array_equal(constraint.box(-1.0, math.inf)(p), [-1, 0.5, np.float32(1e30)])
+    np.testing.assert_array_equal(constraint.box(-math.inf, 1.0)(p), [-3, 0.5, 1])
 
 
 def test_zero_has_a_nearest_point_on_the_sphere():
@@ -167,11 +224,46 @@ def project_by(pattern):
             )
             for value in (0.0, -1.0)
         ),
+        *(
+            Bad(
+                f"{name}-{got}",
+                lambda make=make, value=value: make(value),
+                f"optim.constraint.{name}",
+                f"{word} above 0",
+                got,
+            )
+            for name, make, word in (
+                ("ball", constraint.ball, "radius"),
+                ("max_norm", constraint.max_norm, "limit"),
+                ("sphere", constraint.sphere, "radius"),
+                ("simplex", constraint.simplex, "total"),
+            )
+            for value, got in (
+                (np.float32(-1), "-1"), (jnp.array(0.0), "0"), (np.inf, "inf"), (np.nan, "nan"),
+                (1j, "1j"), ("x", "'x'"), (True, "True"),
+            )
+        ),
+        Bad("box-nan", lambda: constraint.box(np.nan, 1), "optim.constraint.box", "low .+", "nan"),
+        Bad("box-text", lambda: constraint.box(0, "x"), "optim.constraint.box", "high .+", "'x'"),
+        Bad(
+            "simplex-scalar",
+            lambda: constraint.simplex()(jnp.ones(())),
+            "optim.constraint.simplex",
+            "an array of one entry or more along the last axis",
+            r"\(\)",
+        ),
+        Bad(
+            "simplex-empty",
+            lambda: constraint.simplex()(jnp.ones((2, 0))),
+            "optim.constraint.simplex",
+            "an array of one entry or more along the last axis",
+            r"\(2, 0\)",
+        ),
         Bad(
             "no-function",
             lambda: optim.project(1.0),
             "optim.project",
-            "a projection, array -> array",
+            "a projection to be a function",
             r"1\.0",
         ),
         Bad(

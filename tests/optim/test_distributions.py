@@ -1,4 +1,4 @@
-"""Random bits and laws: the counter generator, and the numbers that words become.
+"""Random bits and distributions: the counter generator, and the numbers that words become.
 
 Chance moves an estimate by more than K standard errors once in 1.7 million comparisons; the seeds
 are fixed, and the file makes about a thousand comparisons.
@@ -230,12 +230,46 @@ def test_laws_print_and_compare_by_their_call():
     assert law.distribution_of("sphere") == law.sphere()
 
 
+def test_students_distribution_of_many_degrees_is_the_gaussian():
+    # Box's and Muller's, of which exp(-2 / degrees log u) - 1 would leave nothing.
+    n = drawn(law.student(1e12))
+    fourth, eighth = MOMENTS["gaussian"]
+    assert abs((n**2).mean() - 1) <= K * math.sqrt((fourth - 1) / DRAWS) + 1e-5
+    assert abs((n**4).mean() - fourth) <= K * math.sqrt((eighth - fourth**2) / DRAWS) + 1e-5
+
+
+def test_degrees_may_be_numbers_of_numpy_and_of_jax():
+    words = jnp.arange(5, dtype="uint32") * 7919, jnp.arange(5, dtype="uint32") * 104729
+    expected = law.student(5.0).numbers(*words)
+    for degrees in (5, np.float64(5), np.int64(5), jnp.float32(5), jnp.int32(5)):
+        np.testing.assert_array_equal(law.student(degrees).numbers(*words), expected)
+
+
 DEGREES = "degrees of freedom above 2"
 
 
 @parametrize(
     [
         Bad("degrees", lambda: law.student(2.0), "optim.distributions.student", DEGREES, r"2\.0"),
+        *(
+            Bad(
+                f"degrees-{got}",
+                lambda value=value: law.student(value),
+                "optim.distributions.student",
+                DEGREES,
+                got,
+            )
+            for value, got in ((np.float32(2), "2"), (math.inf, "inf"), ("x", "'x'"), (3j, "3j"))
+        ),
+        Bad(
+            "norm",
+            lambda: law.Distribution(1, len, "cube"),
+            "",
+            "norm of 'free', 'sphere', 'ball'",
+            "'cube'",
+        ),
+        Bad("no-words", lambda: law.Distribution(0, len, "free"), "", "words of 1 or more", "0"),
+        Bad("numbers", lambda: law.Distribution(1, 3, "free"), "", "numbers to be a function", "3"),
         Bad(
             "law",
             lambda: law.distribution_of("cauchy"),

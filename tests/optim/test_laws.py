@@ -1,4 +1,4 @@
-"""Laws of update rules: every rule of the table against its paper, against optax, and under JAX."""
+"""Laws of optimizers: each of the table against its paper, against optax, and under JAX."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from fnn import optim
+from fnn import InputError, optim
 from fnn.optim import schedule
 from tests.cases import makers, public
 from tests.cases.optimizers import OPTIMIZERS
@@ -21,7 +21,7 @@ from tests.optim.test_noise import CASES as NOISES
 from tests.tolerance import rounding
 
 STEPS = 10
-# Rules made with a schedule inside, which cannot be one.
+# Optimizers made with a schedule inside, which cannot be one.
 SCHEDULED = {"scheduled", "schedule_free_sgd-warm_up"}
 # Numbers that do nothing: for the sake of optax, or because other tests look at what they do.
 TOOTHLESS = {
@@ -31,7 +31,7 @@ TOOTHLESS = {
     "reduce_on_plateau": {0.2, 0.3},
     "muon-without-nesterov": {1e-30},
 }
-all_rules = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
+all_optimizers = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
 with_optax = pytest.mark.parametrize(
     "case", [c for c in OPTIMIZERS if c.optax], ids=lambda c: c.name
 )
@@ -57,7 +57,7 @@ def objective(params, slopes):
 
 
 def at(slopes):
-    """Return what rules are handed: the gradient of step t as a function of the parameters."""
+    """Return what optimizers are handed: the gradient of step t as a function of the parameters."""
 
     def gradient_at(params):
         grads = jax.tree.map(lambda p, g: g + jnp.cos(p), params, slopes)
@@ -88,7 +88,7 @@ def scanned(optimizer, take=optim.take_step):
 
 @functools.cache
 def ours(name):
-    """Return the ten updates of a rule of the table: compiled, scanned and under conditions."""
+    """Return the ten updates of an optimizer of the table: compiled, scanned, under conditions."""
     case = next(case for case in OPTIMIZERS if case.name == name)
     with jax.enable_x64(True):
         return np.asarray(jax.jit(lambda: scanned(case.make(case.value)))())
@@ -165,21 +165,21 @@ def float64():
         yield
 
 
-@all_rules
+@all_optimizers
 def test_ten_steps_in_float64_are_those_of_the_paper(case, float64):
     assert_close(ours(case.name), on_paper(case))
 
 
 @with_optax
 def test_ten_steps_are_those_of_optax(case, float64):
-    # Optax promotes dtypes and ranks; the rules of fnn under test stay strict.
+    # Optax promotes dtypes and ranks; the optimizers of fnn under test stay strict.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         expected = jax.jit(lambda: scanned(case.optax(), take_optax))()
     assert_close(ours(case.name), expected, case.peer)
 
 
 def changed(call):
-    """Return a call that made a rule with its numbers to be set, and their values.
+    """Return a call that made an optimizer with its numbers to be set, and their values.
 
     Counts and flags, which shape the program, are left as they are.
     """
@@ -208,7 +208,7 @@ def changed(call):
     return rebuild, values
 
 
-def test_public_rules_all_stand_in_the_table():
+def test_public_optimizers_all_stand_in_the_table():
     made = set().union(*(makers(case.make(case.value)) for case in OPTIMIZERS))
     # Noise has a table and laws of its own, and so have constraints.
     noises = {case.name for case in NOISES} | {"perturbed", "weight_noise", "project"}
@@ -216,7 +216,7 @@ def test_public_rules_all_stand_in_the_table():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@all_rules
+@all_optimizers
 def test_updates_look_like_gradients_and_the_state_keeps_its_looks(case, dtype):
     with jax.enable_x64(dtype == "float64"):
 
@@ -238,8 +238,8 @@ def test_updates_look_like_gradients_and_the_state_keeps_its_looks(case, dtype):
         assert specs(states[0]) == specs(states[1]) == specs(states[2])
 
 
-@all_rules
-def test_every_number_of_a_rule_may_be_traced_and_mapped_over_and_bites(case, float64):
+@all_optimizers
+def test_every_number_of_a_optimizer_may_be_traced_and_mapped_over_and_bites(case, float64):
     # Were one of them neutral in the table, or not used, its row would be the first once more.
     rebuild, values = changed(case.make(case.value).call)
     others = np.array([values, *(np.array(values) + np.diag(values) * -0.1)])
@@ -251,7 +251,32 @@ def test_every_number_of_a_rule_may_be_traced_and_mapped_over_and_bites(case, fl
                 assert_close(row, rows[0])
 
 
-@all_rules
+BAD_NUMBERS = {
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "numpy's nan": np.float32("nan"),
+    "jax's inf": jnp.float32(jnp.inf),
+    "beyond float32": 1e300,
+    "below": np.float32(-1),
+    "complex": 1j,
+    "text": "0.5",
+    "flag": True,
+    "nothing": None,
+    "several": np.ones(2),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_NUMBERS)
+@all_optimizers
+def test_every_number_of_an_optimizer_is_judged_by_its_value(case, bad):
+    rebuild, values = changed(case.make(case.value).call)
+    for i in range(len(values)):
+        others = [*values[:i], BAD_NUMBERS[bad], *values[i + 1 :]]
+        with pytest.raises(InputError, match="expected"):
+            rebuild(iter(others))
+
+
+@all_optimizers
 def test_a_hyper_parameter_may_be_a_schedule(case):
     if case.name in SCHEDULED:
         return
@@ -265,8 +290,8 @@ def test_optimizers_mix_with_optax_both_ways(case):
     assert mixed == program(optax.chain(half, optimizer, half)) != program(optimizer)
 
 
-@all_rules
-def test_an_equal_rule_and_a_later_step_need_no_second_compilation(case):
+@all_optimizers
+def test_an_equal_optimizer_and_a_later_step_need_no_second_compilation(case):
     params, traces = tree(0, "float32"), []
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -285,7 +310,7 @@ def test_an_equal_rule_and_a_later_step_need_no_second_compilation(case):
 
 
 def minimized(optimizer, slope_of, start, steps):
-    """Return where a rule leads from the start, by the objective's gradient."""
+    """Return where an optimizer leads from the start, by the objective's gradient."""
 
     def gradient_at(params):
         value, grads = jax.value_and_grad(slope_of)(params)
@@ -308,8 +333,8 @@ def rosenbrock(p):
     return ((1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2).sum()
 
 
-# Rules by name, and learning rates for the two functions. All but the schedule-free ones take one
-# that falls to 0, for the sake of those that step by the sign or the norm of the gradient.
+# Optimizers by name, and learning rates for the two functions. All but the schedule-free ones take
+# one that falls to 0, for the sake of those that step by the sign or the norm of the gradient.
 DESCENTS = {
     "sgd": (optim.sgd, 0.5, 1e-3),
     "momentum": (optim.momentum, 0.2, 1e-3),

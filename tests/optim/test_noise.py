@@ -8,7 +8,7 @@ are fixed, and the file makes some two hundred comparisons.
 
 from __future__ import annotations
 
-import functools
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 import fnn
 from fnn import optim
 from fnn.optim import schedule
-from fnn.optim.noise._base import NoiseState, noise as noise_of
+from fnn.optim.noise._base import noise as noise_of, separate
 from tests.core.test_errors import Bad, assert_complains, parametrize
 from tests.tolerance import rounding
 
@@ -32,10 +32,10 @@ RATE, N, T, SCALE, FRICTION, DECAY, EPSILON = 0.07, 3.0, 0.6, 0.4, 0.3, 0.8, 1e-
 
 
 class NoiseCase(NamedTuple):
-    """A rule of a key and a strength, its docstring in numpy, and where its noise can be had.
+    """An optimizer of a key and a strength, its docstring in numpy, and where its noise can be had.
 
     `formula` maps step, gradient, noise and memory (None at first), all flat, to update and memory;
-    `n(t)` is the standard noise of a step. `plain` is the same rule without noise.
+    `n(t)` is the standard noise of a step. `plain` is the same optimizer without noise.
     """
 
     name: str
@@ -108,7 +108,7 @@ CASES = [
     ),
     NoiseCase(
         "psgld",
-        lambda s=T, key=KEY, **o: optim.psgld(RATE, N, s, DECAY, EPSILON, key=key, **o),
+        lambda s=T, key=KEY, **o: optim.psgld(RATE, N, s, DECAY, epsilon=EPSILON, key=key, **o),
         T, preconditioned, None,
     ),
     NoiseCase(
@@ -156,12 +156,12 @@ def assert_close(one, other, dtype="float32"):
 @all_cases
 def test_steps_in_float64_are_those_of_the_formula(case):
     with jax.enable_x64(True):
-        source = noise_of("", 1.0, KEY, case.distribution, "counter")
+        source = noise_of("", 1.0, KEY, case.distribution, "counter", case.name)
+        start = source.init(tree(0))
 
         def standard(t):
-            return np.concatenate(
-                [flat(n) for n in source.draw(NoiseState(KEY, jnp.int32(t)), tree(0))]
-            )
+            state = start._replace(step=jnp.int32(t))
+            return np.concatenate([flat(n) for n in source.draw(state, tree(0))])
 
         memory, expected = None, []
         for t in range(STEPS):
@@ -219,7 +219,7 @@ def test_jit_scan_and_vmap_over_strengths_and_keys_give_the_same_noise(case):
 
 
 @all_cases
-def test_an_equal_rule_needs_no_second_compilation(case):
+def test_an_equal_optimizer_needs_no_second_compilation(case):
     params = tree(0, "float32")
     update = jax.jit(lambda optimizer, g, s, p: optimizer.update(g, s, p), static_argnums=0)
     state = case.make().init(params)
@@ -287,19 +287,125 @@ def test_noise_is_uncorrelated_between_leaves_steps_and_adjacent_keys(case):
         assert remembers or abs(r[i, j]) <= K / math.sqrt(DRAWS), (names[i], names[j])
 
 
+DISTRIBUTIONS = ["gaussian", "uniform", "rademacher", "laplace", "student"]
+
+
+def assert_uncorrelated(noises):
+    """Neither the numbers nor their sizes go together; `noises` (n, DRAWS)."""
+    for rows in (noises, np.abs(noises)):
+        # Sizes that do not vary, as those of signs, go with nothing.
+        rows = rows[rows.std(1) > 1e-6]
+        r = np.atleast_2d(np.corrcoef(rows))
+        assert np.abs(r - np.eye(len(r))).max(initial=0) <= K / math.sqrt(DRAWS)
+
+
+@pytest.mark.parametrize("generator", ["counter", "threefry"])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_neighboring_leaves_share_no_word(distribution, generator):
+    # A number of Student's takes two words: of neighbors the last one and the first, were the
+    # leaves counted one by one.
+    zeros = [jnp.zeros(DRAWS)] * 3
+    optimizer = optim.gradient_noise(
+        1.0, 0.0, distribution=distribution, generator=generator, key=KEY
+    )
+    assert_uncorrelated(np.stack(optimizer.update(zeros, optimizer.init(zeros), zeros)[0]))
+
+
+def around(name, key=KEY):
+    """Every noise of a key, and of its first step the numbers on a leaf of zeros."""
+    zeros = jnp.zeros(DRAWS)
+    if name == "weight_noise":
+        optimizer = optim.weight_noise(SCALE, key=key)
+        taken = optim.take_step(optimizer, lambda p: ((0.0, ()), p), zeros, optimizer.init(zeros))
+        return np.asarray(taken[1], np.float64)
+    optimizer = optim.perturbed(identity(), SCALE, key=key)
+    return np.asarray(optimizer.update(zeros, optimizer.init(zeros), zeros)[0], np.float64)
+
+
+def test_noises_of_different_kinds_and_of_one_key_have_nothing_in_common():
+    # One scale and one leaf of one shape: but for their kinds these would draw the same words.
+    noises = [kicks(case)["a"] for case in CASES]
+    noises += [around(name) for name in ("weight_noise", "perturbed")]
+    assert len({case.name for case in CASES}) + 2 == len(noises)
+    assert_uncorrelated(np.stack(noises))
+
+
+def test_places_in_the_state_of_an_optimizer_separate_noises_of_one_kind_and_key():
+    zeros, one = jnp.zeros(DRAWS), optim.gradient_noise(1.0, 0.0, key=KEY)
+    states = separate((one.init(zeros), {"inside": (one.init(zeros), one.init(zeros))}))
+    flat_states = [states[0], *states[1]["inside"]]
+    noises = [one.update(zeros, state, zeros)[0] for state in flat_states]
+    assert_uncorrelated(np.stack(noises))
+    # The first keeps its stream: it is that of the noise alone.
+    np.testing.assert_array_equal(noises[0], one.update(zeros, one.init(zeros), zeros)[0])
+
+
+def test_perturbations_inside_of_perturbations_are_pushes_of_their_own():
+    params = jnp.zeros(DRAWS)
+    inner = optim.perturbed(identity(), 1.0, key=KEY)
+    both = optim.perturbed(inner, 1.0, key=KEY)
+    pushes = [
+        np.asarray(o.update(params, o.init(params), params)[0], np.float64) for o in (inner, both)
+    ]
+    # The outer push is what the two have in common with one alone, the inner one is new.
+    assert abs(np.corrcoef(*pushes)[0, 1] - math.sqrt(0.5)) < K / math.sqrt(DRAWS)
+
+
+def test_the_same_kind_and_key_in_two_optimizers_is_the_same_noise():
+    for case in CASES:
+        np.testing.assert_array_equal(kicks(case)["a"], kicks(copy.copy(case))["a"])
+
+
+@pytest.mark.parametrize("distribution", ["sphere", "ball"])
+def test_numbers_that_are_all_zero_have_no_direction_and_stay_finite(distribution):
+    norm = optim.distributions.distribution_of(distribution).norm
+    nothing = optim.distributions.Distribution(
+        1, lambda word: jnp.zeros(word.shape, "float32"), norm
+    )
+    optimizer, params = optim.gradient_noise(1.0, distribution=nothing, key=KEY), jnp.ones(())
+    assert float(optimizer.update(params, optimizer.init(params), params)[0]) == 1
+
+
+def test_preconditioned_dynamics_survive_a_gradient_whose_square_is_infinite():
+    # v_t = 0.5^t 1e40 then: the root of it, and the step, by hand.
+    optimizer = optim.psgld(1.0, 1, 0.0, 0.5, epsilon=1e-3, key=KEY)
+    params = jnp.zeros(2)
+    state = optimizer.init(params)
+    for t, g in enumerate((1e20, 1.0, 1.0)):
+        update, state = optimizer.update(jnp.full(2, g), state, params)
+        root = math.sqrt(0.5 ** (t + 1) * 1e40)
+        np.testing.assert_allclose(state.memory, root, rtol=rounding("float32", 10))
+        np.testing.assert_allclose(update, -g / (1e-3 + root), rtol=rounding("float32", 10))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_push_finds_small_gradients_by_their_norm_and_not_by_its_square(dtype):
+    # The norm of 400 entries is 20 times one of them; its square is out of the range of the dtype.
+    for entry, threshold, pushed in ((1e-5, 1e-3, True), (1e-3, 1e-3, False), (3e4, 5e5, False)):
+        optimizer = optim.perturbed(identity(), 1.0, threshold, key=KEY)
+        params = jnp.full(400, entry, dtype)
+        update, _ = optimizer.update(params, optimizer.init(params), params)
+        assert bool((update != params).any()) == pushed
+    if dtype == "float32":
+        for entry, threshold in ((1e-30, 1e-29), (1e30, 1e31)):
+            optimizer = optim.perturbed(identity(), 10 * entry, threshold, key=KEY)
+            params = jnp.full(400, entry)
+            update, _ = optimizer.update(params, optimizer.init(params), params)
+            np.testing.assert_array_equal(update, params)
+
+
 @pytest.mark.parametrize("distribution", ["uniform", "rademacher", "laplace", "student"])
 def test_the_distribution_is_the_one_asked_for(distribution):
-    noise = functools.partial(noise_of, "", SCALE, KEY)
-    state, zeros = NoiseState(KEY, jnp.int32(0)), jnp.zeros(1000)
+    zeros = jnp.zeros(1000)
     for case in (CASES[0], CASES[2]):
         optimizer = case.make(distribution=distribution)
         n = optimizer.update(zeros, optimizer.init(zeros), zeros)[0]
+        source = noise_of("", SCALE, KEY, distribution, "counter", case.name)
+        state = source.init(zeros)
         if case.name == "gradient_noise":
-            expected = noise(distribution, "counter").draw(state, zeros)[0] / SCALE**0.5
+            expected = source.draw(state, zeros)[0] / SCALE**0.5
         else:
-            after = NoiseState(KEY, jnp.int32(1))
-            expected = noise(distribution, "counter").draw(after, zeros)[0]
-            expected -= noise(distribution, "counter").draw(state, zeros)[0]
+            expected = source.draw(state.following(), zeros)[0] - source.draw(state, zeros)[0]
         assert_close(n, np.asarray(expected))
 
 
@@ -432,7 +538,7 @@ def test_baoab_has_the_exact_temperature_at_any_step(h, t, a):
 def test_psgld_samples_each_number_with_a_step_of_its_own():
     # With epsilon far above the root of the mean square, G is 1 / epsilon: SGLD at e / epsilon.
     e, t, a, epsilon = 100.0, 0.5, 2.0, 1e3
-    optimizer = optim.psgld(e, 1, t, 0.9, epsilon, key=KEY)
+    optimizer = optim.psgld(e, 1, t, 0.9, epsilon=epsilon, key=KEY)
     variance, error = quadratic_variance(optimizer, a, 150)
     exact = 2 * t / (a * (2 - e / epsilon * a))
     assert abs(variance / exact - 1) <= error + 4 * math.sqrt(exact) * a / epsilon
@@ -452,7 +558,7 @@ def test_the_temperature_follows_its_schedule():
 
 
 def pushes(norms, **options):
-    """Say at which steps a rule with gradients of these norms is pushed."""
+    """Say at which steps an optimizer with gradients of these norms is pushed."""
     optimizer = optim.perturbed(identity(), 1.0, 0.5, key=KEY, **options)
     take, state, pushed = jax.jit(optimizer.update), optimizer.init(jnp.zeros(2)), []
     for t, norm in enumerate(norms):
@@ -487,7 +593,7 @@ def test_a_push_is_uniform_in_the_ball():
     assert np.abs(n.mean(0)).max() <= K * math.sqrt(1 / 5 / count)
 
 
-def test_a_rule_that_is_never_pushed_takes_its_plain_steps():
+def test_an_optimizer_that_is_never_pushed_takes_its_plain_steps():
     plain, _ = run(optim.sgd(RATE, 0.8), "float32")
     for radius, threshold in ((0.5, 0.0), (0.0, 1e9)):
         optimizer = optim.perturbed(optim.sgd(RATE, 0.8), radius, threshold, key=KEY)
@@ -529,7 +635,7 @@ def test_training_with_noise_is_the_same_from_the_same_key_and_learns():
 
 
 def calls(name):
-    """The rule of a name with one option replaced."""
+    """The optimizer of a name with one option replaced."""
     return {
         "gradient_noise": lambda s=1.0, **o: optim.gradient_noise(s, **{"key": KEY} | o),
         "sphere_noise": lambda s=1.0, **o: optim.sphere_noise(s, **{"key": KEY} | o),
@@ -553,6 +659,19 @@ STRENGTHS = {
 }
 
 
+# What is no number of 0 or more, and how it is called.
+WRONG_SIZES = [
+    (np.float32(-1), "-1"),
+    (jnp.array(np.nan), "nan"),
+    (math.inf, "inf"),
+    (1j, "1j"),
+    ("x", "'x'"),
+    (True, "True"),
+    (jnp.ones(2), r"float32 of shape \(2,\)"),
+    (lambda step: -1.0, "-1.0 at step 0"),
+]
+
+
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_know(name):
     where, strength, make = f"optim.{name}", STRENGTHS[name], calls(name)
@@ -560,17 +679,27 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
     pattern = "a pattern that matches a parameter"
 
     def by_path():
-        optimizer = make({"*/scale": 0.1})
-        return optimizer.update(params, optimizer.init(params), params)
+        make({"*/scale": 0.1}).init(params)
 
     generator = "a generator of 'counter', 'threefry'"
     for bad in (
         Bad("negative", lambda: make(-0.5), where, f"{strength} of 0 or more", r"-0\.5"),
+        *(
+            Bad("by value", lambda v=value: make(v), where, f"{strength} of 0 or more", got)
+            for value, got in WRONG_SIZES
+        ),
+        *(
+            Bad("by value", lambda v=value: make({"*": v}), where, rf"{strength} for '\*' .+", got)
+            for value, got in WRONG_SIZES
+        ),
         Bad("nan", lambda: make(math.nan), where, f"{strength} of 0 or more", "nan"),
         Bad(
             "path", lambda: make({"*": -0.5}), where, rf"{strength} for '\*' of 0 or more", r"-0\.5"
         ),
         Bad("key", lambda: make(key=None), where, "a key", "None"),
+        Bad("seed", lambda: make(key=3), where, "a key", "3"),
+        Bad("keys", lambda: make(key=jax.random.split(KEY)), where, "one key", "2 keys, .+"),
+        Bad("words", lambda: make(key=jnp.zeros(3, "uint32")), where, "a key", "uint32 of .+"),
         Bad("generator", lambda: make(generator="mt"), where, generator, "'mt'"),
         Bad("nothing", by_path, where, pattern, r"'\*/scale'"),
     ):
@@ -585,6 +714,58 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
             "optim.gradient_noise",
             "a distribution of .*'gaussian'.*",
             "'normal'",
+        ),
+        *(
+            Bad(
+                f"decay_power-{value}",
+                lambda value=value: optim.gradient_noise(1.0, value, key=KEY),
+                "optim.gradient_noise",
+                "decay_power of 0 or more",
+                got,
+            )
+            for value, got in ((math.nan, "nan"), (-1, "-1"), (np.float32(-1), "-1"), ("x", "'x'"))
+        ),
+        Bad(
+            "epsilon-inf",
+            lambda: optim.psgld(0.1, epsilon=math.inf, key=KEY),
+            "optim.psgld",
+            "epsilon above 0",
+            "inf",
+        ),
+        Bad(
+            "decay-jax",
+            lambda: optim.psgld(0.1, decay=jnp.array(1.0), key=KEY),
+            "optim.psgld",
+            r"decay in \[0, 1\)",
+            "1",
+        ),
+        Bad(
+            "friction-numpy",
+            lambda: optim.sghmc(0.1, friction=np.float64(1.5), key=KEY),
+            "optim.sghmc",
+            r"friction in \(0, 1\]",
+            r"1\.5",
+        ),
+        Bad(
+            "rate-inf",
+            lambda: optim.sgld(math.inf, key=KEY),
+            "optim.sgld",
+            "learning_rate of 0 or more",
+            "inf",
+        ),
+        Bad(
+            "window-float",
+            lambda: calls("perturbed")(window=1.0),
+            "optim.perturbed",
+            "window of 0 or more",
+            r"1\.0",
+        ),
+        Bad(
+            "plain",
+            lambda: optim.perturbed(optim.sam(0.1), key=KEY),
+            "optim.perturbed",
+            "an optimizer that the gradient suffices",
+            r"sam\(0\.1\)",
         ),
         Bad(
             "window",
@@ -604,7 +785,7 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
             "optimizer",
             lambda: optim.perturbed(0.1, key=KEY),
             "optim.perturbed",
-            "an update rule",
+            "an optimizer",
             r"0\.1",
         ),
         Bad(
@@ -660,3 +841,16 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
 )
 def test_optimizers_with_noise_refuse_options(bad):
     assert_complains(bad, bad.call)
+
+
+def test_noises_of_one_kind_and_key_in_a_chain_have_nothing_in_common():
+    # Independent ones of variance 1 add up to 2; the same one twice would be of 4.
+    one = optim.gradient_noise(1.0, 0.0, key=KEY)
+    zeros = jnp.zeros(DRAWS)
+    for optimizer in (
+        optim.chain(one, one),
+        optim.chain(optim.chain(one), optim.clip_by_value(1e9), optim.chain(one)),
+        optim.chain(optim.skip_nonfinite(one), one),
+    ):
+        n = np.asarray(optimizer.update(zeros, optimizer.init(zeros), zeros)[0], np.float64)
+        assert abs(n.var() / 2 - 1) <= K * math.sqrt(2 / DRAWS)

@@ -1,4 +1,4 @@
-"""Noise against its formula and its statistics, and what holds for rules of all kinds."""
+"""Noise against its formula and its statistics, and what holds for optimizers of all kinds."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ K = 5
 DRAWS = 100_000
 
 
-class RuleCase(NamedTuple):
-    """A rule to be made afresh, its docstring in numpy, and the same thing from optax.
+class OptimizerCase(NamedTuple):
+    """An optimizer to be made afresh, its docstring in numpy, and the same thing from optax.
 
     `formula` maps step, gradient, parameters and memory (None at first), all flat, to update and
-    memory. `precision` is the dtype in which the rule computes its hyper-parameter.
+    memory. `precision` is the dtype in which the optimizer computes its hyper-parameter.
     """
 
     name: str
@@ -72,13 +72,13 @@ def one_after_the_other(*formulas):
 
 
 OPTIMIZERS = [
-    RuleCase(
+    OptimizerCase(
         "gradient_noise",
         lambda: optim.gradient_noise(ETA, GAMMA, key=KEY),
         annealed,
         precision="float32",
     ),
-    RuleCase(
+    OptimizerCase(
         "chain-with-noise",
         lambda: optim.chain(
             optim.clip_by_global_norm(LIMIT),
@@ -89,8 +89,8 @@ OPTIMIZERS = [
         precision="float32",
     ),
 ]
-all_rules = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
-# Rules of one hyper-parameter, and a value for it.
+all_optimizers = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
+# Optimizers of one hyper-parameter, and a value for it.
 HYPERS = {
     "gradient_noise": (functools.partial(optim.gradient_noise, decay_power=GAMMA, key=KEY), ETA),
 }
@@ -141,7 +141,7 @@ def specs(values):
     return jax.tree.map(lambda a: (a.shape, a.dtype), values)
 
 
-@all_rules
+@all_optimizers
 def test_ten_steps_in_float64_are_those_of_the_formula(case):
     with jax.enable_x64(True):
         updates, _, _ = run(case.make())
@@ -160,7 +160,7 @@ def test_the_gradients_of_these_tests_are_clipped_at_some_steps_and_not_at_other
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-@all_rules
+@all_optimizers
 def test_updates_look_like_gradients_and_the_state_keeps_its_looks(case, dtype):
     with jax.enable_x64(dtype == "float64"):
         optimizer, params = case.make(), tree(0, dtype)
@@ -184,7 +184,7 @@ def scanned(optimizer, dtype):
     return updates, params, state
 
 
-@all_rules
+@all_optimizers
 def test_jit_and_scan_take_the_same_ten_steps(case, dtype):
     updates, params, state = jax.jit(lambda: scanned(case.make(), dtype))()
     expected, end, end_state = run(case.make(), dtype)
@@ -193,8 +193,8 @@ def test_jit_and_scan_take_the_same_ten_steps(case, dtype):
     assert specs(state) == specs(end_state)
 
 
-@all_rules
-def test_an_equal_rule_and_a_later_step_need_no_second_compilation(case):
+@all_optimizers
+def test_an_equal_optimizer_and_a_later_step_need_no_second_compilation(case):
     params = tree(0, "float32")
     update = jax.jit(lambda optimizer, g, s, p: optimizer.update(g, s, p), static_argnums=0)
     state = case.make().init(params)
@@ -307,7 +307,7 @@ def test_noise_of_eta_0_changes_no_bit(dtype):
     ],
     ids=["noise-first-is-scaled", "noise-last-is-not"],
 )
-def test_chain_applies_its_rules_from_left_to_right(order, expected):
+def test_chain_applies_its_optimizers_from_left_to_right(order, expected):
     with jax.enable_x64(True):
         optimizer = optim.chain(*order(optim.gradient_noise(ETA, GAMMA, key=KEY), optim.sgd(LR)))
         g, zeros = tree(1), jax.tree.map(jnp.zeros_like, tree(1))
@@ -332,7 +332,7 @@ def test_optimizers_of_fnn_and_optax_mix(mixed, dtype):
     assert_close(run(mixed(), dtype)[0], run(own, dtype)[0], dtype)
 
 
-def test_fit_trains_with_an_optax_rule():
+def test_fit_trains_with_an_optimizer_of_optax():
     x = jnp.linspace(-1, 1, 8)[:, None]
     data, optimizer = (x, 2 * x + 1), optim.chain(optax.scale_by_adam(), optim.sgd(0.1))
     with jax.numpy_dtype_promotion("standard"):  # adam promotes its step count

@@ -1,1 +1,1 @@
-"""Update rules as their papers state them, in plain numpy."""
+"""Optimizers as their papers state them, in plain numpy."""

@@ -1,9 +1,9 @@
-"""Update rules in numpy, one array at a time, as the papers state them.
+"""Optimizers in numpy, one array at a time, as the papers state them.
 
 A paper is a function ``(t, at, params, memory) -> (updates, memory)``: t counts from 0, `at` maps
 parameters to value and gradient, parameters, gradients and updates are lists of arrays, and memory
-is None at first. Written without a look at the rules under test, and with loops where the paper has
-them.
+is None at first. Written without a look at the optimizers under test, and with loops where the
+paper has them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def arraywise(formula):
-    """Lift ``(t, g, p, memory) -> (update, memory)`` for one array, of rules that mix none."""
+    """Lift ``(t, g, p, memory) -> (update, memory)`` for one array, of optimizers that mix none."""
 
     def paper(t, at, params, memory):
         grads = at(params)[1]

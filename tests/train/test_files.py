@@ -1,9 +1,9 @@
-"""Files: written whole or not at all, read back bit for bit; and the data sets."""
+"""Weights in files: read back bit for bit, or refused."""
 
 from __future__ import annotations
 
-import gzip
-import importlib
+import hashlib
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,83 +11,22 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn._core.atomic_write import atomic_write, output_folder
+from fnn.train import _safetensors
 
 KEY = jax.random.key(3)
-# The module, whose name is that of the data set.
-idx = importlib.import_module("fnn.datasets.fashion_mnist")
 
 
 def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def write_idx(file, array, zipped=False):
-    """The idx format by its description: magic, axes, shape, bytes."""
-    head = bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    content = head + array.tobytes()
-    file.write_bytes(gzip.compress(content) if zipped else content)
-
-
-def images(seed, n):
-    random = np.random.default_rng(seed)
-    return random.integers(0, 256, (n, 4, 3), np.uint8), random.integers(0, 10, n, np.uint8)
-
-
-def write_fashion(folder, zipped):
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {"train": images(0, 7), "t10k": images(1, 5)}
-    for part, (x, y) in parts.items():
-        for kind, array in (("images-idx3", x), ("labels-idx1", y)):
-            write_idx(folder / f"{part}-{kind}-ubyte{'.gz' * zipped}", array, zipped)
-    return parts["train"], parts["t10k"]
-
-
-# Writing.
-
-
-@pytest.mark.parametrize("old", [None, "old"])
-def test_replacing_shows_the_file_when_it_is_whole(tmp_path, old):
-    file = tmp_path / "note.txt"
-    if old:
-        file.write_text(old)
-    with atomic_write(str(file)) as temporary:
-        temporary.write_text("half")
-        assert (file.read_text() if file.exists() else None) == old
-        assert temporary.parent == tmp_path
-        temporary.write_text("whole")
-    assert (names(tmp_path), file.read_text()) == (["note.txt"], "whole")
-
-
-@pytest.mark.parametrize("old", [None, "old"])
-@pytest.mark.parametrize("written", [True, False])
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_while_replacing_leaves_what_was_there(tmp_path, old, written, error):
-    file = tmp_path / "note.txt"
-    if old:
-        file.write_text(old)
-    with pytest.raises(error), atomic_write(file) as temporary:  # noqa: PT012
-        if written:
-            temporary.write_text("half")
-        raise error
-    assert names(tmp_path) == (["note.txt"] if old else [])
-    assert not old or file.read_text() == old
-
-
-def test_an_output_folder_is_made_with_its_parents_and_left_empty(tmp_path):
-    for _ in range(2):
-        folder = output_folder(str(tmp_path / "a" / "b"))
-        assert folder == tmp_path / "a" / "b"
-        assert names(folder) == []
-
-
-# Weights.
-
 MODELS = {
     "plain": lambda: fnn.dense(3),
-    "positional": lambda: fnn.serial(fnn.dense(4), fnn.batch_norm(0.7), fnn.tanh(), fnn.dense(2)),
+    "positional": lambda: fnn.serial(
+        fnn.dense(4), fnn.batch_norm(momentum=0.7), fnn.tanh(), fnn.dense(2)
+    ),
     "named": lambda: fnn.serial(
-        hidden=fnn.serial(fnn.dense(4), fnn.batch_norm(0.7)), out=fnn.dense(2, bias=False)
+        hidden=fnn.serial(fnn.dense(4), fnn.batch_norm(momentum=0.7)), out=fnn.dense(2, bias=False)
     ),
     "branches": lambda: fnn.serial(
         fnn.parallel(a=fnn.dense(4), b=fnn.residual(fnn.dense(5))), fnn.concatenate()
@@ -162,102 +101,227 @@ def test_saving_again_replaces_the_file(tmp_path):
 
 
 def test_a_failure_while_saving_leaves_the_old_weights(tmp_path, monkeypatch):
-    import safetensors.numpy
-
     file = tmp_path / "model.safetensors"
     fnn.save_weights(file, {"a": jnp.ones(3)})
     before = file.read_bytes()
 
-    def fail(arrays, path):
-        path.write_bytes(b"half")
+    def fail(written, arrays):
+        written.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", fail)
+    monkeypatch.setattr(_safetensors, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         fnn.save_weights(file, {"a": jnp.zeros(3)})
     assert (names(tmp_path), file.read_bytes()) == (["model.safetensors"], before)
 
 
-# Data sets.
+# What another tool reads and writes.
 
 
-def test_the_digits_are_what_their_docstring_says():
-    data = fnn.datasets.digits()
-    for (x, y), each in zip(data, (400, 100), strict=True):
-        assert (x.shape, x.dtype) == ((10 * each, 28, 28), np.uint8)
-        assert (y.shape, y.dtype) == ((10 * each,), np.int32)
-        assert np.bincount(y).tolist() == [each] * 10
-        assert (x.min(), x.max()) == (0, 255)
-        # Mixed: no digit fills a tenth of the order by itself.
-        assert all(len(set(part)) == 10 for part in y.reshape(10, each))
+def test_another_reader_finds_the_same_arrays_and_the_checksum(tmp_path):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+
+    file = tmp_path / "m.safetensors"
+    fnn.save_weights(file, ARRAYS)
+    for name, array in load_file(file).items():
+        np.testing.assert_array_equal(array, ARRAYS[name.removeprefix("params/")])
+    with safe_open(file, "numpy") as opened:
+        metadata = opened.metadata()
+    content = file.read_bytes().replace(metadata["sha256"].encode(), b"0" * 64)
+    assert metadata["sha256"] == hashlib.sha256(content).hexdigest()
+    assert metadata["written_by"] == "fnn"
 
 
-def test_no_digit_is_in_both_parts_or_twice_in_one():
-    (x, _), (test_x, _) = fnn.datasets.digits()
-    assert len({image.tobytes() for image in (*x, *test_x)}) == 5000
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}], ids=["bare", "metadata"])
+def test_a_file_of_another_writer_is_read_without_a_checksum(tmp_path, metadata):
+    from safetensors.numpy import save_file
+
+    file = tmp_path / "m.safetensors"
+    arrays = {name: np.ascontiguousarray(array) for name, array in ARRAYS.items()}
+    save_file({f"params/{name}": a for name, a in arrays.items()}, file, metadata)
+    loaded, _ = fnn.load_weights(file, (arrays, ()))
+    for name, array in arrays.items():
+        assert np.asarray(loaded[name]).tobytes() == array.tobytes()
 
 
-def test_the_digits_are_the_same_every_time_and_the_callers_own():
-    first, second = fnn.datasets.digits(), fnn.datasets.digits()
-    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(one, other)
-        assert not np.shares_memory(one, other)
+# What arrays are like.
 
 
-@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
-@pytest.mark.parametrize("shape", [(5,), (5, 4, 3), (0, 4), (1, 2, 3, 2)], ids=str)
-def test_idx_files_come_back(tmp_path, shape, zipped):
-    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    write_idx(tmp_path / "file", array, zipped)
-    read = fnn.datasets.read_idx(str(tmp_path / "file"))
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, array)
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float16", "bfloat16"])
+def test_short_floats_come_back_bit_for_bit(tmp_path, dtype):
+    params = {"w": jnp.array([0.5, -1.75, 3.0], dtype)}
+    fnn.save_weights(tmp_path / "m", params)
+    loaded = fnn.load_weights(tmp_path / "m", (params, ()))[0]["w"]
+    assert loaded.dtype == dtype
+    assert np.asarray(loaded).tobytes() == np.asarray(params["w"]).tobytes()
 
 
-def assert_fashion(data, expected):
-    for (x, y), (expected_x, expected_y) in zip(data, expected, strict=True):
-        assert (x.dtype, y.dtype) == (np.uint8, np.int32)
-        np.testing.assert_array_equal(x, expected_x)
-        np.testing.assert_array_equal(y, expected_y)
+def test_big_endian_arrays_come_back_with_their_values(tmp_path):
+    params = {"w": np.arange(3, dtype=">f4"), "i": np.arange(3, dtype=">i2")}
+    fnn.save_weights(tmp_path / "m", params)
+    loaded, _ = fnn.load_weights(tmp_path / "m", (params, ()))
+    assert loaded["w"].tolist() == [0.0, 1.0, 2.0]
+    assert loaded["i"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
-def test_fashion_mnist_reads_a_folder_that_is_named(tmp_path, zipped):
-    expected = write_fashion(tmp_path / "here", zipped)
-    assert_fashion(fnn.datasets.fashion_mnist(str(tmp_path / "here")), expected)
+@pytest.mark.parametrize("array", [np.array([2**40]), np.array([0.1])], ids=["int64", "float64"])
+def test_numbers_that_jax_would_narrow_are_refused_unless_it_holds_64_bits(tmp_path, array):
+    fnn.save_weights(tmp_path / "m", {"a": array})
+    with pytest.raises(fnn.InputError, match="params/a of a dtype that JAX holds here"):
+        fnn.load_weights(tmp_path / "m", ({"a": array}, ()))
+    with jax.enable_x64(True):
+        loaded = fnn.load_weights(tmp_path / "m", ({"a": array}, ()))[0]["a"]
+    assert np.asarray(loaded).tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize(
-    ("variable", "place"),
+    "array",
     [
-        ("FNN_DATA", "fashion-mnist"),
-        ("FNN_DATA", "."),
-        ("XDG_CACHE_HOME", "fnn/fashion-mnist"),
-        ("HOME", ".cache/fnn/fashion-mnist"),
+        "text",
+        object(),
+        np.array([None]),
+        np.array(["a"]),
+        np.ma.masked_array([1.0, 2.0], [True, False]),
+        np.zeros(2, "complex128"),
+        np.zeros(2, "datetime64[s]"),
     ],
+    ids=["text", "object", "objects", "strings", "masked", "complex128", "dates"],
 )
-def test_fashion_mnist_finds_files_in_its_folders(tmp_path, monkeypatch, variable, place):
-    for name in ("FNN_DATA", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
-    monkeypatch.setenv(variable, str(tmp_path))
-    if variable != "FNN_DATA":
-        # Without the first folder, the system's, which may hold the real files.
-        folders = idx._folders
-        monkeypatch.setattr(idx, "_folders", lambda name: folders(name)[1:])
-    expected = write_fashion(tmp_path / place, zipped=True)
-    assert_fashion(fnn.datasets.fashion_mnist(), expected)
+def test_what_the_format_does_not_hold_is_refused_by_name(tmp_path, array):
+    with pytest.raises(fnn.InputError, match=r"^fnn\.save_weights: expected params/a "):
+        fnn.save_weights(tmp_path / "m", {"a": array})
+    assert names(tmp_path) == []
 
 
-def test_fashion_mnist_looks_in_the_documented_order(monkeypatch):
-    monkeypatch.delenv("FNN_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert list(map(str, idx._folders("fashion-mnist"))) == [
-        "/usr/share/datasets/fashion-mnist",
-        "/cache/fnn/fashion-mnist",
-    ]
+def test_traced_weights_are_refused(tmp_path):
+    with pytest.raises(fnn.InputError, match="params to have values, got a traced array"):
+        jax.jit(lambda p: fnn.save_weights(tmp_path / "m", p))(jnp.ones(1))
 
 
-def test_fashion_mnist_looks_nowhere_else_where_a_variable_names_the_place(monkeypatch):
-    monkeypatch.setenv("FNN_DATA", "/data")
-    assert list(map(str, idx._folders("fashion-mnist"))) == ["/data/fashion-mnist", "/data"]
+@pytest.mark.parametrize(
+    "key",
+    [jax.random.key(1), jax.random.key(1, impl="rbg"), jax.random.PRNGKey(1)],
+    ids=["threefry", "rbg", "old"],
+)
+@pytest.mark.parametrize("shapes_only", [False, True], ids=["arrays", "shapes"])
+def test_a_whole_train_state_comes_back_and_goes_on_bit_for_bit(tmp_path, key, shapes_only):
+    model, optimizer = fnn.serial(fnn.dense(3), fnn.dropout(0.5)), fnn.optim.adam(0.1)
+    batch = jnp.ones((4, 2)), jnp.ones((4, 3))
+    step = jax.jit(fnn.train_step(model, fnn.losses.squared_error(), optimizer))
+    state, _ = step(fnn.init_train_state(model, optimizer, batch[0], key=key), batch)
+    fnn.save_weights(tmp_path / "m", state)
+    like = jax.eval_shape(lambda: state) if shapes_only else state
+    loaded, _ = fnn.load_weights(tmp_path / "m", (like, ()))
+    assert type(loaded) is fnn.TrainState
+    for one, other in zip(*(jax.tree.leaves(step(s, batch)) for s in (state, loaded)), strict=True):
+        assert one.dtype == other.dtype
+        assert (one == other).all()
+
+
+def test_a_key_of_another_generator_is_refused(tmp_path):
+    fnn.save_weights(tmp_path / "m", {"k": jax.random.key(0)})
+    with pytest.raises(fnn.InputError, match="params/k to be uint32 of shape"):
+        fnn.load_weights(tmp_path / "m", ({"k": jax.random.key(0, impl="rbg")}, ()))
+
+
+@pytest.mark.parametrize("like", [{"a": jnp.ones(1)}, jnp.ones(2), None, (1, 2, 3), "ab"])
+def test_like_that_is_no_pair_is_refused(tmp_path, like):
+    fnn.save_weights(tmp_path / "m", {"a": jnp.ones(1)})
+    with pytest.raises(fnn.InputError, match=r"expected like to be \(params, state\)"):
+        fnn.load_weights(tmp_path / "m", like)
+
+
+# Damage.
+
+
+def rewritten(file, change):
+    """Write a file again with another header; its checksum is left out."""
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    del header["__metadata__"]
+    text = change(header)
+    text = (text if isinstance(text, str) else json.dumps(header)).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
+
+
+def entry(**changes):
+    return lambda header: header["params/a"].update(changes)
+
+
+HEADERS = {
+    "dtype": (entry(dtype="F33"), "unknown dtype"),
+    "dtype-list": (entry(dtype=[]), "unknown dtype"),
+    "shape": (entry(shape=[4]), "not of the size of its shape"),
+    "shape-negative": (entry(shape=[-1, -3]), "no shape or place"),
+    "shape-float": (entry(shape=[3.0]), "no shape or place"),
+    "shape-true": (entry(shape=[3, True]), "no shape or place"),
+    "shape-none": (entry(shape=None), "no shape or place"),
+    "shape-huge": (entry(shape=[2**62, 2**62]), "not of the size of its shape"),
+    "shape-deep": (entry(shape=[3] + [1] * 40), "not of the size of its shape"),
+    "offset": (entry(data_offsets=[4, 16]), "begins at 4 and not at 0"),
+    "offset-beyond": (entry(shape=[300], data_offsets=[0, 1200]), "ends within"),
+    "offset-reversed": (entry(data_offsets=[12, 0]), "not of the size"),
+    "offset-one": (entry(data_offsets=[0]), "no shape or place"),
+    "bytes-over": (entry(shape=[2], data_offsets=[0, 8]), "4 bytes belong to no array"),
+    "more": (entry(more=1), "has no dtype, shape and place"),
+    "empty": (lambda header: "{}", "12 bytes belong to no array"),
+    "list": (lambda header: "[]", "lists no arrays"),
+    "deep": (lambda header: "[" * 100_000, "no JSON"),
+    "twice": (lambda h: json.dumps(h)[:-1] + "," + json.dumps(h)[1:], "a name stands twice"),
+    "text": (lambda header: "params", "no JSON"),
+    "metadata": (lambda h: json.dumps({**h, "__metadata__": [1]}), "metadata are not strings"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_that_is_not_right_is_refused(tmp_path, name):
+    change, why = HEADERS[name]
+    params = {"a": np.ones(3, "float32")}
+    fnn.save_weights(tmp_path / "m", params)
+    rewritten(tmp_path / "m", lambda header: None)
+    fnn.load_weights(tmp_path / "m", (params, ()))
+    fnn.save_weights(tmp_path / "m", params)
+    rewritten(tmp_path / "m", change)
+    with pytest.raises(fnn.InputError, match=rf"a whole file in the safetensors .*{why}"):
+        fnn.load_weights(tmp_path / "m", (params, ()))
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 10**9, 200])
+def test_a_huge_header_is_refused_before_it_is_read(tmp_path, length):
+    fnn.save_weights(tmp_path / "m", {"a": np.ones(3, "float32")})
+    content = (tmp_path / "m").read_bytes()
+    (tmp_path / "m").write_bytes(length.to_bytes(8, "little") + content[8:])
+    with pytest.raises(fnn.InputError, match=r"its header is (longer|no JSON)"):
+        fnn.load_weights(tmp_path / "m", ({"a": np.ones(3, "float32")}, ()))
+
+
+def test_every_single_bit_that_is_changed_is_seen(tmp_path):
+    file, params = tmp_path / "m", {"a": np.ones(3, "float32"), "b": np.array([True, False])}
+    fnn.save_weights(file, params)
+    content = file.read_bytes()
+    for place in range(len(content)):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            file.write_bytes(changed)
+            with pytest.raises(fnn.InputError):
+                fnn.load_weights(file, (params, ()))
+
+
+def test_every_truncation_and_any_tail_is_seen(tmp_path):
+    file, params = tmp_path / "m", {"a": np.ones(3, "float32")}
+    fnn.save_weights(file, params)
+    content = file.read_bytes()
+    for changed in (*(content[:n] for n in range(len(content))), content + b"x", content * 2):
+        file.write_bytes(changed)
+        with pytest.raises(fnn.InputError):
+            fnn.load_weights(file, (params, ()))
+
+
+@pytest.mark.parametrize("place", ["missing", "", "a\0b", 3, None, "."])
+def test_a_place_without_weights_is_refused(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fnn.InputError, match=r"^fnn\.load_weights: "):
+        fnn.load_weights(place, ((), ()))

@@ -46,7 +46,7 @@ def numbers(dtype="float64"):
 def network():
     """A model with every kind of memory and chance."""
     return fnn.serial(
-        hidden=fnn.serial(fnn.dense(6), fnn.batch_norm(0.7), fnn.tanh(), fnn.dropout(0.3)),
+        hidden=fnn.serial(fnn.dense(6), fnn.batch_norm(momentum=0.7), fnn.tanh(), fnn.dropout(0.3)),
         out=fnn.dense(CLASSES),
     )
 
@@ -514,3 +514,273 @@ def test_training_learns_the_digits_better_than_guessing_by_far():
         key=KEY, validation=(test_x, test[1]), metrics={"accuracy": fnn.accuracy},
     )  # fmt: skip
     assert history.validation["accuracy"][-1] > 0.85
+
+
+# What is no optimizer, no start, no data.
+
+
+def refused(match, **options):
+    with pytest.raises(fnn.InputError, match=match) as raised:
+        train(**options)
+    assert "; " in str(raised.value)
+
+
+@pytest.mark.parametrize("optimizer", [optim.sgd, "adam", optim.Optimizer, network()])
+def test_what_is_no_optimizer_is_refused(optimizer):
+    refused("expected an optimizer, got", optimizer=optimizer)
+    with pytest.raises(fnn.InputError, match=r"^fnn\.init_train_state: expected an optimizer"):
+        fnn.init_train_state(network(), optimizer, classes()[0], key=KEY)
+
+
+FORGETFUL = {
+    "grads": (lambda g, s, p: g, "updates"),
+    "none": (lambda g, s, p: None, r"\(updates, state\) of the optimizer"),
+    "three": (lambda g, s, p: (g, s, p), r"\(updates, state\) of the optimizer"),
+    "state": (lambda g, s, p: (g, ()), "an optimizer state like the one before the step"),
+    "shape": (lambda g, s, p: (g, jnp.ones(3)), "an optimizer state like the one before the step"),
+    "dtype": (lambda g, s, p: (g, s > 0), "an optimizer state like the one before the step"),
+    "part": (
+        lambda g, s, p: ({"weight": g["weight"]}, s),
+        "updates like the parameters, got nothing at bias",
+    ),
+    "widths": (
+        lambda g, s, p: (jax.tree.map(lambda a: a[None], g), s),
+        r"updates like the parameters, got float32 of shape \(1, 3\) at bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_an_optimizer_that_gives_something_else_is_refused(name):
+    update, match = FORGETFUL[name]
+    optimizer = optim.Optimizer(lambda params: jnp.ones(2), update)
+    refused(match, optimizer=optimizer, model=fnn.dense(CLASSES))
+
+
+def test_a_start_of_another_model_or_optimizer_is_refused_by_its_first_leaf():
+    start, _ = train(epochs=1)
+    other = fnn.serial(hidden=fnn.dense(6), out=fnn.dense(CLASSES))
+    refused("got .* at params/hidden/", start=start, model=other)
+    refused("nothing at opt_state/", start=start, optimizer=optim.adam(0.1))
+    wider = start._replace(params={**start.params, "out": {"bias": jnp.ones(4)}})
+    refused(r"float32 of shape \(4,\) at params/out/bias", start=wider)
+    half = start._replace(state=jax.tree.map(lambda a: a.astype("float16"), start.state))
+    refused("float16 of shape .* at state/", start=half)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"step": -3}, "start.step of 0 or more"),
+        ({"step": jnp.float32(1)}, "at step, where int32"),
+        ({"key": 3}, "a key, got 3"),
+        ({"key": jax.random.split(KEY)}, "one key, got 2 keys"),
+    ],
+    ids=["step", "float", "key", "keys"],
+)
+def test_a_start_of_spoiled_counts_is_refused(change, match):
+    refused(match, start=train(epochs=0)[0]._replace(**change))
+
+
+@pytest.mark.parametrize("start", [train, (), "start", {}], ids=["function", "tuple", "text", "{}"])
+def test_what_is_no_train_state_is_refused(start):
+    refused("a TrainState to start from", start=start)
+    step = fnn.train_step(network(), fnn.losses.cross_entropy(), momentum())
+    with pytest.raises(fnn.InputError, match="expected a TrainState"):
+        step(start, classes())
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{}, None, {"optimizer/learning_rate": 0.1}, "surplus"],
+    ids=["none", "nothing", "missing", "surplus"],
+)
+def test_hyperparameters_of_another_training_are_refused(numbers):
+    start = fnn.init_train_state(network(), momentum(), classes()[0], key=KEY)
+    step = fnn.train_step(network(), fnn.losses.cross_entropy(), momentum())
+    step(start, classes())
+    if numbers == "surplus":
+        numbers = {**start.hyperparameters, "optimizer/epsilon": 1e-8}
+    with pytest.raises(fnn.InputError, match=r"the hyper-parameter '(model|optimizer)/"):
+        step(start._replace(hyperparameters=numbers), classes())
+
+
+def test_a_list_of_batches_is_refused():
+    for count in (1, 2, 3, 5):
+        refused(f"a list of {count} batches", data=[classes()] * count)
+
+
+@pytest.mark.parametrize("progress", ["False", 1, 0, None, []])
+def test_progress_that_is_no_flag_is_refused(progress):
+    refused("progress of True or False", progress=progress)
+
+
+def test_metrics_without_validation_are_refused():
+    refused("validation data for the metrics", metrics={"accuracy": fnn.accuracy})
+
+
+def test_fit_inside_of_a_transformation_is_refused_and_names_the_step():
+    def params(key=KEY, rate=LR):
+        return train(optimizer=optim.sgd(rate), key=key)[0].params
+
+    calls = (
+        lambda: jax.jit(params)(KEY),
+        lambda: jax.jit(lambda: params())(),
+        lambda: jax.vmap(params)(jax.random.split(KEY)),
+        lambda: jax.vmap(lambda rate: params(rate=rate))(jnp.ones(2)),
+        lambda: jax.grad(lambda rate: params(rate=rate)["out"]["bias"].sum())(0.1),
+    )
+    for call in calls:
+        with pytest.raises(fnn.InputError, match=r"^fnn\.fit: .*; loop over fnn\.train_step"):
+            call()
+
+
+def test_fit_runs_without_compilation_too():
+    data = classes(examples=7)
+    held_out = classes(1, 3)
+    compiled, history = train(data, epochs=2, batch_size=3, validation=held_out)
+    with jax.disable_jit():
+        plain, other = train(data, epochs=2, batch_size=3, validation=held_out)
+    bound = rounding("float32", 7 * 6)
+    assert_close(plain.params, compiled.params, bound)
+    assert_close(other.loss, history.loss, bound)
+
+
+# Where it goes on.
+
+
+@pytest.mark.parametrize("taken", [1, 3, 4, 5, 7])
+@pytest.mark.parametrize("progress", [False, lambda *_: None], ids=["silent", "progress"])
+def test_a_start_in_mid_epoch_goes_on_where_it_stopped_bit_for_bit(taken, progress):
+    # Five steps an epoch, the last of them smaller.
+    data, steps = classes(), []
+    whole, history = train(data, noisy(), epochs=2)
+    begin, _ = train(data, noisy(), epochs=0)
+    step = jax.jit(fnn.train_step(network(), fnn.losses.cross_entropy(), noisy()))
+    for epoch, order in enumerate(orders(2)):
+        for i in range(0, EXAMPLES, 5):
+            if 5 * epoch + i // 5 < taken:
+                begin, metrics = step(begin, tuple(part[order[i : i + 5]] for part in data))
+                steps.append(metrics["loss"])
+    end, rest = train(data, noisy(), epochs=2 - taken // 5, start=begin, progress=progress)
+    bound = rounding("float32", EXAMPLES * 10)
+    assert int(end.step) == int(whole.step) == 10
+    assert rest.loss.shape == (10 - taken,)
+    assert rest.epoch_loss.shape == (2 - taken // 5,)
+    assert_close(np.concatenate([np.stack(steps), rest.loss]), history.loss, bound)
+    assert_close(end.params, whole.params, bound)
+
+
+# Runs that lose their numbers.
+
+
+def diverges(**options):
+    with pytest.warns(UserWarning, match=r"^fnn\.fit: ") as warned:
+        end, history = train(epochs=50, **options)
+    assert len(warned) == 1
+    return end, history, str(warned[0].message)
+
+
+def logarithm():
+    return fnn.serial(fnn.dense(8), fnn.from_function(jnp.log), fnn.dense(CLASSES))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"validation": classes(1)}, {"progress": lambda *_: None}, {"batch_size": EXAMPLES}],
+    ids=["plain", "validation", "progress", "full-batch"],
+)
+def test_a_run_that_loses_its_numbers_stops_and_names_the_layer(options):
+    end, history, message = diverges(model=logarithm(), **options)
+    assert int(end.step) == len(history.loss) == len(history.epoch_loss) == 1
+    assert {len(values) for values in history.validation.values()} <= {1}
+    assert "the loss became nan at step 0; it began in the output of layer '1'" in message
+    assert "stopped after step 0" in message
+
+
+BEGINNINGS = {
+    "inside": (
+        fnn.serial(a=fnn.dense(4), b=fnn.residual(fnn.from_function(jnp.log)), c=fnn.dense(3)),
+        "the output of layer 'b'",
+    ),
+    "repeated": (
+        fnn.serial(fnn.repeat(fnn.from_function(lambda x: jnp.log(x - 9)), 2), fnn.dense(3)),
+        "the output of layer '0'",
+    ),
+    "recomputed": (
+        fnn.serial(fnn.dense(4), fnn.remat(fnn.from_function(jnp.log)), fnn.dense(3)),
+        "the output of layer '1'",
+    ),
+    "gradient": (
+        fnn.serial(
+            fnn.dense(4), fnn.relu(), fnn.from_function(lambda x: jnp.sqrt(0 * x)), fnn.dense(3)
+        ),
+        "the gradient of '0/weight'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_the_place_where_the_numbers_were_lost_is_named(name):
+    model, place = BEGINNINGS[name]
+    assert f"it began in {place}" in diverges(model=model)[2]
+
+
+def test_the_place_is_named_however_many_epochs_went_well():
+    optimizer = optim.sgd(lambda t: jnp.where(t == 12, jnp.inf, 0.01))
+    end, history, message = diverges(optimizer=optimizer)
+    assert np.isfinite(history.loss[:13]).all()
+    assert not np.isfinite(history.loss[13:]).any()
+    assert int(end.step) == len(history.loss) == 14
+    assert "the loss became nan at step 13; it began in the update of the optimizer" in message
+
+
+def test_parameters_that_are_lost_in_the_last_step_are_seen():
+    optimizer = optim.sgd(lambda t: jnp.where(t == 3, jnp.inf, 0.01))
+    with pytest.warns(UserWarning, match="parameters became infinite or NaN at step 3; it began"):
+        end, history = train(optimizer=optimizer, epochs=4, batch_size=EXAMPLES)
+    assert np.isfinite(history.loss).all()
+    assert int(end.step) == 4
+
+
+def test_a_skipped_step_stops_nothing_and_leaves_the_running_state():
+    (x, y), guarded = classes(), optim.skip_nonfinite(optim.sgd(LR))
+    # Finite, but not behind a batch norm, whose variance is beyond float32.
+    x[4] = 3e38
+    end, history, message = diverges(data=(x, y), optimizer=guarded)
+    assert int(end.step) == len(history.loss) == 250
+    assert int(end.opt_state.skipped) == 50
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((end.params, end.state)))
+    assert "stopped" not in message
+
+
+def test_a_constant_of_minus_infinity_among_the_parameters_stops_nothing():
+    start, _ = train(epochs=0, model=masked(), optimizer=optim.sgd(LR))
+    end, history = train(epochs=2, model=masked(), optimizer=optim.sgd(LR), start=start)
+    assert int(end.step) == len(history.loss) == 10
+    assert np.isneginf(end.params[1]["mask"]).any()
+
+
+def masked():
+    """A layer that keeps a mask of -inf among its parameters, which nothing moves."""
+
+    def init(key, x):
+        return {"mask": jnp.where(jnp.arange(CLASSES) == 7, 0.0, -jnp.inf)}
+
+    return fnn.serial(
+        fnn.dense(CLASSES),
+        fnn.stateless(
+            init,
+            lambda params, x: (x + 0.0, ()),
+            lambda params, residuals, dy: (jax.tree.map(jnp.zeros_like, params), dy),
+        ),
+    )
+
+
+def test_updates_in_a_wider_dtype_leave_the_parameters_in_theirs():
+    wide = optim.Optimizer(
+        lambda params: (), lambda g, s, p: (jax.tree.map(lambda a: -a.astype("float32"), g), s)
+    )
+    data = classes(dtype="bfloat16")
+    end, _ = train(data, wide, model=fnn.dense(CLASSES), epochs=1)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(end.params)} == {"bfloat16"}

@@ -10,18 +10,20 @@ from tests.twins.twin import Twin
 
 
 def causal(module, x, lengths):
+    """Causal attention in a padded batch, whose padding is 0 here and something there."""
     steps = x.shape[1]
+    missing = torch.arange(steps) >= lengths[:, None]
     y, _ = module(
         x, x, x,
-        key_padding_mask=torch.arange(steps) >= lengths[:, None],
+        key_padding_mask=missing,
         attn_mask=torch.ones(steps, steps, dtype=torch.bool).triu(1),
         need_weights=False,
     )  # fmt: skip
-    return y
+    return y.masked_fill(missing[..., None], 0)
 
 
 class Grouped(torch.nn.Module):
-    """Causal attention with fewer heads of keys than of queries, both turned by their places."""
+    """Causal attention with fewer heads of keys than of queries, both turned by their positions."""
 
     def __init__(self, inputs, width, heads, key_value_heads):
         super().__init__()
@@ -34,14 +36,15 @@ class Grouped(torch.nn.Module):
     def forward(self, x, lengths):
         layers = (self.query, self.key, self.value)
         q, k, v = (layer(x).unflatten(-1, (-1, self.width)) for layer in layers)
-        places = torch.arange(x.shape[1])
-        seen = (places[:, None] >= places) & (places < lengths[:, None, None])
+        positions = torch.arange(x.shape[1])
+        seen = (positions[:, None] >= positions) & (positions < lengths[:, None, None])
         o = torch.nn.functional.scaled_dot_product_attention(
             *(a.transpose(1, 2) for a in (turned(q), turned(k), v)),
             attn_mask=seen[:, None],
             enable_gqa=True,
         )
-        return self.output(o.transpose(1, 2).flatten(2))
+        there = positions < lengths[:, None]
+        return self.output(o.transpose(1, 2).flatten(2)).masked_fill(~there[..., None], 0)
 
 
 def turned(x):

@@ -42,6 +42,13 @@ TWINS = [
     images("conv-3-axes-same-stride", lambda x: torch.nn.Conv3d(2, 2, 3, 2))._replace(
         call=padded(run, ((0, 1), (1, 1), (0, 1)))
     ),
+    images("conv-same-even-stride", lambda x: torch.nn.Conv2d(2, 3, (2, 4), (2, 3)))._replace(
+        call=padded(run, ((0, 1), (1, 2)))
+    ),
+    images(
+        "depthwise_conv-same-even-stride",
+        lambda x: torch.nn.Conv2d(3, 3, 4, 2, groups=3, bias=False),
+    )._replace(call=padded(run, ((1, 2), (1, 1)))),
     images("depthwise_conv", lambda x: torch.nn.Conv2d(3, 6, 2, 2, groups=3)),
     images(
         "conv_transpose",
@@ -51,4 +58,7 @@ TWINS = [
         "conv_transpose-same",
         lambda x: torch.nn.ConvTranspose1d(2, 3, 3, 2, bias=False),
     )._replace(call=lambda module, x: module(x)[:, :, :-1]),
+    images("conv_transpose-same-even", lambda x: torch.nn.ConvTranspose1d(2, 3, 6, 3))._replace(
+        call=lambda module, x: module(x)[:, :, 1:-2]
+    ),
 ]

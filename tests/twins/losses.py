@@ -6,12 +6,24 @@ import torch
 import torch.nn.functional as F
 
 import fnn
-from tests.cases.losses import BLANK, CLASS_WEIGHTS, DELTA, GAMMA, MARGIN, SMOOTHING, K
+from tests.cases.losses import (
+    BLANK,
+    CLASS_WEIGHTS,
+    DELTA,
+    GAMMA,
+    IGNORED,
+    MARGIN,
+    PADDING,
+    SMOOTHING,
+    K,
+)
 from tests.twins.twin import LossTwin, Twin
 
 
-def cross_entropy(smoothing=0.0):
-    return lambda y, t: F.cross_entropy(y, t, reduction="none", label_smoothing=smoothing)
+def cross_entropy(smoothing=0.0, ignored=IGNORED):
+    return lambda y, t: F.cross_entropy(
+        y, t, reduction="none", label_smoothing=smoothing, ignore_index=ignored
+    )
 
 
 def kl(y, t):
@@ -25,11 +37,8 @@ def focal(y, t):
 
 
 def linear_cross_entropy(smoothing=0.0):
-    def values(y, t):
-        logits = F.linear(y.features, y.weight.T, y.bias)
-        return F.cross_entropy(logits, t, reduction="none", label_smoothing=smoothing)
-
-    return values
+    of_logits = cross_entropy(smoothing)
+    return lambda y, t: of_logits(F.linear(y.features, y.weight.T, y.bias), t)
 
 
 def ctc(y, t):
@@ -70,6 +79,9 @@ TWINS = [
     LossTwin("nll", lambda y, t: F.nll_loss(y, t, reduction="none")),
     LossTwin("cross_entropy", cross_entropy()),
     LossTwin("cross_entropy-smooth", cross_entropy(SMOOTHING)),
+    LossTwin("cross_entropy-ignore", cross_entropy(SMOOTHING, IGNORED)),
+    LossTwin("nll-ignore", lambda y, t: F.nll_loss(y, t, reduction="none", ignore_index=PADDING)),
+    LossTwin("linear_cross_entropy-ignore", linear_cross_entropy(SMOOTHING)),
     LossTwin("cross_entropy-soft-smooth", cross_entropy(SMOOTHING)),
     LossTwin("kl_divergence", kl),
     LossTwin("kl_divergence-sparse", kl),

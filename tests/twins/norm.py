@@ -30,6 +30,11 @@ TWINS = [
         lambda x: torch.nn.BatchNorm2d(4, EPSILON, 1 - MOMENTUM, affine=False),
         batch_norm,
     ),
+    Twin(
+        "batch_norm-untracked",
+        lambda x: torch.nn.BatchNorm1d(WIDTH, EPSILON, track_running_stats=False),
+        norm,
+    ),
     Twin("layer_norm", lambda x: torch.nn.LayerNorm(WIDTH, EPSILON), norm),
     Twin("layer_norm-plain", lambda x: torch.nn.LayerNorm(WIDTH, EPSILON, False), norm),
     Twin("rms_norm", lambda x: torch.nn.RMSNorm(WIDTH, EPSILON), norm),

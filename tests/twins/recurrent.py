@@ -15,9 +15,9 @@ from tests.twins.twin import Twin
 class Recurrent(torch.nn.Module):
     """A recurrent module of values, lengths or None, and the arrays of the initial state."""
 
-    def __init__(self, kind, **options):
+    def __init__(self, kind, width=H, **options):
         super().__init__()
-        self.inside = kind(INPUTS, H, batch_first=True, **options)
+        self.inside = kind(INPUTS, width, batch_first=True, **options)
 
     def forward(self, values, lengths, *state):
         state = state[0] if len(state) == 1 else state or None
@@ -70,6 +70,22 @@ TWINS = [
         "lstm-carry-lengths-no-bias",
         torch.nn.LSTM,
         lambda carry: tuple(part[None] for part in carry),
+        bias=False,
+    ),
+    twin(
+        "lstm-projection-carry-lengths",
+        torch.nn.LSTM,
+        lambda carry: tuple(part[None] for part in carry),
+        width=3,
+        proj_size=H,
+    ),
+    twin(
+        "lstm-projection-stacked-bidirectional",
+        torch.nn.LSTM,
+        width=3,
+        proj_size=H,
+        num_layers=2,
+        bidirectional=True,
         bias=False,
     ),
     twin("gru", torch.nn.GRU),

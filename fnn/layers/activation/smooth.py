@@ -1,49 +1,64 @@
-"""Self-gated activations: each number weighed by a gate between 0 and 1 that it opens by itself.
+"""Self-gated activations: each element weighed by a gate between 0 and 1 that it opens by itself.
 
-All act on each number by itself; x, y, dy and dx have one shape, (...). They are smooth, and fall
-below 0 before they rise, so that the slope is no function of y: x is what forward saves. All raise
-`fnn.InputError` for an x of integers. `fnn.layers.gated` has gates that other numbers open.
+All act elementwise: x, y, dy and dx have one shape, (...). They are smooth, and fall below 0 before
+they rise, so that the slope is no function of y: x is what forward saves. All between x and y, and
+between dy and dx, is computed in float32 for bfloat16 and float16. `fnn.layers.activation.gated`
+has gates that other elements open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
+from fnn._core.precision import downcast, upcast
+from fnn._core.types import Array
 from fnn.layer import Layer
 from fnn.layers.activation.piecewise import activation
+
+_ROOT = (2 / jnp.pi) ** 0.5
 
 
 @constructor
 def gelu(approximate: bool = False) -> Layer:
-    """Gaussian error linear unit: x times the probability that a normal variable lies below it.
+    """Gaussian error linear unit (GELU): x times the probability that a normal variable is below.
 
-    Forward ``y = x P(x)``, P the distribution function of the normal and p its density; backward
-    ``dx = dy (P(x) + x p(x))``. With `approximate`, ``P(x) = (1 + tanh(u)) / 2`` with
-    ``u = sqrt(2 / pi) (x + 0.044715 x^3)``, and ``p(x) = (1 - tanh(u)^2) u'(x) / 2``. Saved: x.
+    Forward:   y = x P(x), P the distribution function of the normal
+    Backward:  dx = dy (P(x) + x p(x)), p the density of the normal
 
-    Raises `fnn.InputError` for an `approximate` that is no bool. Source: Hendrycks and Gimpel 2016,
-    arXiv:1606.08415, section 2.
+    Args:
+        approximate: take P(x) = (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), and
+            p(x) = (1 - tanh(u)^2) u'(x) / 2, as GPT-2 does.
+    Shapes:    x, y (...)
+    Saves:     x
+    Raises:    InputError for an approximate that is no bool, and for x of integers.
+    Source:    Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
 
     >>> import jax.numpy as jnp
     >>> gelu().apply((), (), jnp.array([0.0, 10.0]))[0]
     Array([ 0., 10.], dtype=float32)
     """
-    check_approximate(approximate)
-    return _from_input(lambda x: jax.nn.gelu(x, approximate), lambda x: gelu_slope(x, approximate))
+    check.flag(approximate, "approximate", "pass True for the tanh")
+    return _from_input(
+        lambda x: gelu_function(x, approximate), lambda x: gelu_slope(x, approximate)
+    )
 
 
 @constructor
 def silu() -> Layer:
-    """SiLU (swish): x times its sigmoid.
+    """Sigmoid linear unit (SiLU, swish): x times its sigmoid.
 
-    Forward ``y = x s`` with ``s = sigmoid(x)``; backward ``dx = dy s (1 + x (1 - s))``. Saved: x.
-    Source: Elfwing, Uchibe and Doya 2017, arXiv:1702.03118, eqs. 5 and 6.
+    Forward:   y = x s, with s = sigmoid(x)
+    Backward:  dx = dy s (1 + x (1 - s))
+
+    Shapes:    x, y (...)
+    Saves:     x
+    Raises:    InputError for x of integers.
+    Source:    Elfwing, Uchibe and Doya 2017, arXiv:1702.03118, eqs. 5 and 6.
 
     >>> import jax.numpy as jnp
     >>> silu().apply((), (), jnp.array([0.0]))[0]
@@ -56,60 +71,65 @@ def silu() -> Layer:
 def mish() -> Layer:
     """Mish: x times the tanh of its softplus.
 
-    Forward ``y = x t`` with ``t = tanh(log(1 + exp(x)))``; backward
-    ``dx = dy (t + x s (1 - t) (1 + t))`` with ``s = sigmoid(x)``. Saved: x. Source: Misra 2019,
-    arXiv:1908.08681, section 2.
+    Forward:   y = x t, with t = tanh(log(1 + exp(x)))
+    Backward:  dx = dy (t + x s (1 - t) (1 + t)), with s = sigmoid(x)
+
+    Shapes:    x, y (...)
+    Saves:     x
+    Raises:    InputError for x of integers.
+    Source:    Misra 2019, arXiv:1908.08681, section 2.
 
     >>> import jax.numpy as jnp
     >>> mish().apply((), (), jnp.array([0.0, 20.0]))[0]
     Array([ 0., 20.], dtype=float32)
     """
-
-    def slope(x: Any) -> Any:
-        # With e = exp(-|x|) t, 1 - t and s are quotients: no tanh and no logarithm, and no digit
-        # of 1 - t is lost.
-        positive = x >= 0
-        e = jnp.exp(jnp.where(positive, -x, x))
-        whole = jnp.where(positive, 1 + 2 * e * (1 + e), 2 + e * (2 + e))
-        t = jnp.where(positive, 1 + 2 * e, e * (2 + e)) / whole
-        rest = jnp.where(positive, 2 * e * e, 2) / whole
-        return t + x * jnp.where(positive, 1, e) / (1 + e) * rest * (1 + t)
-
-    return _from_input(lambda x: x * jnp.tanh(jax.nn.softplus(x)), slope)
+    return _from_input(lambda x: x * jnp.tanh(jax.nn.softplus(x)), _mish_slope)
 
 
-def _from_input(function: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Layer:
+def _from_input(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Layer:
     """Make an activation from its function and the slope as a function of the input x."""
-    return activation(lambda x: (function(x), x), lambda x, dy: dy * slope(x))
+    return activation(
+        lambda x: (downcast(function(upcast(x)), x), x),
+        lambda x, dy: downcast(upcast(dy) * slope(upcast(x)), dy),
+    )
 
 
-def check_approximate(approximate: bool) -> None:
-    """Raise `InputError` unless it is True or False: the string "none" would count as True."""
-    if not isinstance(approximate, bool):
-        raise InputError(
-            "approximate of True or False", describe(approximate), "pass True for the tanh"
-        )
+def gelu_function(x: Array, approximate: bool) -> Array:
+    """Return `gelu` at x."""
+    if not approximate:
+        return jax.nn.gelu(x, False)
+    return x * jax.nn.sigmoid(_twice_u(_unsaturated(x)))
 
 
-def gelu_slope(x: Any, approximate: bool) -> Any:
+def gelu_slope(x: Array, approximate: bool) -> Array:
     """Return the derivative of `gelu` at x."""
     if not approximate:
         # erfc computes exp(-u^2) itself: written alike, XLA computes it once.
         u = -x * 0.5**0.5
         return jax.lax.erfc(u) / 2 + x * (jnp.exp(-(u * u)) * (2 * jnp.pi) ** -0.5)
-    root = (2 / jnp.pi) ** 0.5
-    t = jnp.tanh(root * (x + 0.044715 * x**3))
-    du = root * (1 + 3 * 0.044715 * x**2)
-    return (1 + t) / 2 + x * (1 - t) * (1 + t) * du / 2
+    # (1 + tanh(u)) / 2 is sigmoid(2 u), which loses no digit where the tanh is close to -1.
+    z = _unsaturated(x)
+    s, rest = sigmoids(_twice_u(z))
+    return s + z * s * rest * (2 * _ROOT * (1 + 3 * 0.044715 * z**2))
 
 
-def silu_slope(x: Any) -> Any:
+def _twice_u(x: Array) -> Array:
+    """Return ``2 u`` of `gelu`."""
+    return 2 * _ROOT * (x + 0.044715 * x**3)
+
+
+def _unsaturated(x: Array) -> Array:
+    """Cut x off where ``sigmoid(2 u)`` is 0 or 1 in float64 too: its cube would overflow."""
+    return jnp.clip(x, -25, 25)
+
+
+def silu_slope(x: Array) -> Array:
     """Return the derivative of `silu` at x."""
     s, rest = sigmoids(x)
     return s * (1 + x * rest)
 
 
-def sigmoids(x: Any) -> tuple[Any, Any]:
+def sigmoids(x: Array) -> tuple[Array, Array]:
     """Return ``sigmoid(x)`` and ``sigmoid(-x)``, of one exponential.
 
     1 - sigmoid(x) would lose every digit where that is close to 1.
@@ -120,3 +140,17 @@ def sigmoids(x: Any) -> tuple[Any, Any]:
     large = 1 / (1 + decay)
     small = decay * large
     return jnp.where(positive, large, small), jnp.where(positive, small, large)
+
+
+def _mish_slope(x: Array) -> Array:
+    """Return the derivative of `mish` at x.
+
+    With e = exp(-|x|) t, 1 - t and s are quotients: no tanh and no logarithm, and no digit of
+    1 - t is lost.
+    """
+    positive = x >= 0
+    e = jnp.exp(jnp.where(positive, -x, x))
+    whole = jnp.where(positive, 1 + 2 * e * (1 + e), 2 + e * (2 + e))
+    t = jnp.where(positive, 1 + 2 * e, e * (2 + e)) / whole
+    rest = jnp.where(positive, 2 * e * e, 2) / whole
+    return t + x * jnp.where(positive, 1, e) / (1 + e) * rest * (1 + t)

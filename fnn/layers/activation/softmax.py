@@ -1,44 +1,53 @@
-"""Softmax: scores of classes turned into probabilities, along one axis.
+"""Softmax: logits of classes turned into probabilities, along one axis.
 
-x, y, dy and dx have one shape, (...). Of bfloat16 and float16 the sums, and all between x and y,
-are float32. Both raise `fnn.InputError` for an x of integers, or without the axis.
+Of bfloat16 and float16 the sums, and all between x and y, are float32. A logit of -inf rules its
+class out; where all are -inf, y is NaN.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
-from fnn._core.precision import downcast, upcast
+from fnn._core.precision import downcast, upcast, wide_dtype
+from fnn._core.types import Cotangent, Input, Output, Residuals
+from fnn.combinators._parts import check_axis
 from fnn.layer import Layer
 from fnn.layers.activation.piecewise import activation
 
 
 @constructor
 def softmax(axis: int = -1) -> Layer:
-    """Softmax: scores turned into probabilities, positive and of sum 1 along an axis.
+    """Softmax: logits turned into probabilities, positive and of sum 1 along an axis.
 
-    Forward ``y_k = exp(x_k) / sum_j exp(x_j)``; backward ``dx_k = y_k (dy_k - sum_j dy_j y_j)``,
-    the whole Jacobian, not the shortcut that holds in front of a cross-entropy (for that one train
-    on scores with `fnn.losses.cross_entropy`). Saved: y. Source: Bridle 1990, section 3.
+    The backward is the whole Jacobian, not the shortcut that holds in front of a cross-entropy: for
+    that one train on logits with `fnn.losses.cross_entropy`.
+
+    Forward:   y_k = exp(x_k) / sum_j exp(x_j)
+    Backward:  dx_k = y_k (dy_k - sum_j dy_j y_j); where y_j is 0, as for a logit of -inf, dy_j does
+        not count, even if it is NaN
+
+    Args:
+        axis: the axis of the classes.
+    Shapes:    x, y (...)
+    Saves:     y
+    Raises:    InputError for x without that axis, and for x of integers.
+    Source:    Bridle 1990, section 3.
 
     >>> import jax.numpy as jnp
     >>> softmax().apply((), (), jnp.array([0.0, 0.0]))[0]
     Array([0.5, 0.5], dtype=float32)
     """
 
-    def forward(x: Any) -> tuple[Any, Any]:
-        _check_axis(axis, x)
-        y = downcast(jax.nn.softmax(upcast(x), axis), x)
+    def forward(x: Input) -> tuple[Output, Residuals]:
+        check_axis(axis, x)
+        y = downcast(jax.nn.softmax(upcast(x), axis), x) if x.size else x
         return y, y
 
-    def backward(y: Any, dy: Any) -> Any:
-        y, wide = upcast(y), upcast(dy)
+    def backward(y: Residuals, dy: Cotangent) -> Cotangent:
+        y = upcast(y)
+        wide = jnp.where(y == 0, 0, upcast(dy))
         return downcast(y * (wide - (wide * y).sum(axis, keepdims=True)), dy)
 
     return activation(forward, backward)
@@ -46,29 +55,37 @@ def softmax(axis: int = -1) -> Layer:
 
 @constructor
 def log_softmax(axis: int = -1) -> Layer:
-    """Log-softmax: scores turned into log-probabilities, without overflow.
+    """Log-softmax: logits turned into log-probabilities, without overflow.
 
-    Forward ``y_k = x_k - log(sum_j exp(x_j))``; backward ``dx_k = dy_k - exp(y_k) sum_j dy_j``.
-    Saved: y.
+    Forward:   y_k = x_k - log(sum_j exp(x_j))
+    Backward:  dx_k = dy_k - exp(y_k) sum_j dy_j
+
+    Args:
+        axis: the axis of the classes.
+    Shapes:    x, y (...)
+    Saves:     y; of bfloat16 and float16 x, since exp(y) would magnify the rounding of y
+    Raises:    InputError for x without that axis, and for x of integers.
 
     >>> import jax.numpy as jnp
     >>> log_softmax().apply((), (), jnp.array([0.0, 1000.0]))[0]
     Array([-1000.,     0.], dtype=float32)
     """
 
-    def forward(x: Any) -> tuple[Any, Any]:
-        _check_axis(axis, x)
-        y = downcast(jax.nn.log_softmax(upcast(x), axis), x)
-        return y, y
+    def forward(x: Input) -> tuple[Output, Residuals]:
+        check_axis(axis, x)
+        y = downcast(jax.nn.log_softmax(upcast(x), axis), x) if x.size else x
+        return y, x if _is_half(x) else y
 
-    def backward(y: Any, dy: Any) -> Any:
+    def backward(saved: Residuals, dy: Cotangent) -> Cotangent:
         wide = upcast(dy)
-        total = wide.sum(axis, keepdims=True)
-        return downcast(wide - jnp.exp(upcast(y)) * total, dy)
+        if not dy.size:
+            return dy
+        p = jax.nn.softmax(upcast(saved), axis) if _is_half(saved) else jnp.exp(saved)
+        return downcast(wide - p * wide.sum(axis, keepdims=True), dy)
 
     return activation(forward, backward)
 
 
-def _check_axis(axis: int, x: Any) -> None:
-    if not check.is_count(axis, -x.ndim) or axis >= x.ndim:
-        raise InputError(f"an axis in {-x.ndim}..{x.ndim - 1}", describe(axis), "name an axis of x")
+def _is_half(x: Input) -> bool:
+    """Say whether an array has 16 bits an element."""
+    return wide_dtype(x.dtype) != x.dtype

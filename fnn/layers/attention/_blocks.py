@@ -1,6 +1,6 @@
 """How attention is cut into blocks of queries and of keys, and what is dropped from each pair.
 
-Shapes are those of `fnn.layers.blockwise`: queries (B, M, G, T, D), keys (B, M, S, D).
+Shapes are those of `fnn.layers.attention._blockwise`: queries (B, M, G, T, D), keys (B, M, S, D).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, q: Any, k: Any, block: int) -> Blocks:
+        """Return the cut of queries and keys into blocks of so many steps at most."""
         steps = q.shape[3], k.shape[2]
         # Two blocks at once take less time than four pairs, and still little memory.
         return cls(*steps if max(steps) <= 2 * block else (_even(n, block) for n in steps))
@@ -43,7 +44,7 @@ class Blocks(NamedTuple):
         i, j = np.nonzero(meet)
         return tuple(a.astype(np.int32) for a in (i, j, i * columns + j))
 
-    def padded(self, a: Any, filling: float = 0) -> Any:
+    def pad(self, a: Any, filling: float = 0) -> Any:
         """Fill up the last block, of queries (B, M, G, T, D) or of keys (B, M, S, D)."""
         lack = -a.shape[-2] % (self.rows if a.ndim == 5 else self.columns)
         widths = [(0, lack if axis == a.ndim - 2 else 0) for axis in range(a.ndim)]
@@ -58,18 +59,23 @@ class Blocks(NamedTuple):
         return jnp.pad(present, ((0, 0), (0, lack))) if lack else present
 
     def of_present(self, present: Any, j: Any) -> Any:
+        """Return which keys of block j are present."""
         return _cut(present, j, self.columns, 1)
 
     def queries(self, a: Any, i: Any) -> Any:
+        """Return block i of queries."""
         return _cut(a, i, self.rows, 3)
 
     def keys(self, a: Any, j: Any) -> Any:
+        """Return block j of keys."""
         return _cut(a, j, self.columns, 2)
 
     def with_queries(self, a: Any, part: Any, i: Any) -> Any:
+        """Write block i of queries."""
         return jax.lax.dynamic_update_slice_in_dim(a, part, i * self.rows, 3)
 
     def with_keys(self, a: Any, part: Any, j: Any) -> Any:
+        """Write block j of keys."""
         return jax.lax.dynamic_update_slice_in_dim(a, part, j * self.columns, 2)
 
 
@@ -80,15 +86,15 @@ class Dropping(NamedTuple):
     rate: Scalar
 
     def of(self, shape: tuple[int, ...], pair: Any) -> Callable[[Any], Any]:
-        """Return what drops from the numbers of one pair."""
+        """Return what drops from the elements of one pair."""
         return partial(scaled, self._kept(shape, pair), self.rate)
 
     def of_all(self, q: Any, k: Any, block: int) -> Callable[[Any], Any]:
-        """Return what drops from those of all pairs put together, (B, M, G, T, S)."""
+        """Return what drops from the elements of all pairs put together, (B, M, G, T, S)."""
         blocks = Blocks.of(q, k, block)
         rows, columns = blocks.counts(q, k)
         shape = (*q.shape[:3], blocks.rows, blocks.columns)
-        kept = jax.lax.map(lambda pair: self._kept(shape, pair), places(rows * columns))
+        kept = jax.lax.map(lambda pair: self._kept(shape, pair), positions(rows * columns))
         kept = kept.reshape(rows, columns, *shape).transpose(2, 3, 4, 0, 5, 1, 6)
         kept = kept.reshape(*q.shape[:3], rows * blocks.rows, columns * blocks.columns)
         return partial(scaled, kept[..., : q.shape[3], : k.shape[2]], self.rate)
@@ -97,7 +103,7 @@ class Dropping(NamedTuple):
         return drawn(jax.random.fold_in(self.key, pair), self.rate, shape)
 
 
-def places(steps: int) -> Any:
+def positions(steps: int) -> Any:
     """Return 0, 1, 2 and so on."""
     return jnp.arange(steps, dtype=jnp.int32)
 

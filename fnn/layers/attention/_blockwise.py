@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from fnn._core.errors import InputError
 from fnn._core.precision import upcast, wide_dtype, wide_einsum
 from fnn._core.types import Array
-from fnn.layers.attention._blocks import Blocks, Dropping, places
+from fnn.layers.attention._blocks import Blocks, Dropping, positions
 
 _TO_SCORES, _TO_QUERIES = "bmgtd,bmsd->bmgts", "bmgts,bmsd->bmgtd"
 _TO_KEYS = "bmgts,bmgtd->bmsd"
@@ -35,8 +35,8 @@ _TO_KEYS = "bmgts,bmgtd->bmsd"
 class Scoring(NamedTuple):
     """What a score depends on besides query and key.
 
-    `bias` maps the places of queries (T, 1) and of keys (1, S), in the dtype of scores, to numbers
-    (T, S) or (N, T, S).
+    `bias` maps the positions of queries (T, 1) and of keys (1, S), in the dtype of scores, to
+    an array (T, S) or (N, T, S).
     """
 
     causal: bool
@@ -64,8 +64,8 @@ def plain(
     block: int,
     dropping: Dropping | None = None,
 ) -> tuple[Any, Any]:
-    """Return o and p by the formula, all scores at once; p is zero in a row that sees nothing."""
-    z, seen = _scores(q, k, present, scoring, places(q.shape[3]), places(k.shape[2]))
+    """Return o and p by the plain formula; p is 0 in a row that sees nothing."""
+    z, seen = _scores(q, k, present, scoring, positions(q.shape[3]), positions(k.shape[2]))
     p = _masked(seen, jax.nn.softmax(z, -1)).astype(v.dtype)
     weights = p if dropping is None else dropping.of_all(q, k, block)(p)
     return wide_einsum(_TO_QUERIES, weights, v).astype(q.dtype), p
@@ -88,7 +88,7 @@ def attend(
     steps, wide = q.shape[3], wide_dtype(q.dtype)
     pairs = blocks.pairs(q, k, scoring.causal)
     present = blocks.present(present, k)
-    q, k, v = blocks.padded(q), blocks.padded(k), blocks.padded(v)
+    q, k, v = blocks.pad(q), blocks.pad(k), blocks.pad(v)
 
     def step(rows: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
         i, j, number = pair
@@ -137,10 +137,10 @@ def attend_backward(
     blocks = Blocks.of(q, k, block)
     pairs = blocks.pairs(q, k, scoring.causal)
     present = blocks.present(present, k)
-    wide = tuple(blocks.padded(a) for a in (q, k, v))
-    do, products = blocks.padded(do), blocks.padded(products[..., None])
+    wide = tuple(blocks.pad(a) for a in (q, k, v))
+    do, products = blocks.pad(do), blocks.pad(products[..., None])
     # Rows that fill up the last block have no probabilities.
-    log_sums = blocks.padded(saved.log_sum[..., None], jnp.inf)
+    log_sums = blocks.pad(saved.log_sum[..., None], jnp.inf)
 
     def step(gradients: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
         (i, j, number), (q, k, v), (dq, dk, dv) = pair, wide, gradients
@@ -178,7 +178,7 @@ def _backward(
 
 
 def _scores(
-    q: Any, k: Any, present: Any, scoring: Scoring, query_places: Any, key_places: Any
+    q: Any, k: Any, present: Any, scoring: Scoring, query_positions: Any, key_positions: Any
 ) -> tuple[Any, Any]:
     """Return scores, the lowest in place of those that do not count, and which of them count.
 
@@ -186,13 +186,13 @@ def _scores(
     """
     z = wide_einsum(_TO_SCORES, q, k)
     seen = None if present is None else present[:, None, None, None, :]
-    t, s = query_places[:, None], key_places[None, :]
+    t, s = query_positions[:, None], key_positions[None, :]
     if scoring.causal:
         earlier = (s <= t)[None, None, None]
         seen = earlier if seen is None else seen & earlier
     if scoring.bias is not None:
         # Not integers, which strict promotion would keep from being multiplied by a slope.
-        bias = _bias(scoring.bias(t.astype(z.dtype), s.astype(z.dtype)), z)
+        bias = _bias(scoring.bias, t.astype(z.dtype), s.astype(z.dtype), z)
         z = z + bias
         possible = bias > -jnp.inf
         seen = possible if seen is None else seen & possible
@@ -206,22 +206,25 @@ def _block_scores(
 ) -> tuple[Any, Any]:
     """Return what `_scores` does for a block of queries and one of keys."""
     own = None if present is None else blocks.of_present(present, j)
-    at = i * blocks.rows + places(blocks.rows), j * blocks.columns + places(blocks.columns)
+    at = i * blocks.rows + positions(blocks.rows), j * blocks.columns + positions(blocks.columns)
     return _scores(blocks.queries(q, i), blocks.keys(k, j), own, scoring, *at)
 
 
-def _bias(bias: Any, z: Any) -> Any:
-    """Give the numbers of a function of places the shape and dtype of scores, B left out."""
+def _bias(function: Callable[[Any, Any], Any], t: Any, s: Any, z: Any) -> Any:
+    """Return what a function of positions does in the shape and dtype of scores, B left out."""
     _, m, g, *steps = z.shape
-    bias = jnp.asarray(bias, z.dtype)
+    expected = f"a score_bias of shape {tuple(steps)} or {(m * g, *steps)}"
+    remedy = "map positions of queries (T, 1) and of keys (1, S) to an array (T, S) or (N, T, S)"
+    try:
+        bias = jnp.asarray(function(t, s), z.dtype)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(expected, type(error).__name__, remedy) from error
     try:
         bias = jnp.broadcast_to(bias, (m * g, *steps))
     except ValueError as error:
-        raise InputError(
-            f"a score_bias of shape {tuple(steps)} or {(m * g, *steps)}",
-            str(tuple(bias.shape)),
-            "map places of queries (T, 1) and of keys (1, S) to numbers (T, S) or (N, T, S)",
-        ) from error
+        raise InputError(expected, str(tuple(bias.shape)), remedy) from error
     return bias.reshape(1, m, g, *steps)
 
 
@@ -234,5 +237,6 @@ def _masked(seen: Any, x: Any) -> Any:
 
 
 def _lowest(dtype: Any) -> Any:
-    # Half of the lowest number, from which another can be subtracted.
-    return jnp.finfo(dtype).min / 2
+    # No score is lower, not even one with a bias that hides a key by the lowest number. It is
+    # finite, so that the difference of two is no NaN.
+    return jnp.finfo(dtype).min

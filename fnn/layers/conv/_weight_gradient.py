@@ -1,26 +1,27 @@
 """The gradient of a convolution's weight, in the formulation measured best for platform and shape.
 
-GPU and TPU get `fnn.layers.convolve.weight_gradient`. XLA for CPU puts that into its own order of
+GPU and TPU get that of `_reference`. XLA for CPU puts that into its own order of
 axes outside of loops only: inside one, as a training run is, it takes a hundred times as long. So
 on CPU a few examples after the other, that no copy of x or dy is ever whole:
 
 - as one matrix product, which both cores of the machine measured share where XLA's convolution kept
   to one (28x28, 32 to 64 channels, batch 128: 16 ms, where the plain one took 48 and one in the
   order of axes that it likes 28, and a seventh of the memory);
-- over one axis of space, with few channels, few bytes or large examples: as a convolution in the
+- over one spatial axis, with few channels, few bytes or large examples: as a convolution in the
   order of axes that XLA likes;
-- of a kernel of one place: as one product.
+- of a kernel of size 1: as one product.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 
-from fnn.layers._window import Geometry, count, pad, side_by_side, window_slices
+from fnn._core.types import Array, Unchecked
+from fnn.layers._window import Geometry, pad, side_by_side, window_slices
 from fnn.layers.conv import _reference as plain
 from fnn.layers.conv._fast import TERMS, WIDE, bundled, bundles_of, on_cpu, padded, unbundled
 from fnn.layers.dense import outer_sum
@@ -29,7 +30,7 @@ from fnn.layers.dense import outer_sum
 _BYTES = 2 * 2**20
 
 
-def weight_gradient(x: Any, dy: Any, geometry: Geometry, groups: int) -> Any:
+def weight_gradient(x: Array, dy: Array, geometry: Geometry, groups: int) -> Array:
     """Return dweight of x and dy."""
     return on_cpu(
         lambda x, dy: _weight_gradient_in_groups(x, dy, geometry, groups),
@@ -39,7 +40,7 @@ def weight_gradient(x: Any, dy: Any, geometry: Geometry, groups: int) -> Any:
     )
 
 
-def _weight_gradient_in_groups(x: Any, dy: Any, geometry: Geometry, groups: int) -> Any:
+def _weight_gradient_in_groups(x: Array, dy: Array, geometry: Geometry, groups: int) -> Array:
     """Take every bundle for one group, and of its gradient what lies within the groups."""
     if groups == 1:
         return _weight_gradient(x, dy, geometry)
@@ -57,11 +58,14 @@ def _weight_gradient_in_groups(x: Any, dy: Any, geometry: Geometry, groups: int)
     return jnp.moveaxis(own, -1, -2).reshape(*geometry.size, within, outputs)
 
 
-def _weight_gradient(x: Any, dy: Any, geometry: Geometry) -> Any:
+def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
     """Return dweight in one group."""
     if geometry == side_by_side((1,) * len(geometry.size)):
         return outer_sum(x, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
-    batch = x.shape[0]
+    batch: Unchecked = x.shape[0]
+    if not isinstance(batch, int):
+        # A symbolic one, as in `jax.export`, has no known number of parts.
+        return _in_order(x, dy, geometry)
     example = (x.size * x.itemsize + dy.size * dy.itemsize) // max(1, batch)
     most = max(1, min(batch, _BYTES // max(1, example)))
     # Of a batch in equal parts every part is read in place; what is left over takes a copy.
@@ -72,7 +76,7 @@ def _weight_gradient(x: Any, dy: Any, geometry: Geometry) -> Any:
     whole = batch // few if few < batch else 0
 
     # The examples of a part side by side: an axis of one example would cost a copy of x.
-    def step(total: Any, part: Any) -> tuple[Any, None]:
+    def step(total: Array, part: list[Array]) -> tuple[Array, None]:
         x, dy = (a.reshape(few, -1, *a.shape[1:]) for a in part)
         return total + one(x, dy, geometry), None
 
@@ -89,17 +93,17 @@ def _products_pay(channels: int, geometry: Geometry) -> bool:
 
     Over one axis the convolution is as fast, and needs no copies.
     """
-    strided, places = max(geometry.stride) > 1, count(geometry.size)
-    terms = places if strided else places // geometry.size[-1]
-    wide = channels * places >= 8 * WIDE if strided else channels * geometry.size[-1] >= WIDE
+    strided, offsets = max(geometry.stride) > 1, math.prod(geometry.size)
+    terms = offsets if strided else offsets // geometry.size[-1]
+    wide = channels * offsets >= 8 * WIDE if strided else channels * geometry.size[-1] >= WIDE
     return len(geometry.size) > 1 and wide and terms <= TERMS
 
 
-def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
+def _in_products(x: Array, dy: Array, geometry: Geometry) -> Array:
     """Return dweight as one matrix product.
 
-    x is moved to the columns of the kernel, and dy, the other way, to its rows. With strides x is
-    taken at all places of the kernel.
+    x is shifted by the columns of the kernel, and dy, the other way, by its rows. With strides x is
+    taken at every offset in the kernel.
     """
     if max(geometry.stride) > 1:
         seen = jnp.concatenate(list(window_slices(pad(x, geometry), geometry, dy.shape[1:-1])), -1)
@@ -108,9 +112,11 @@ def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
     height = x.shape[1:-2]
     lows = [low for low, _ in geometry.padding]
     by = geometry.dilation
-    columns = [_moved(x, {x.ndim - 2: (lows[-1] - k * by[-1], dy.shape[-2])}) for k in range(last)]
+    columns = [
+        _shifted(x, {x.ndim - 2: (lows[-1] - k * by[-1], dy.shape[-2])}) for k in range(last)
+    ]
     lines = [
-        _moved(dy, {i + 1: (k * by[i] - lows[i], height[i]) for i, k in enumerate(offset)})
+        _shifted(dy, {i + 1: (k * by[i] - lows[i], height[i]) for i, k in enumerate(offset)})
         for offset in itertools.product(*map(range, rows))
     ]
     product = outer_sum(jnp.concatenate(columns, -1), jnp.concatenate(lines, -1))
@@ -118,18 +124,18 @@ def _in_products(x: Any, dy: Any, geometry: Geometry) -> Any:
     return split.reshape(*geometry.size, x.shape[-1], dy.shape[-1])
 
 
-def _moved(x: Any, moves: dict[int, tuple[int, int]]) -> Any:
-    """Return x moved along some axes by so many places, into so many; zeros come, ends are lost."""
+def _shifted(x: Array, shifts: dict[int, tuple[int, int]]) -> Array:
+    """Return x shifted along some axes, into another size: zeros come in, ends are cut off."""
     pads = [(0, 0, 0)] * x.ndim
-    for axis, (by, size) in moves.items():
+    for axis, (by, size) in shifts.items():
         pads[axis] = (by, size - x.shape[axis] - by, 0)
     return jax.lax.pad(x, x.dtype.type(0), pads)
 
 
-def _in_order(x: Any, dy: Any, geometry: Geometry) -> Any:
+def _in_order(x: Array, dy: Array, geometry: Geometry) -> Array:
     """Return dweight as a convolution whose examples are channels, and its channels examples."""
     rank = len(geometry.size)
-    space = tuple(range(1, rank + 1))
+    spatial = tuple(range(1, rank + 1))
     back = plain.exchanged(x.shape[1:-1], dy.shape[1:-1], geometry)
-    turned = padded(x.transpose(rank + 1, *space, 0), dy.transpose(*space, 0, rank + 1), back)
-    return turned.transpose(*space, 0, rank + 1)
+    swapped = padded(x.transpose(rank + 1, *spatial, 0), dy.transpose(*spatial, 0, rank + 1), back)
+    return swapped.transpose(*spatial, 0, rank + 1)

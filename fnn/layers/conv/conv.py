@@ -1,36 +1,37 @@
-"""Convolutions: every place of y is a weighted sum of a window of x, the same at every place.
+"""Convolutions: every position of y is a weighted sum of a window of x, with the same weights.
 
-In all formulas b is the example, p a place of y with one index for each axis of space, k a place of
-the kernel, i a channel going in and o one coming out. x is (B, W, C), (B, H, W, C) or
-(B, D, H, W, C). What is an int holds for all axes of space; a tuple has one for each.
+In all formulas b is the example, p a position in y with one index for each spatial axis, k an
+offset in the kernel, i a channel going in and o one coming out. x is (B, W, C), (B, H, W, C) or
+(B, D, H, W, C). What is an int holds for all spatial axes; a tuple has one for each.
 
-Padding is zeros. "VALID" is none; an int is as many before and after on every axis; pairs
-``((before, after), ...)`` are one an axis. "SAME" is such that the size of y is
-``ceil(size / stride)``, as XLA has it: ``total = max((ceil(size / stride) - 1) stride + span -
-size, 0)`` with ``span = (kernel - 1) dilation + 1``, ``total // 2`` of it before and the rest
-after. With a stride of 2 on an even size a kernel of 3 is padded by (0, 1), where PyTorch's
-``padding=1`` is (1, 1). A span that is even and a stride of more than 1 together are refused:
-frameworks differ there.
+Padding is zeros, `before` of them and `after` on every axis. "VALID" is none; an int is as many on
+both sides of every axis; pairs ``((before, after), ...)`` are one an axis. "SAME" is such that the
+size of y is ``ceil(size / stride)``, by the convention of XLA (and TensorFlow)::
 
-The sums are written out in `fnn.layers.convolve`, how they are computed in
-`fnn.layers.convolve_fast` and `fnn.layers.convolve_weight`; `apply` is
-`jax.lax.conv_general_dilated`.
+    span = (kernel - 1) dilation + 1
+    total = max((ceil(size / stride) - 1) stride + span - size, 0)
+    before, after = total // 2, total - total // 2
+
+It depends on the size of x, and the odd one is after: with a stride of 2 on an even size a kernel
+of 3 is padded by (0, 1), where PyTorch's ``padding=1`` is (1, 1), and with a stride of 1 a kernel
+of 2 by (0, 1). Weights of PyTorch trained with a padding want the same pairs here.
+
+The sums stand in `_reference`, which is what autodiff sees of a layer; how they are computed where
+that is faster in `_fast` and `_weight_gradient`.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
-from fnn._core.types import Array, PyTree
+from fnn._core.errors import InputError
+from fnn._core.types import Array, Input, Params, Unchecked
 from fnn.layer import Layer, stateless
 from fnn.layers._initializers import lecun_normal
-from fnn.layers._window import Geometry, Padding, Sizes, Window, on_axes
+from fnn.layers._window import Geometry, Padding, Sizes, Window
 from fnn.layers.conv import _fast as fast, _reference as plain
 from fnn.layers.conv._weight_gradient import weight_gradient
 
@@ -50,22 +51,35 @@ def conv(
     bias: bool = True,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Convolution over one, two or three axes: `channels` filters, each seeing a window of x.
+    """Convolution over one, two or three spatial axes.
 
-    Forward ``y[b, p, o] = sum_{k, i} x[b, p stride + k dilation - before, i] weight[k, i, o] +
-    bias[o]``, i running over the channels of the group of o, x being 0 outside of its axes.
-    Backward ``dweight[k, i, o] = sum_{b, p} x[b, p stride + k dilation - before, i] dy[b, p, o]``,
-    ``dbias[o] = sum_{b, p} dy[b, p, o]``, and ``dx[b, q, i] = sum_{k, p, o} dy[b, p, o]
-    weight[k, i, o]`` over all k and p with ``p stride + k dilation - before = q``.
+    Forward:   y[b, p, o] = sum_{k, i} x[b, p stride + k dilation - before, i] weight[k, i, o]
+        + bias[o], i running over the channels of the group of o, x being 0 outside of its axes
+    Backward:  dweight[k, i, o] = sum_{b, p} x[b, p stride + k dilation - before, i] dy[b, p, o],
+        dbias[o] = sum_{b, p} dy[b, p, o], and
+        dx[b, q, i] = sum_{k, p, o} dy[b, p, o] weight[k, i, o] over all k and p with
+        p stride + k dilation - before = q
 
-    x (B, *space, I), weight (*kernel, I / groups, O) drawn by `initializer`, bias (O,) starting at
-    zero, y (B, *places, O), O being `channels`. The first O / groups filters see the first
-    I / groups channels, and so on. Saved: x.
-
-    Raises `fnn.InputError` for options that are no integers of 1 or more or that disagree in their
-    axes, an unknown padding, "SAME" with an even span and a stride, groups that do not divide the
-    channels, a window larger than the padded x, an x of other axes or channels or of integers.
-    Source: LeCun et al. 1989, doi:10.1162/neco.1989.1.4.541.
+    Args:
+        channels: the number of filters O, the channels of y.
+        kernel: the size of the window, an int or one for each spatial axis.
+        stride: the steps between windows, an int or one for each spatial axis.
+        padding: zeros around x: "SAME" for y of ``ceil(size / stride)``, by XLA's convention (the
+            odd one after x, whatever kernel and stride), "VALID" for none, an int for as many on
+            all sides, or pairs ``((before, after), ...)`` for each spatial axis.
+        dilation: the steps between the elements of x that a window sees, an int or one for each
+            spatial axis.
+        groups: in how many groups channels are; the first O / groups filters see the first
+            I / groups channels, and so on.
+        bias: whether there is a bias.
+        initializer: draws the weight, as those of `jax.nn.initializers` do; the bias starts at 0.
+    Shapes:    x (B, *spatial, I), weight (*kernel, I / groups, O), bias (O,),
+        y (B, *positions, O)
+    Saves:     x
+    Raises:    InputError for options that are no integers of 1 or more or that disagree in their
+        axes, an unknown padding, groups that do not divide the channels, a window larger than the
+        padded x, an x of other axes or channels, without channels or of integers.
+    Source:    LeCun et al. 1989, doi:10.1162/neco.1989.1.4.541.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = conv(1, 2, padding="VALID", bias=False)
@@ -75,35 +89,30 @@ def conv(
     Array([1., 5.], dtype=float32)
     >>> layer.backward(params, residuals, jnp.array([[[1.0], [0.0]]]))[1][0, :, 0]
     Array([-1.,  1.,  0.], dtype=float32)
+
     """
     window = Window(kernel, stride, padding, dilation)
-    check_options(window, "channels", channels, groups)
+    check.count(channels, "channels")
+    check_options(window, bias, initializer)
+    check.count(groups, "groups")
+    check_groups(channels, groups, f"{channels} channels")
 
-    def init(key: Array, x: Any) -> PyTree:
+    def init(key: Array, x: Input) -> Params:
         geometry = window.over(x, MOST_AXES)
-        check_groups(x, groups)
+        check_groups(x.shape[-1], groups, f"x of {x.shape[-1]} channels")
         shape = (*geometry.size, x.shape[-1] // groups, channels)
-        weight = initializer(key, shape, x.dtype)
-        return {"weight": weight} | ({"bias": jnp.zeros(channels, x.dtype)} if bias else {})
+        return with_zero_bias(initializer(key, shape, x.dtype), channels if bias else 0)
 
-    def check_input(params: PyTree, x: Any) -> Geometry:
-        geometry = window.over(x, MOST_AXES)
-        check_channels(x, groups * params["weight"].shape[-2])
-        return geometry
+    def reference(params: Params, x: Input) -> Array:
+        return _reference(params, x, window, groups)
 
-    def apply(params: PyTree, x: Any) -> Any:
-        return with_bias(plain.convolve(x, params["weight"], check_input(params, x)), params)
+    def forward(params: Params, x: Input) -> tuple[Array, Array]:
+        return _forward(params, x, window, groups)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-        return with_bias(fast.convolve(x, params["weight"], check_input(params, x)), params), x
+    def backward(params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
+        return _backward(params, x, dy, window, groups)
 
-    def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
-        geometry, weight = window.over(x, MOST_AXES), params["weight"]
-        dparams = {"weight": weight_gradient(x, dy, geometry, groups)}
-        dx = fast.input_gradient(dy, weight, geometry, x.shape[1:-1], groups)
-        return dparams | bias_gradient(params, dy), dx
-
-    return stateless(init, forward, backward, reference=apply)
+    return stateless(init, forward, backward, reference=reference)
 
 
 @constructor
@@ -117,116 +126,137 @@ def depthwise_conv(
     bias: bool = True,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
-    """Depthwise convolution: every channel by itself, with `multiplier` filters for each.
+    """Depthwise convolution: filters that each see one channel.
 
-    Forward ``y[b, p, i M + m] = sum_k x[b, p stride + k dilation - before, i] weight[k, 0, i M + m]
-    + bias[i M + m]``, M being `multiplier`: `conv` with as many groups as x has channels, whose
-    backward this is too. Follow it by ``fnn.conv(O, 1)`` for a separable convolution.
+    It is `conv` with as many groups as x has channels. Followed by ``fnn.conv(O, 1)`` it is a
+    separable convolution.
 
-    x (B, *space, I), weight (*kernel, 1, I M), bias (I M,), y (B, *places, I M). Saved: x.
+    Forward:   y[b, p, i M + m] = sum_k x[b, p stride + k dilation - before, i]
+        weight[k, 0, i M + m] + bias[i M + m], M being `multiplier`
+    Backward:  dweight[k, 0, i M + m] = sum_{b, p} x[b, p stride + k dilation - before, i]
+        dy[b, p, i M + m], dbias[o] = sum_{b, p} dy[b, p, o], and
+        dx[b, q, i] = sum_{k, p, m} dy[b, p, i M + m] weight[k, 0, i M + m] over all k and p with
+        p stride + k dilation - before = q
 
-    Raises `fnn.InputError` for a `multiplier` below 1, and as `conv` does. Source: Sifre 2014,
-    Rigid-motion scattering for image classification (thesis, Palaiseau), section 6.2.
+    Args:
+        kernel: the size of the window, an int or one for each spatial axis.
+        multiplier: the number of filters for each channel.
+        stride: the steps between windows, an int or one for each spatial axis.
+        padding: zeros around x, as in `conv`: "SAME", "VALID", an int or pairs.
+        dilation: the steps between the elements of x that a window sees, an int or one for each
+            spatial axis.
+        bias: whether there is a bias.
+        initializer: draws the weight, as those of `jax.nn.initializers` do; the bias starts at 0.
+    Shapes:    x (B, *spatial, I), weight (*kernel, 1, I M), bias (I M,), y (B, *positions, I M)
+    Saves:     x
+    Raises:    InputError for a `multiplier` below 1, and as `conv` does.
+    Source:    Sifre 2014, Rigid-motion scattering for image classification (thesis, Palaiseau),
+        section 6.2.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = depthwise_conv(3, multiplier=2)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 5, 4)))
     >>> params["weight"].shape
     (3, 3, 1, 8)
+
     """
     window = Window(kernel, stride, padding, dilation)
-    check_options(window, "multiplier", multiplier, 1)
+    check.count(multiplier, "multiplier")
+    check_options(window, bias, initializer)
 
-    def of(inputs: int) -> Layer:
-        return conv(
-            inputs * multiplier,
-            kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=inputs,
-            bias=bias,
-            initializer=initializer,
-        )
+    def init(key: Array, x: Input) -> Params:
+        geometry = window.over(x, MOST_AXES)
+        channels = x.shape[-1] * multiplier
+        weight = initializer(key, (*geometry.size, 1, channels), x.dtype)
+        return with_zero_bias(weight, channels if bias else 0)
 
-    def init(key: Array, x: Any) -> PyTree:
-        window.over(x, MOST_AXES)
-        return of(x.shape[-1]).init(key, x)[0]
+    def groups(params: Params) -> int:
+        return int(params["weight"].shape[-1] // multiplier)
 
-    def inside(params: PyTree, x: Any) -> Layer:
-        window.over(x, MOST_AXES)
-        inputs = params["weight"].shape[-1] // multiplier
-        check_channels(x, inputs)
-        return of(inputs)
+    def reference(params: Params, x: Input) -> Array:
+        return _reference(params, x, window, groups(params))
 
-    def apply(params: PyTree, x: Any) -> Any:
-        return inside(params, x).apply(params, (), x)[0]
+    def forward(params: Params, x: Input) -> tuple[Array, Array]:
+        return _forward(params, x, window, groups(params))
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-        y, _, residuals = inside(params, x).forward(params, (), x)
-        return y, residuals
+    def backward(params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
+        return _backward(params, x, dy, window, groups(params))
 
-    def backward(params: PyTree, x: PyTree, dy: Any) -> tuple[PyTree, Any]:
-        return of(x.shape[-1]).backward(params, x, dy)
-
-    return stateless(init, forward, backward, reference=apply)
+    return stateless(init, forward, backward, reference=reference)
 
 
-def check_options(window: Window, name: str, channels: Any, groups: Any) -> None:
+def _reference(params: Params, x: Input, window: Window, groups: int) -> Array:
+    """Return y, as one call of XLA's convolution."""
+    return add_bias(
+        plain.convolve(x, params["weight"], _geometry(params, x, window, groups)), params
+    )
+
+
+def _forward(params: Params, x: Input, window: Window, groups: int) -> tuple[Array, Array]:
+    """Return y and what to save."""
+    return add_bias(
+        fast.convolve(x, params["weight"], _geometry(params, x, window, groups)), params
+    ), x
+
+
+def _backward(
+    params: Params, x: Array, dy: Array, window: Window, groups: int
+) -> tuple[Params, Array]:
+    """Return dparams and dx."""
+    geometry = window.over(x, MOST_AXES)
+    dparams = {"weight": weight_gradient(x, dy, geometry, groups)}
+    dx = fast.input_gradient(dy, params["weight"], geometry, x.shape[1:-1], groups)
+    return dparams | bias_gradient(params, dy), dx
+
+
+def _geometry(params: Params, x: Input, window: Window, groups: int) -> Geometry:
+    geometry = window.over(x, MOST_AXES)
+    check_channels(x, groups * params["weight"].shape[-2])
+    return geometry
+
+
+def check_options(window: Window, bias: Unchecked, initializer: Unchecked) -> None:
     """Raise `InputError` for options of a convolution that are wrong whatever x is."""
     rank = window.check()
     if rank is not None and rank > MOST_AXES:
-        raise InputError(f"1 to {MOST_AXES} axes of space", str(rank), "pass a shorter tuple")
-    for option, value in ((name, channels), ("groups", groups)):
-        if not check.is_count(value, 1):
-            raise InputError(f"{option} of 1 or more", describe(value), "pass a positive int")
+        raise InputError(f"1 to {MOST_AXES} spatial axes", str(rank), "pass a shorter tuple")
+    check.flag(bias, "bias")
+    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+
+
+def check_groups(channels: int, groups: int, got: str) -> None:
+    """Raise `InputError` unless groups divide channels, which `got` describes."""
     if channels % groups:
         raise InputError(
             f"channels in {groups} equal groups",
-            f"{channels} channels",
-            "pass a number of groups that divides those going in and those coming out",
-        )
-    size, stride, dilation = (
-        on_axes(option, rank or 1) for option in (window.size, window.stride, window.dilation)
-    )
-    span = Geometry(size, stride, (), dilation, ()).span
-    if window.padding == "SAME" and any(
-        k % 2 == 0 and s > 1 for k, s in zip(span, stride, strict=True)
-    ):
-        raise InputError(
-            "an odd span (kernel - 1) dilation + 1 where padding is 'SAME' and stride above 1",
-            f"spans {span} with strides {stride}",
-            "frameworks pad these on different sides: give pairs, as in padding=((0, 1), (0, 1))",
-        )
-
-
-def check_groups(x: Any, groups: int) -> None:
-    """Raise `InputError` unless groups divide the channels of x."""
-    if x.shape[-1] % groups:
-        raise InputError(
-            f"channels in {groups} equal groups",
-            f"x of {x.shape[-1]} channels",
+            got,
             "pass a number of groups that divides those going in and those coming out",
         )
 
 
-def check_channels(x: Any, channels: int) -> None:
+def check_channels(x: Input, channels: int) -> None:
     """Raise `InputError` unless x has the channels that the layer was initialized for."""
-    if x.shape[-1] != channels:
-        raise InputError(
-            f"x of {channels} channels",
-            str(tuple(x.shape)),
-            "keep the channels last, and initialize the layer for as many",
-        )
+    check.shape(
+        x,
+        "B ... C",
+        remedy="keep the channels last, and initialize the layer for as many",
+        C=channels,
+    )
 
 
-def with_bias(y: Any, params: PyTree) -> Any:
-    """Add the bias to every place of y, if there is one."""
+def with_zero_bias(weight: Array, channels: int) -> Params:
+    """Return parameters with a bias of zeros for so many channels, with none for 0."""
+    bias = {"bias": jnp.zeros(channels, weight.dtype)} if channels else {}
+    return {"weight": weight} | bias
+
+
+def add_bias(y: Array, params: Params) -> Array:
+    """Add the bias to every position of y, if there is one."""
     if "bias" not in params:
         return y
     return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def bias_gradient(params: PyTree, dy: Any) -> dict[str, Any]:
+def bias_gradient(params: Params, dy: Array) -> dict[str, Array]:
     """Return dbias, if there is a bias."""
     return {"bias": dy.sum(tuple(range(dy.ndim - 1)))} if "bias" in params else {}

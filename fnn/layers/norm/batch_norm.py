@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,50 +11,69 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError
-from fnn._core.precision import downcast, upcast
-from fnn._core.types import Array, Key, Number, PyTree
+from fnn._core.precision import downcast, upcast, wide_dtype
+from fnn._core.types import (
+    Array,
+    Cotangent,
+    Input,
+    Key,
+    Number,
+    Output,
+    Params,
+    Residuals,
+    State,
+)
 from fnn.layer import Layer, stateful
-from fnn.layers.norm.layer_norm import affine, check_epsilon, init_affine, over
+from fnn.layers.norm.layer_norm import (
+    affine,
+    check_channels,
+    check_options,
+    init_affine,
+    inverse_root,
+    over,
+)
 
-
-class _Batch(NamedTuple):
-    """Residuals of training: mean and deviation are those of x, and depend on it."""
-
-    x: Array
-    mean: Array
-    inverse_deviation: Array
-
-
-class _Running(NamedTuple):
-    """Residuals out of training: mean and deviation are constants."""
-
-    x: Array
-    mean: Array
-    inverse_deviation: Array
+MOMENTUM = 0.9
 
 
 @constructor
 def batch_norm(
-    momentum: Number = 0.9, epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True
+    *,
+    momentum: Number | None = None,
+    epsilon: float = 1e-5,
+    scale: bool = True,
+    shift: bool = True,
+    track_running_stats: bool = True,
 ) -> Layer:
     """Batch normalization: every channel normalized over all other axes, then scaled and shifted.
 
-    Forward, over the M numbers of a channel: ``mean = sum(x) / M``,
-    ``var = sum((x - mean)^2) / M``, ``n = (x - mean) / sqrt(var + epsilon)``,
-    ``y = scale n + shift``. Backward ``dscale = sum(dy n)``, ``dshift = sum(dy)``,
-    ``dx = scale / sqrt(var + epsilon) (dy - dshift / M - n dscale / M)``: one formula in closed
-    form, in place of the three paths through x, mean and var. Out of training mean and var are the
-    running ones, and ``dx = scale / sqrt(var + epsilon) dy``.
+    The state, mean and var (C,), starts at 0 and 1 and moves in training as ``momentum old +
+    (1 - momentum) new``, var being the one below (divided by M, not by M - 1 as in PyTorch). It and
+    all statistics are float32 for bfloat16 and float16. With M = 1 training gives y = shift and
+    dx = 0; an empty batch leaves the state as it is. `fnn.update_batch_norm` estimates the state
+    anew, for averaged weights.
 
-    x, y (B, ..., C) with any axes between, as images (B, H, W, C) have; scale and shift (C,),
-    starting at 1 and 0, each left out when `scale` or `shift` is False; state mean and var (C,),
-    starting at 0 and 1 and moving as ``momentum old + (1 - momentum) new`` in training, var being
-    the one above (divided by M). Saved: x, and mean and 1 / sqrt(var + epsilon), (C,). With M = 1
-    training gives y = shift and dx = 0. Statistics of bfloat16 and float16 are computed in float32,
-    and kept in the dtype of x as state.
+    Forward:   over the M elements of a channel, mean = sum(x) / M, var = sum((x - mean)^2) / M;
+        n = (x - mean) / sqrt(var + epsilon), y = scale n + shift; out of training mean and var are
+        the running ones
+    Backward:  dscale = sum(dy n), dshift = sum(dy),
+        dx = scale / sqrt(var + epsilon) (dy - dshift / M - n dscale / M): one formula in closed
+        form, in place of the three paths through x, mean and var; out of training
+        dx = scale / sqrt(var + epsilon) dy
 
-    Raises `fnn.InputError` for another number of channels, for a momentum outside [0, 1] or an
-    epsilon below 0. Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and section 3.
+    Args:
+        momentum: the share of the old running statistics that is kept, in [0, 1], 0.9 by default;
+            PyTorch's is 1 minus this.
+        epsilon: added to the variance, 0 or more.
+        scale: whether there is a scale to learn, (C,), starting at 1.
+        shift: whether there is a shift to learn, (C,), starting at 0.
+        track_running_stats: whether there are running statistics; without them those of the batch
+            are taken out of training too, and there is no state.
+    Shapes:    x, y (B, ..., C) with any axes between, as images (B, H, W, C) have
+    Saves:     x, and mean and 1 / sqrt(var + epsilon), (C,)
+    Raises:    InputError for another number of channels, for x of fewer than 2 axes or of integers,
+        for a momentum outside [0, 1] or without running statistics, and for an epsilon below 0.
+    Source:    Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and section 3.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = batch_norm()
@@ -63,42 +83,82 @@ def batch_norm(
     (Array([[-1.],
            [ 1.]], dtype=float32), Array([0.4], dtype=float32))
     """
+    check_options(epsilon, scale, shift)
+    check.flag(track_running_stats, "track_running_stats")
+    if momentum is None:
+        momentum = MOMENTUM
+    elif not track_running_stats:
+        raise InputError(
+            "no momentum without running statistics", str(momentum), "leave one of the two out"
+        )
     check.number(momentum, "momentum", least=0, most=1, remedy="pass the share to keep")
-    check_epsilon(epsilon)
+    norm = _BatchNorm(momentum, epsilon, scale, shift, track_running_stats)
+    return stateful(norm.init, norm.forward, norm.backward)
 
-    def init(key: Array, x: Any, /) -> tuple[PyTree, PyTree]:
+
+class _Batch(NamedTuple):
+    """Residuals where mean and deviation are those of x, and depend on it."""
+
+    x: Array
+    mean: Array
+    inverse_deviation: Array
+
+
+class _Running(NamedTuple):
+    """Residuals where mean and deviation are constants."""
+
+    x: Array
+    mean: Array
+    inverse_deviation: Array
+
+
+class _BatchNorm(NamedTuple):
+    """The functions of a batch norm."""
+
+    momentum: Number
+    epsilon: float
+    scale: bool
+    shift: bool
+    tracked: bool
+
+    def init(self, key: Array, x: Input, /) -> tuple[Params, State]:
         del key
         check.floating(x)
-        if len(x.shape) < 2:
-            raise InputError("x of shape (B, ..., C)", str(tuple(x.shape)), "give x a batch axis")
-        start = init_affine(x, True, True)
-        state = {"mean": start["shift"], "var": start["scale"]}
-        return init_affine(x, scale, shift), state
+        check.shape(x, "B ... C", remedy="give x a batch axis, and keep the channels last")
+        params = init_affine(x, self.scale, self.shift)
+        if not self.tracked:
+            return params, ()
+        channels, dtype = x.shape[-1], wide_dtype(x.dtype)
+        return params, {"mean": jnp.zeros(channels, dtype), "var": jnp.ones(channels, dtype)}
 
     def forward(
-        params: PyTree, state: PyTree, x: Any, /, *, key: Key = None, train: bool = False
-    ) -> tuple[Any, PyTree, PyTree]:
+        self, params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
         del key
+        check.flag(train, "train")
         check.floating(x)
-        channels = state["mean"].shape[0]
-        if x.ndim < 2 or x.shape[-1] != channels:
-            raise InputError(
-                f"x of shape (B, ..., {channels})",
-                str(tuple(x.shape)),
-                "keep the channels last, and initialize the layer for as many",
-            )
-        wide, mean, var = map(upcast, (x, state["mean"], state["var"]))
-        if train:
-            leading = tuple(range(x.ndim - 1))
-            mean = wide.mean(leading)
-            var = jnp.square(wide - over(mean, wide)).mean(leading)
-            state = {"mean": kept(state["mean"], mean), "var": kept(state["var"], var)}
-        inverse_deviation = jax.lax.rsqrt(var + epsilon)
+        channels = (leaf.shape[0] for leaf in jax.tree.leaves((state, params))[:1])
+        check_channels(x, "B ... C", *channels)
+        wide, of_batch = upcast(x), train or not self.tracked
+        mean, var = _moments(wide) if of_batch else (upcast(state["mean"]), upcast(state["var"]))
+        if train and self.tracked and x.size:
+            state = {name: self.kept(state[name], new) for name, new in _named(mean, var)}
+        inverse_deviation = inverse_root(var, self.epsilon)
         n = (wide - over(mean, wide)) * over(inverse_deviation, wide)
-        residuals = (_Batch if train else _Running)(x, mean, inverse_deviation)
+        residuals = (_Batch if of_batch else _Running)(x, mean, inverse_deviation)
         return downcast(affine(params, n), x), state, residuals
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any, /) -> tuple[PyTree, Any]:
+    def kept(self, old: Array, new: Array) -> Array:
+        """Return the running statistics after a batch."""
+        wide = upcast(old)
+        share = jnp.asarray(self.momentum, wide.dtype)
+        # A share of 0 keeps nothing of an old NaN either.
+        kept = jnp.where(share == 0, 0, share * wide)
+        return (kept + (1 - share) * new).astype(old.dtype)
+
+    def backward(
+        self, params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
         x, mean, inverse_deviation = residuals
         wide, leading = upcast(dy), tuple(range(dy.ndim - 1))
         # All that is one number per channel stays out of the passes over dy and x.
@@ -106,10 +166,10 @@ def batch_norm(
         dshift = wide.sum(leading)
         dscale = (wide * centered).sum(leading) * inverse_deviation
         gain = inverse_deviation
-        if scale:
+        if self.scale:
             gain = gain * params["scale"].astype(gain.dtype)
         if isinstance(residuals, _Batch):
-            m = dy.size // dy.shape[-1]
+            m = max(math.prod(dy.shape[:-1]), 1)
             dx = over(gain, wide) * (wide - over(dshift / m, wide))
             dx -= centered * over(gain * inverse_deviation * dscale / m, wide)
         else:
@@ -117,9 +177,16 @@ def batch_norm(
         sums = {"scale": dscale, "shift": dshift}
         return {name: sums[name].astype(params[name].dtype) for name in params}, downcast(dx, dy)
 
-    def kept(old: Any, new: Any) -> Any:
-        wide = upcast(old)
-        share = jnp.asarray(momentum, wide.dtype)
-        return (share * wide + (1 - share) * new).astype(old.dtype)
 
-    return stateful(init, forward, backward)
+def _moments(x: Array) -> tuple[Array, Array]:
+    """Return mean and variance of every channel; of no elements those that a state starts with."""
+    if x.size == 0:
+        return jnp.zeros(x.shape[-1], x.dtype), jnp.ones(x.shape[-1], x.dtype)
+    leading = tuple(range(x.ndim - 1))
+    mean = x.mean(leading)
+    return mean, jnp.square(x - over(mean, x)).mean(leading)
+
+
+def _named(mean: Array, var: Array) -> tuple[tuple[str, Array], ...]:
+    """Return statistics by the names that they have in the state."""
+    return ("mean", mean), ("var", var)

@@ -1,44 +1,50 @@
 """Normalization of each example by itself: the same in training and out of it.
 
-In every formula n is the normalized x, and the sums in mean and var run over the M numbers that are
-normalized together. One backward serves all: with ``g = scale dy``,
-``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``, in closed form in place of the
-three paths through x, mean and var; and ``dscale = sum(dy n)``, ``dshift = sum(dy)``, over all axes
-but the last. Saved: x, mean and 1 / sqrt(var + epsilon). n is recomputed: x was
-there already, and n would have to be written. Statistics of bfloat16 and float16 are float32.
+In every formula n is the normalized x, and the sums in mean and var run over the M elements that
+are normalized together. One backward serves all, in closed form in place of the three paths through
+x, mean and var. n is recomputed from x, mean and 1 / sqrt(var + epsilon): x is live anyway, and
+storing n would cost a write. Statistics of bfloat16 and float16 are float32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
+from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
+
+CHANNELS_LAST = "keep the channels last, and initialize the layer for as many"
 
 
 @constructor
-def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
+def layer_norm(*, epsilon: float = 1e-5, scale: bool = True, shift: bool = True) -> Layer:
     """Layer normalization: the channels of every example and position normalized.
 
-    Forward, over the C channels: ``mean = sum(x) / C``, ``var = sum((x - mean)^2) / C``,
-    ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
-    ``g = scale dy`` is ``dx = (g - sum(g) / C - n sum(g n) / C) / sqrt(var + epsilon)``,
-    ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
+    With C = 1 y = shift and dx = 0. Statistics of bfloat16 and float16 are float32.
 
-    x, y (..., C) with any leading axes; scale and shift (C,), starting at 1 and 0, each left out
-    when `scale` or `shift` is False. Saved: x, and mean and 1 / sqrt(var + epsilon) (..., 1).
-    With C = 1 y = shift and dx = 0.
+    Forward:   mean = sum(x) / C, var = sum((x - mean)^2) / C, both over the C channels,
+        n = (x - mean) / sqrt(var + epsilon), y = scale n + shift
+    Backward:  with g = scale dy, dx = (g - sum(g) / C - n sum(g n) / C) / sqrt(var + epsilon);
+        dscale = sum(dy n), dshift = sum(dy), over all axes but the last
 
-    Raises `fnn.InputError` for another number of channels, an x without axes or of integers, and
-    an epsilon below 0. Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. 4.
+    Args:
+        epsilon: added to the variance, 0 or more.
+        scale: whether there is a scale to learn, (C,), starting at 1.
+        shift: whether there is a shift to learn, (C,), starting at 0.
+    Shapes:    x, y (..., C) with any leading axes
+    Saves:     x, and mean and 1 / sqrt(var + epsilon) (..., 1)
+    Raises:    InputError for another number of channels, for x without axes or of integers, and for
+        an epsilon below 0.
+    Source:    Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. 4.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = layer_norm()
@@ -46,23 +52,28 @@ def layer_norm(epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True)
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0]]))[0].round(3)
     Array([[-1.,  1.]], dtype=float32)
     """
-    return _norm(_Options(epsilon, scale, shift), _unchanged, _over_channels)
+    return _made(_Norm(epsilon, scale, shift, _unchanged, _over_channels))
 
 
 @constructor
-def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
+def rms_norm(*, epsilon: float = 1e-6, scale: bool = True) -> Layer:
     """RMS normalization: the channels divided by their root mean square.
 
-    Forward, over the C channels: ``n = x / sqrt(sum(x^2) / C + epsilon)``, ``y = scale n``.
-    Backward with ``g = scale dy`` is ``dx = (g - n sum(g n) / C) / sqrt(sum(x^2) / C + epsilon)``
-    and ``dscale = sum(dy n)``, over all axes but the last. There is no mean to subtract, and none
-    in the gradient.
+    There is no mean to subtract, and none in the gradient. Statistics of bfloat16 and float16 are
+    float32.
 
-    x, y (..., C) with any leading axes; scale (C,), starting at 1, left out when `scale` is False.
-    Saved: x, and 1 / sqrt(sum(x^2) / C + epsilon) (..., 1).
+    Forward:   n = x / sqrt(sum(x^2) / C + epsilon), the sum over the C channels, y = scale n
+    Backward:  with g = scale dy, dx = (g - n sum(g n) / C) / sqrt(sum(x^2) / C + epsilon);
+        dscale = sum(dy n), over all axes but the last
 
-    Raises `fnn.InputError` as `layer_norm` does. Source: Zhang and Sennrich 2019, arXiv:1910.07467,
-    eq. 4.
+    Args:
+        epsilon: added to the mean square, 0 or more.
+        scale: whether there is a scale to learn, (C,), starting at 1.
+    Shapes:    x, y (..., C) with any leading axes
+    Saves:     x, and 1 / sqrt(sum(x^2) / C + epsilon) (..., 1)
+    Raises:    InputError for another number of channels, for x without axes or of integers, and for
+        an epsilon below 0.
+    Source:    Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = rms_norm()
@@ -70,28 +81,32 @@ def rms_norm(epsilon: float = 1e-6, *, scale: bool = True) -> Layer:
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 3.0, 5.0]]))[0].round(1)
     Array([[0.7, 1.2, 0.7, 1.2]], dtype=float32)
     """
-    options = _Options(epsilon, scale, False, centered=False)
-    return _norm(options, _unchanged, _over_channels)
+    return _made(_Norm(epsilon, scale, False, _unchanged, _over_channels, centered=False))
 
 
 @constructor
 def group_norm(
-    groups: int, epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True
+    groups: int, *, epsilon: float = 1e-5, scale: bool = True, shift: bool = True
 ) -> Layer:
     """Group normalization: every example normalized in groups of channels, then scaled and shifted.
 
-    Forward, with mean and var over the M numbers of one of the `groups`, which are C / groups
-    channels next to each other at all places between the first and the last axis of one example:
-    ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
-    ``g = scale dy`` is ``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``,
-    ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
+    Statistics of bfloat16 and float16 are float32.
 
-    x, y (B, ..., C) with any axes between; scale and shift (C,), starting at 1 and 0, each left out
-    when `scale` or `shift` is False. Saved: x, and mean and 1 / sqrt(var + epsilon) of
-    the group of every channel (B, 1, ..., C).
+    Forward:   mean and var over the M elements of a group: C / groups channels next to each other
+        at all positions of one example; n = (x - mean) / sqrt(var + epsilon), y = scale n + shift
+    Backward:  with g = scale dy, dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon);
+        dscale = sum(dy n), dshift = sum(dy), over all axes but the last
 
-    Raises `fnn.InputError` for `groups` below 1 or that do not divide C, an x of fewer than 2 axes,
-    and as `layer_norm` does. Source: Wu and He 2018, arXiv:1803.08494, eqs. 1 to 7.
+    Args:
+        groups: how many groups, a divisor of C.
+        epsilon: added to the variance, 0 or more.
+        scale: whether there is a scale to learn, (C,), starting at 1.
+        shift: whether there is a shift to learn, (C,), starting at 0.
+    Shapes:    x, y (B, ..., C) with any axes between
+    Saves:     x, and mean and 1 / sqrt(var + epsilon) of the group of every channel (B, 1, ..., C)
+    Raises:    InputError for `groups` below 1 or that do not divide C, for x of fewer than 2 axes
+        or of integers, for another number of channels, and for an epsilon below 0.
+    Source:    Wu and He 2018, arXiv:1803.08494, eqs. 1 to 7.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = group_norm(2)
@@ -99,10 +114,9 @@ def group_norm(
     >>> layer.apply(params, state, jnp.array([[3.0, 5.0, 70.0, 10.0]]))[0].round(3)
     Array([[-1.,  1.,  1., -1.]], dtype=float32)
     """
-    if not check.is_count(groups, 1):
-        raise InputError("1 group or more", describe(groups), "pass a positive int")
+    check.count(groups, "groups")
 
-    def among(means: Any) -> Any:
+    def among(means: Array) -> Array:
         channels = means.shape[-1]
         if channels % groups:
             raise InputError(
@@ -114,24 +128,29 @@ def group_norm(
         mean = grouped.mean(-1, keepdims=True)
         return jnp.broadcast_to(mean, grouped.shape).reshape(means.shape)
 
-    return _norm(_Options(epsilon, scale, shift, axes=2), _over_places, among)
+    return _made(_Norm(epsilon, scale, shift, _over_positions, among, axes="B ... C"))
 
 
 @constructor
-def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
+def instance_norm(*, epsilon: float = 1e-5, scale: bool = True, shift: bool = True) -> Layer:
     """Instance normalization: every channel of every example normalized over its spatial axes.
 
-    Forward, with mean and var over the M places between the first and the last axis:
-    ``n = (x - mean) / sqrt(var + epsilon)``, ``y = scale n + shift``. Backward with
-    ``g = scale dy`` is ``dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon)``,
-    ``dscale = sum(dy n)`` and ``dshift = sum(dy)``, over all axes but the last.
+    With M = 1 y = shift and dx = 0. Statistics of bfloat16 and float16 are float32.
 
-    x, y (B, ..., C) with one axis or more between, as images (B, H, W, C) have; scale and shift
-    (C,), starting at 1 and 0, each left out when `scale` or `shift` is False. Saved: x, and mean
-    and 1 / sqrt(var + epsilon) (B, 1, ..., C). With M = 1 y = shift and dx = 0.
+    Forward:   mean and var over the M positions between the first and the last axis;
+        n = (x - mean) / sqrt(var + epsilon), y = scale n + shift
+    Backward:  with g = scale dy, dx = (g - sum(g) / M - n sum(g n) / M) / sqrt(var + epsilon);
+        dscale = sum(dy n), dshift = sum(dy), over all axes but the last
 
-    Raises `fnn.InputError` for an x of fewer than 3 axes, and as `layer_norm` does. Source:
-    Ulyanov, Vedaldi and Lempitsky 2016, arXiv:1607.08022, eq. 4.
+    Args:
+        epsilon: added to the variance, 0 or more.
+        scale: whether there is a scale to learn, (C,), starting at 1.
+        shift: whether there is a shift to learn, (C,), starting at 0.
+    Shapes:    x, y (B, ..., C) with one axis or more between, as images (B, H, W, C) have
+    Saves:     x, and mean and 1 / sqrt(var + epsilon) (B, 1, ..., C)
+    Raises:    InputError for x of fewer than 3 axes or of integers, for another number of channels,
+        and for an epsilon below 0.
+    Source:    Ulyanov, Vedaldi and Lempitsky 2016, arXiv:1607.08022, eq. 4.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = instance_norm()
@@ -141,122 +160,148 @@ def instance_norm(epsilon: float = 1e-5, *, scale: bool = True, shift: bool = Tr
     Array([[[-1.,  1.],
             [ 1., -1.]]], dtype=float32)
     """
-    options = _Options(epsilon, scale, shift, axes=3)
-    return _norm(options, _over_places, _unchanged)
-
-
-class _Options(NamedTuple):
-    """What the norms are told; `axes` is the least number of axes of x."""
-
-    epsilon: float
-    scale: bool
-    shift: bool
-    centered: bool = True
-    axes: int = 1
+    return _made(_Norm(epsilon, scale, shift, _over_positions, _unchanged, axes="B H ... C"))
 
 
 class _Residuals(NamedTuple):
+    """What a norm saves; the mean is None where none is subtracted."""
+
     x: Array
     mean: Array | None
     inverse_deviation: Array
 
 
-def _unchanged(z: Any) -> Any:
+def _unchanged(z: Array) -> Array:
+    """Leave each by itself."""
     return z
 
 
-def _over_channels(z: Any) -> Any:
+def _over_channels(z: Array) -> Array:
+    """Return the mean over the channels."""
     return z.mean(-1, keepdims=True)
 
 
-def _over_places(z: Any) -> Any:
+def _over_positions(z: Array) -> Array:
+    """Return the mean over the positions of each channel."""
     return z.mean(tuple(range(1, z.ndim - 1)), keepdims=True)
 
 
-def _norm(
-    options: _Options,
-    places: Callable[[Any], Any],
-    among: Callable[[Any], Any],
-) -> Layer:
-    """Make a norm of the mean over what it normalizes together, taken in two steps.
+class _Norm(NamedTuple):
+    """A norm of the mean over what it normalizes together, taken in two steps.
 
-    `places` is the mean over the places of each channel, `among` that among channels; each keeps
-    the rank, and one of them may do nothing.
+    `positions` is the mean over the positions of each channel, `among` that among channels; each
+    keeps the rank, and one of them may do nothing. `axes` are those that x must have.
     """
-    check_epsilon(options.epsilon)
-    shape = {1: "(..., {})", 2: "(B, ..., {})", 3: "(B, ..., {}) with places between"}[options.axes]
 
-    def check_input(x: Any, channels: Any = "C") -> None:
-        check.floating(x)
-        if len(x.shape) < options.axes or channels not in ("C", x.shape[-1]):
-            raise InputError(
-                f"x of shape {shape.format(channels)}",
-                str(tuple(x.shape)),
-                "keep the channels last, and initialize the layer for as many",
-            )
+    epsilon: float
+    scale: bool
+    shift: bool
+    positions: Callable[[Array], Array]
+    among: Callable[[Array], Array]
+    centered: bool = True
+    axes: str = "... C"
 
-    def init(key: Array, x: Any) -> PyTree:
+    def init(self, key: Array, x: Input) -> Params:
         del key
-        check_input(x)
-        jax.eval_shape(among, x)
-        return init_affine(x, options.scale, options.shift)
+        self.check_input(x)
+        jax.eval_shape(self.among, x)
+        return init_affine(x, self.scale, self.shift)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
-        check_input(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
+    def check_input(self, x: Unchecked, *channels: int) -> None:
+        """Raise unless x is an array that the norm takes."""
+        check.floating(x)
+        check_channels(x, self.axes, *channels)
+
+    def forward(self, params: Params, x: Input) -> tuple[Output, Residuals]:
+        self.check_input(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
         z = upcast(x)
-        middle = among(places(z)) if options.centered else None
-        variance = among(places(jnp.square(z if middle is None else z - middle)))
-        residuals = _Residuals(x, middle, jax.lax.rsqrt(variance + options.epsilon))
-        return downcast(affine(params, normal(residuals)), x), residuals
+        middle = self.mean(z) if self.centered else None
+        variance = self.mean(jnp.square(z if middle is None else z - middle))
+        residuals = _Residuals(x, middle, inverse_root(variance, self.epsilon))
+        return downcast(affine(params, _normal(residuals)), x), residuals
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
-        def scaled(z: Any) -> Any:
-            return z * over(params["scale"], z) if "scale" in params else z
+    def mean(self, z: Array) -> Array:
+        """Return the mean over what is normalized together."""
+        return self.among(self.positions(z))
 
-        n, wide = normal(residuals), upcast(dy)
-        g, means = scaled(wide), {"scale": places(wide * n), "shift": places(wide)}
-        if places is _unchanged:
-            along, middle = among(g * n), among(g)
+    def backward(
+        self, params: Params, residuals: Residuals, dy: Cotangent
+    ) -> tuple[Params, Cotangent]:
+        if dy.size == 0:
+            # A mean over no elements is NaN.
+            return jax.tree.map(jnp.zeros_like, params), dy
+        n, wide = _normal(residuals), upcast(dy)
+        g = _scaled(params, wide)
+        means = {"scale": self.positions(wide * n), "shift": self.positions(wide)}
+        if self.positions is _unchanged:
+            count = 1
+            along, middle = self.among(g * n), self.among(g)
         else:
-            # The scale is the same at all places, so that the means over them serve dx as well as
-            # the parameters: two sums over large arrays in place of four.
-            along, middle = among(scaled(means["scale"])), among(scaled(means["shift"]))
+            # The scale is the same at all positions, so that the means over them serve dx as well
+            # as the parameters: two sums over large arrays in place of four.
+            count = math.prod(dy.shape[1:-1])
+            along = self.among(_scaled(params, means["scale"]))
+            middle = self.among(_scaled(params, means["shift"]))
         dn = g - n * along
-        if options.centered:
+        if self.centered:
             dn = dn - middle
-        count = dy.size // max(1, means["shift"].size)
         dparams = {
             name: (count * means[name].sum(tuple(range(dy.ndim - 1)))).astype(params[name].dtype)
             for name in params
         }
         return dparams, downcast(dn * residuals.inverse_deviation, dy)
 
-    def normal(residuals: _Residuals) -> Any:
-        x, middle, inverse = residuals
-        z = upcast(x)
-        return (z if middle is None else z - middle) * inverse
 
-    return stateless(init, forward, backward)
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Raise `InputError` unless epsilon is 0 or more."""
-    if not epsilon >= 0:
-        raise InputError("an epsilon of 0 or more", describe(epsilon), "it is added to a variance")
+def _made(norm: _Norm) -> Layer:
+    """Check the options of a norm, and make the layer."""
+    check_options(norm.epsilon, norm.scale, norm.shift)
+    return stateless(norm.init, norm.forward, norm.backward)
 
 
-def over(channels: Array, x: Any) -> Array:
+def _normal(residuals: _Residuals) -> Array:
+    """Return the normalized x."""
+    x, middle, inverse = residuals
+    z = upcast(x)
+    return (z if middle is None else z - middle) * inverse
+
+
+def _scaled(params: Params, z: Array) -> Array:
+    """Return ``scale z``, as far as there is a scale."""
+    return z * over(params["scale"], z) if "scale" in params else z
+
+
+def check_channels(x: Input, axes: str, *channels: int) -> None:
+    """Raise `InputError` unless x has the axes, and as many channels as are named."""
+    if channels:
+        check.shape(x, axes, remedy=CHANNELS_LAST, C=channels[0])
+    else:
+        check.shape(x, axes, remedy=CHANNELS_LAST)
+
+
+def check_options(epsilon: Unchecked, scale: Unchecked, shift: Unchecked) -> None:
+    """Raise `InputError` unless epsilon is 0 or more, and the flags are flags."""
+    check.number(epsilon, "epsilon", least=0, remedy="pass a small number: a variance takes it")
+    check.flag(scale, "scale")
+    check.flag(shift, "shift")
+
+
+def inverse_root(variance: Array, epsilon: float) -> Array:
+    """Return ``1 / sqrt(variance + epsilon)``."""
+    return jax.lax.rsqrt(variance + jnp.asarray(epsilon, variance.dtype))
+
+
+def over(channels: Array, x: Array) -> Array:
     """Give a (C,) array the rank and dtype of x: (1, ..., 1, C)."""
     return channels.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
 
 
-def init_affine(x: Any, scale: bool, shift: bool) -> dict[str, Array]:
+def init_affine(x: Input, scale: bool, shift: bool) -> dict[str, Array]:
     """Return a scale of ones and a shift of zeros for the channels of x, as far as wanted."""
     ones = {"scale": jnp.ones(x.shape[-1], x.dtype)} if scale else {}
     return ones | ({"shift": jnp.zeros(x.shape[-1], x.dtype)} if shift else {})
 
 
-def affine(params: PyTree, n: Any) -> Any:
+def affine(params: Params, n: Array) -> Array:
     """Return ``scale n + shift``, as far as there are such parameters."""
-    y = n * over(params["scale"], n) if "scale" in params else n
+    y = _scaled(params, n)
     return y + over(params["shift"], n) if "shift" in params else y

@@ -1,94 +1,137 @@
-"""The first largest number of every window, and the way back to it."""
+"""The largest element of every window, and the way of its gradient back.
+
+As in PyTorch the first of several equal ones is it, a NaN is larger than all numbers and the last
+NaN is it, and padding never is, even where a window sees nothing above -inf.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.layers._window import Geometry, Sizes, count, pad, unpadded
-from fnn.layers.pool._window_sum import UNROLLED, interleaved, split_axis, strided_slices
+from fnn._core.precision import downcast, upcast
+from fnn._core.types import Array
+from fnn.layers._window import Geometry, Sizes, pad, unpadded
+from fnn.layers.pool._window_sum import UNROLLED, interleave, split_axis, strided_slices
 
 
-def first_largest(x: Any, geometry: Geometry) -> tuple[Any, Any]:
-    """Return the largest number of each window and the place of the first such, row by row.
+class _Along(NamedTuple):
+    """The windows along one axis, of which `inner` elements lie in a step of a window's index."""
 
-    Along one axis after the other, the last one first: the first row that has the largest number
-    of the window, and the first place in it, are the first in row-major order.
+    axis: int
+    size: int
+    stride: int
+    positions: int
+    # The padding before the axis.
+    low: int
+    inner: int
+    kind: type[np.integer]
+
+    def slices(self, x: Array) -> list[Array]:
+        """Return what each offset in the windows sees."""
+        return strided_slices(x, self.axis, self.size, self.stride, self.positions)
+
+    def first_inside(self, offset: int, ndim: int) -> np.ndarray:
+        """Return which windows begin in the padding and have their first element at an offset."""
+        first = (np.arange(self.positions) * self.stride + offset == self.low) & (offset > 0)
+        return np.expand_dims(first, [axis for axis in range(ndim) if axis != self.axis])
+
+
+def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, Array]:
+    """Return the largest element of each window and its row-major index in there.
+
+    Along one axis after the other, the last one first: the first row that has the largest element
+    of the window, and the first such in that row, are the first in row-major order.
     """
-    kind = next(
-        t for t in (np.uint8, np.uint16, np.int32) if count(geometry.size) <= np.iinfo(t).max
-    )
-    places = geometry.places(x.shape[1:-1])
+    most = math.prod(geometry.size)
+    kind = next((t for t in (np.uint8, np.uint16) if most <= np.iinfo(t).max), np.int32)
+    positions = geometry.positions(x.shape[1:-1])
     y, index, inner = pad(x, geometry, -math.inf), None, 1
     for axis in reversed(range(1, x.ndim - 1)):
-        size, stride, m = geometry.size[axis - 1], geometry.stride[axis - 1], places[axis - 1]
-        along = _reduced if size == stride and size > UNROLLED else _written_out
-        y, index = along(y, index, axis, (size, stride, m), inner, kind)
+        size, stride, low = (
+            geometry.size[axis - 1], geometry.stride[axis - 1], geometry.padding[axis - 1][0]
+        )  # fmt: skip
+        along = _Along(axis, size, stride, positions[axis - 1], low, inner, kind)
+        step = _by_reduction if size == stride and size > UNROLLED else _written_out
+        y, index = step(y, index, along)
         inner *= size
+    assert index is not None
     return y, index
 
 
-def _written_out(
-    x: Any, index: Any, axis: int, window: Sizes, inner: int, kind: Any
-) -> tuple[Any, Any]:
-    numbers = strided_slices(x, axis, *window)
-    codes = strided_slices(jnp.zeros(x.shape, kind) if index is None else index, axis, *window)
-    y, best = numbers[0], codes[0]
-    for k, (number, code) in enumerate(zip(numbers[1:], codes[1:], strict=True), 1):
-        # Larger, and not as large: the first of equal numbers stays. A NaN is the largest.
-        better = (number > y) | (jnp.isnan(number) & ~jnp.isnan(y))
-        best = jnp.where(better, code + kind(k * inner), best)
-        y = jnp.where(better, number, y)
+def _written_out(x: Array, index: Array | None, along: _Along) -> tuple[Array, Array]:
+    """Compare the offsets of the windows along one axis, one after the other."""
+    values = along.slices(x)
+    codes = along.slices(jnp.zeros(x.shape, along.kind) if index is None else index)
+    y, best = values[0], codes[0]
+    for k, (value, code) in enumerate(zip(values[1:], codes[1:], strict=True), 1):
+        # Larger, and not as large: the first of equal ones stays.
+        better = (value > y) | jnp.isnan(value)
+        first = along.first_inside(k, x.ndim)
+        if first.any():
+            better |= first
+        best = jnp.where(better, code + along.kind(k * along.inner), best)
+        y = jnp.where(better, value, y)
     return y, best
 
 
-def _reduced(
-    x: Any, index: Any, axis: int, window: Sizes, inner: int, kind: Any
-) -> tuple[Any, Any]:
-    size, _, places = window
-    numbers = split_axis(x, axis, size, places)
-    top = numbers.max(axis + 1, keepdims=True)
-    hit = (numbers == top) | jnp.isnan(numbers)
-    code = kind(inner) * jax.lax.broadcasted_iota(kind, numbers.shape, axis + 1)
+def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, Array]:
+    """Reduce windows side by side along one axis."""
+    axis, size, inner, kind = along.axis, along.size, along.inner, along.kind
+    values = split_axis(x, axis, size, along.positions)
+    top = values.max(axis + 1, keepdims=True)
+    code = kind(inner) * jax.lax.broadcasted_iota(kind, values.shape, axis + 1)
     if index is not None:
-        code = code + split_axis(index, axis, size, places)
-    best = jnp.where(hit, code, np.iinfo(kind).max).min(axis + 1, keepdims=True)
-    # Not the maximum itself, whose derivative would share among equal numbers.
-    y = jnp.take_along_axis(numbers, (best // kind(inner)).astype(jnp.int32), axis + 1)
+        code = code + split_axis(index, axis, size, along.positions)
+    hit = values == top
+    if along.low:
+        offsets = np.arange(along.positions)[:, None] * size + np.arange(size)
+        others = [i for i in range(values.ndim) if i not in (axis, axis + 1)]
+        hit &= np.expand_dims(offsets >= along.low, others)
+    # The least code of those that are as large; of NaN, which equals nothing, the largest.
+    last = kind(inner * size - 1)
+    rank = jnp.where(hit, code, np.iinfo(kind).max)
+    rank = jnp.where(jnp.isnan(values), last - code, rank).min(axis + 1, keepdims=True)
+    best = jnp.where(jnp.isnan(top), last - rank, rank)
+    # Not the maximum itself, whose derivative would share among equal ones.
+    y = jnp.take_along_axis(values, (best // kind(inner)).astype(jnp.int32), axis + 1)
     return y.squeeze(axis + 1), best.squeeze(axis + 1)
 
 
-def to_the_first(index: Any, dy: Any, geometry: Geometry, space: Sizes) -> Any:
-    """Return dx (B, *space, C): each number of dy is added at the place of its window."""
-    rank = len(space)
-    padded = geometry.padded(space)
+def scatter_to_argmax(index: Array, dy: Array, geometry: Geometry, spatial: Sizes) -> Array:
+    """Return dx (B, *spatial, C): each element of dy is added where its window is largest."""
+    padded = geometry.padded(spatial)
     if geometry.size == geometry.stride:
-        between = tuple(range(2, 2 * rank + 1, 2))
-        own = np.arange(count(geometry.size)).astype(index.dtype).reshape(geometry.size)
-        own = np.expand_dims(own, (0, *(axis - 1 for axis in between), 2 * rank + 1))
-        hit = jnp.expand_dims(index, between) == own
-        dx = jnp.where(hit, jnp.expand_dims(dy, between), dy.dtype.type(0))
-        dx = dx.reshape(
-            dy.shape[0], *(m * k for m, k in zip(dy.shape[1:-1], geometry.size, strict=True)), -1
-        )
-        rest = [(0, n - m, 0) for n, m in zip(padded, dx.shape[1:-1], strict=True)]
-        dx = jax.lax.pad(dx, dx.dtype.type(0), ((0, 0, 0), *rest, (0, 0, 0)))
-    else:
-        dx = _overlapping(index, dy, geometry, padded)
-    return unpadded(dx, geometry)
+        return unpadded(_side_by_side(index, dy, geometry, padded), geometry)
+    dx = _overlapping(index, upcast(dy), geometry, padded)
+    return unpadded(downcast(dx, dy), geometry)
 
 
-def _overlapping(index: Any, dy: Any, geometry: Geometry, padded: Sizes, *known: int) -> Any:
-    """Add up axis by axis, the last one inside, what each place of the window sends back."""
+def _side_by_side(index: Array, dy: Array, geometry: Geometry, padded: Sizes) -> Array:
+    """Return dx, padded, of windows that do not overlap."""
+    rank = len(padded)
+    between = tuple(range(2, 2 * rank + 1, 2))
+    codes = np.arange(math.prod(geometry.size)).astype(index.dtype).reshape(geometry.size)
+    codes = np.expand_dims(codes, (0, *(axis - 1 for axis in between), 2 * rank + 1))
+    hit = jnp.expand_dims(index, between) == codes
+    dx = jnp.where(hit, jnp.expand_dims(dy, between), dy.dtype.type(0))
+    covered = tuple(m * k for m, k in zip(dy.shape[1:-1], geometry.size, strict=True))
+    dx = dx.reshape(dy.shape[0], *covered, dy.shape[-1])
+    rest = [(0, n - m, 0) for n, m in zip(padded, covered, strict=True)]
+    return jax.lax.pad(dx, dx.dtype.type(0), ((0, 0, 0), *rest, (0, 0, 0)))
+
+
+def _overlapping(index: Array, dy: Array, geometry: Geometry, padded: Sizes, *known: int) -> Array:
+    """Add up axis by axis, the last one inside, what each offset in the window sends back."""
     axis = len(known)
     if axis == len(padded):
         code = np.ravel_multi_index(known, geometry.size)
         return jnp.where(index == index.dtype.type(code), dy, dy.dtype.type(0))
-    return interleaved(
+    return interleave(
         lambda k: _overlapping(index, dy, geometry, padded, *known, k),
         axis + 1,
         geometry.size[axis],

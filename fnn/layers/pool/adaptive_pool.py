@@ -1,12 +1,8 @@
-"""Pools to a given size: all of space in one, or in windows as equal as can be.
-
-x (B, *space, C) with any number of axes of space. All raise `fnn.InputError` for an x without axes
-of space or of integers.
-"""
+"""Pools to a given size: all spatial axes in one, or in windows as equal as can be."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,47 +11,50 @@ import numpy as np
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast
 from fnn._core.tree import shape_witness
-from fnn._core.types import PyTree
+from fnn._core.types import Array, Input, Params
 from fnn.layer import Layer, stateless
 from fnn.layers._window import (
     Geometry,
     Sizes,
     check_sizes,
-    check_space,
-    count,
-    on_axes,
+    check_spatial,
+    per_axis,
     side_by_side,
 )
-from fnn.layers.pool._argmax import first_largest, to_the_first
-from fnn.layers.pool._window_sum import dilate, window_sum
+from fnn.layers.pool._argmax import scatter_to_argmax, window_argmax
+from fnn.layers.pool._window_sum import dilate, unit, window_sum
 
 
 @constructor
 def global_max_pool() -> Layer:
     """Global max pooling: the largest element of each channel.
 
-    Forward ``y[b, c] = max_p x[b, p, c]``; backward ``dx[b, p, c] = dy[b, c]`` where p is the first
-    place of the largest number, else 0. A NaN is larger than all numbers. x (B, *space, C),
-    y (B, C). Saved: that place.
+    Of several equal ones the first is it; a NaN is larger than all numbers, the last NaN being it.
+
+    Forward:   y[b, c] = max_p x[b, p, c]
+    Backward:  dx[b, p, c] = dy[b, c] where p is the position of the largest element, else 0
+    Shapes:    x (B, *spatial, C), y (B, C), any number of spatial axes
+    Saves:     that position
+    Raises:    InputError for an x without spatial axes or of integers.
 
     >>> import jax.numpy as jnp
     >>> global_max_pool().apply((), (), jnp.array([[[7.0], [9.0], [4.0]]]))[0]
     Array([[9.]], dtype=float32)
     """
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Array, tuple[Array, Array]]:
         del params
-        check_space(x, None)
-        row = x.reshape(x.shape[0], -1, x.shape[-1])
-        y, index = first_largest(row, side_by_side(row.shape[1:-1]))
+        check_spatial(x, None)
+        row = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+        y, index = window_argmax(row, side_by_side(row.shape[1:-1]))
         return y[:, 0], (index, shape_witness(x))
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
         del params
         index, witness = residuals
         shape = witness.shape[1:]
-        places = (count(shape[1:-1]),)
-        dx = to_the_first(index, dy[:, None], side_by_side(places), places)
+        row = (math.prod(shape[1:-1]),)
+        dx = scatter_to_argmax(index, dy[:, None], side_by_side(row), row)
         return (), dx.reshape(shape)
 
     return stateless(lambda key, x: (), forward, backward)
@@ -65,25 +64,33 @@ def global_max_pool() -> Layer:
 def global_average_pool() -> Layer:
     """Global average pooling: the mean of each channel.
 
-    Forward ``y[b, c] = sum_p x[b, p, c] / M``; backward ``dx[b, p, c] = dy[b, c] / M``, M being the
-    number of places. x (B, *space, C), y (B, C). Saved: the shape of x. Source: Lin, Chen and Yan
-    2013, arXiv:1312.4400, section 3.2.
+    The sum is taken in float32 or wider, and does not overflow where the mean does not.
+
+    Forward:   y[b, c] = sum_p x[b, p, c] / M, M being the number of spatial positions
+    Backward:  dx[b, p, c] = dy[b, c] / M
+    Shapes:    x (B, *spatial, C), y (B, C), any number of spatial axes
+    Saves:     the shape of x
+    Raises:    InputError for an x without spatial axes or of integers.
+    Source:    Lin, Chen and Yan 2013, arXiv:1312.4400, section 3.2.
 
     >>> import jax.numpy as jnp
     >>> global_average_pool().apply((), (), jnp.array([[[7.0], [9.0], [5.0]]]))[0]
     Array([[7.]], dtype=float32)
     """
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Array, Array]:
         del params
-        check_space(x, None)
-        return x.mean(tuple(range(1, x.ndim - 1))), shape_witness(x)
+        check_spatial(x, None)
+        terms = math.prod(x.shape[1:-1])
+        total = (upcast(x) * unit(terms)).sum(tuple(range(1, x.ndim - 1)))
+        return downcast(total / (terms * unit(terms)), x), shape_witness(x)
 
-    def backward(params: PyTree, witness: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, witness: Array, dy: Array) -> tuple[Params, Array]:
         del params
-        shape = witness.shape[1:]
-        each = (dy / count(shape[1:-1])).reshape(shape[0], *(1,) * (len(shape) - 2), shape[-1])
-        return (), jnp.broadcast_to(each, shape)
+        batch, *spatial, channels = witness.shape[1:]
+        each = downcast(upcast(dy) / math.prod(spatial), dy)
+        each = each.reshape(batch, *(1,) * len(spatial), channels)
+        return (), jnp.broadcast_to(each, witness.shape[1:])
 
     return stateless(lambda key, x: (), forward, backward)
 
@@ -92,39 +99,51 @@ def global_average_pool() -> Layer:
 def adaptive_average_pool(size: int | Sizes) -> Layer:
     """Adaptive average pooling: the means of `size` windows, whatever the size of x.
 
-    Along each axis of space of n numbers, with m = `size`, window p is from ``floor(p n / m)`` up
+    Along each spatial axis of n elements, with m = `size`, window p is from ``floor(p n / m)`` up
     to ``ceil((p + 1) n / m)``, its end left out, as in PyTorch: they overlap where m does not
-    divide n. Forward ``y[p] = sum_q x[q] / M[p]`` over the M[p] numbers of window p, one
-    axis after the other; backward ``dx[q] = sum_p dy[p] / M[p]`` over the windows that have q.
+    divide n. One axis is averaged after the other, in float32 or wider.
 
-    x (B, *space, C), y (B, *size, C); an int holds for all axes. Saved: the shape of x.
+    Forward:   y[p] = sum_q x[q] / M[p] over the M[p] elements q of window p
+    Backward:  dx[q] = sum_p dy[p] / M[p] over the windows p that have q
 
-    Raises `fnn.InputError` for a `size` that is no integer of 1 or more or is for other axes.
+    Args:
+        size: how many windows there are, an int or one for each spatial axis.
+    Shapes:    x (B, *spatial, C), y (B, *size, C), any number of spatial axes
+    Saves:     the shape of x
+    Raises:    InputError for a `size` that is no integer of 1 or more or is for other axes, and
+        for an x without spatial axes or of integers.
 
     >>> import jax.numpy as jnp
     >>> adaptive_average_pool(2).apply((), (), jnp.array([[[7.0], [9.0], [4.0]]]))[0][0, :, 0]
     Array([8. , 6.5], dtype=float32)
+
     """
     check_sizes("size", size)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Array, Array]:
         del params
         axes, y = _axes(size, x), upcast(x)
         for axis, m in axes:
             n = x.shape[axis]
             if n % m:
-                y = _times(y, _shares(n, m), axis)
+                start, end = _bounds(n, m)
+                y = _sum_ranges(y, axis, start, end, 1 / (end - start)[:, None])
             else:
-                y = window_sum(y, axis, n // m, n // m, m) / (n // m)
+                k = n // m
+                y = window_sum(y * unit(k), axis, k, k, m) / (k * unit(k))
         return downcast(y, x), shape_witness(x)
 
-    def backward(params: PyTree, witness: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, witness: Array, dy: Array) -> tuple[Params, Array]:
         del params
         dx = upcast(dy)
         for axis, m in _axes(size, dy):
             n = witness.shape[1 + axis]
             if n % m:
-                dx = _times(dx, _shares(n, m).T, axis)
+                start, end = _bounds(n, m)
+                # The windows that have q are those of one range.
+                first = np.searchsorted(end, np.arange(n), "right")
+                after = np.searchsorted(start, np.arange(n), "right")
+                dx = _sum_ranges(dx, axis, first, after, _ranges(first, after, 1 / (end - start)))
             else:
                 dx = dilate(dx / (n // m), axis, n // m, n // m, n)
         return (), downcast(dx, dy)
@@ -136,81 +155,98 @@ def adaptive_average_pool(size: int | Sizes) -> Layer:
 def adaptive_max_pool(size: int | Sizes) -> Layer:
     """Adaptive max pooling: the largest elements of `size` windows, whatever the size of x.
 
-    The windows are those of `adaptive_average_pool`. Forward ``y[b, p, c] = max x[b, q, c]`` over
-    the q of window p; backward ``dx[b, q, c] = sum dy[b, p, c]`` over the p whose window has its
-    first largest number at q, in row-major order. x (B, *space, C), y (B, *size, C). Saved: the
-    place of that number in its window, one byte for each number of y where that suffices.
+    The windows are those of `adaptive_average_pool`. Of several equal elements the first in
+    row-major order is it; a NaN is larger than all numbers, the last NaN being it.
 
-    Raises `fnn.InputError` as `adaptive_average_pool` does.
+    Forward:   y[b, p, c] = max x[b, q, c] over the q of window p
+    Backward:  dx[b, q, c] = sum dy[b, p, c] over the p whose window is largest at q
+
+    Args:
+        size: how many windows there are, an int or one for each spatial axis.
+    Shapes:    x (B, *spatial, C), y (B, *size, C), any number of spatial axes
+    Saves:     where y is in its window, one byte an element of y for windows of fewer than 256
+    Raises:    InputError as `adaptive_average_pool` does.
 
     >>> import jax.numpy as jnp
     >>> adaptive_max_pool(2).apply((), (), jnp.array([[[7.0], [9.0], [4.0]]]))[0][0, :, 0]
     Array([9., 9.], dtype=float32)
+
     """
     check_sizes("size", size)
 
-    def windows(x: Any) -> Geometry:
-        """Return the geometry of the windows, each as long as the longest, one after the other."""
-        axes = _axes(size, x)
-        return side_by_side(tuple(_seen(x.shape[axis], m).shape[1] for axis, m in axes))
-
-    def seen(x: Any) -> Any:
-        for axis, m in _axes(size, x):
-            if x.shape[axis] % m:
-                x = x.take(_seen(x.shape[axis], m).ravel(), axis)
-        return x
-
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Array, tuple[Array, Array]]:
         del params
-        y, index = first_largest(seen(x), windows(x))
+        y, index = window_argmax(_windows(x, size), _geometry(x, size))
         return y, (index, shape_witness(x))
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
         del params
         index, witness = residuals
         x = jax.ShapeDtypeStruct(witness.shape[1:], witness.dtype)
-        geometry = windows(x)
+        geometry = _geometry(x, size)
         sizes = zip(dy.shape[1:-1], geometry.size, strict=True)
-        dx = to_the_first(index, dy, geometry, tuple(m * k for m, k in sizes))
+        dx = scatter_to_argmax(index, upcast(dy), geometry, tuple(m * k for m, k in sizes))
         for axis, m in _axes(size, x):
             if x.shape[axis] % m:
                 rows = jnp.moveaxis(dx, axis, 0)
                 zeros = jnp.zeros((x.shape[axis], *rows.shape[1:]), dx.dtype)
                 added = zeros.at[_seen(x.shape[axis], m).ravel()].add(rows)
                 dx = jnp.moveaxis(added, 0, axis)
-        return (), dx
+        return (), downcast(dx, dy)
 
     return stateless(lambda key, x: (), forward, backward)
 
 
-def _axes(size: int | Sizes, x: Any) -> list[tuple[int, int]]:
-    """Return the axes of x in space, each with the number of windows along it."""
-    check_space(x, len(size) if isinstance(size, tuple) else None)
-    return list(enumerate(on_axes(size, len(x.shape) - 2), 1))
+def _axes(size: int | Sizes, x: Input) -> list[tuple[int, int]]:
+    """Return the spatial axes of x, each with the number of windows along it."""
+    check_spatial(x, len(size) if isinstance(size, tuple) else None)
+    return list(enumerate(per_axis(size, len(x.shape) - 2), 1))
 
 
-def _bounds(n: int, m: int) -> tuple[Any, Any]:
+def _bounds(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the starts and the ends (m,) of the windows."""
     p = np.arange(m)
     return p * n // m, -(-(p + 1) * n // m)
 
 
-def _shares(n: int, m: int) -> Any:
-    """Return (n, m): the share that a number has in each average."""
-    start, end = _bounds(n, m)
-    q = np.arange(n)[:, None]
-    return ((start <= q) & (q < end)) / (end - start)
-
-
-def _seen(n: int, m: int) -> Any:
-    """Return (m, longest): what each window sees, its last number again where it is shorter."""
+def _seen(n: int, m: int) -> np.ndarray:
+    """Return (m, longest): what each window sees, its last element again where it is shorter."""
     start, end = _bounds(n, m)
     return np.minimum(start[:, None] + np.arange((end - start).max()), end[:, None] - 1)
 
 
-def _times(x: Any, matrix: Any, axis: int) -> Any:
-    """Return the product of a matrix and an axis of x, which goes in by the first of its axes."""
-    product = jnp.tensordot(
-        x, jnp.asarray(matrix, x.dtype), ((axis,), (0,)), precision=jax.lax.Precision.HIGHEST
-    )
-    return jnp.moveaxis(product, -1, axis)
+def _geometry(x: Input, size: int | Sizes) -> Geometry:
+    """Return the geometry of windows each as long as the longest, one after the other."""
+    axes = _axes(size, x)
+    return side_by_side(tuple(_seen(x.shape[axis], m).shape[1] for axis, m in axes))
+
+
+def _windows(x: Array, size: int | Sizes) -> Array:
+    """Return those windows."""
+    for axis, m in _axes(size, x):
+        if x.shape[axis] % m:
+            x = jnp.take(x, _seen(x.shape[axis], m).ravel(), axis, mode="clip")
+    return x
+
+
+def _ranges(start: np.ndarray, end: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return (m, longest): the values from a start to an end, and anything beyond."""
+    offsets = start[:, None] + np.arange((end - start).max())
+    return values[np.minimum(offsets, len(values) - 1)]
+
+
+def _sum_ranges(
+    x: Array, axis: int, start: np.ndarray, end: np.ndarray, weights: np.ndarray
+) -> Array:
+    """Return ``y[p] = sum_q x[q] weights[p, q - start[p]]``, q from start[p] up to end[p].
+
+    What is beyond an end is left out rather than multiplied by 0, which it would survive as NaN.
+    """
+    offsets = np.arange((end - start).max())
+    inside = offsets < (end - start)[:, None]
+    seen = np.minimum(start[:, None] + offsets, x.shape[axis] - 1)
+    terms = jnp.take(x, seen.ravel(), axis, mode="clip")
+    terms = terms.reshape(*x.shape[:axis], *seen.shape, *x.shape[axis + 1 :])
+    others = [i for i in range(terms.ndim) if i not in (axis, axis + 1)]
+    shares = jnp.asarray(np.expand_dims(np.broadcast_to(weights, seen.shape), others), x.dtype)
+    return jnp.where(np.expand_dims(inside, others), terms * shares, 0).sum(axis + 1)

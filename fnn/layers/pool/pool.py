@@ -1,50 +1,70 @@
-"""Pools: the largest number or the average of every window, channel by channel.
-
-x is (B, *space, C) with one axis of space or more, y (B, *places, C). What is an int holds for all
-axes of space; a tuple has one for each. `stride` is that of `window` where it is not given: windows
-side by side. `padding` is "VALID" for none, "SAME" for as many places as ``ceil(size / stride)``,
-padded as XLA does (see `fnn.conv`), an int, or pairs ``((before, after), ...)`` for each axis; it
-is less than the window, so that no window has padding alone.
-
-All raise `fnn.InputError` for an option that is no integer of 1
-or more, options that disagree in their axes, an unknown padding or one as large as the window, a
-window larger than the padded x, and an x of other axes or of integers.
-"""
+"""Max and average pooling: the largest element or the mean of every window, channel by channel."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast
 from fnn._core.tree import shape_witness
-from fnn._core.types import PyTree
+from fnn._core.types import Array, Input, Params, Unchecked
 from fnn.layer import Layer, stateless
-from fnn.layers._window import Geometry, Padding, Sizes, Window, pad, reduced, unpadded
-from fnn.layers.pool._argmax import first_largest, to_the_first
-from fnn.layers.pool._window_sum import dilate, window_sum
+from fnn.layers._window import (
+    Geometry,
+    Padding,
+    Sizes,
+    Window,
+    pad,
+    reduce_windows,
+    span_of,
+    unpadded,
+)
+from fnn.layers.pool._argmax import scatter_to_argmax, window_argmax
+from fnn.layers.pool._window_sum import dilate, unit, window_sum
 
 
 @constructor
 def max_pool(
-    window: int | Sizes, stride: int | Sizes | None = None, padding: Padding = "VALID"
+    window: int | Sizes,
+    *,
+    stride: int | Sizes | None = None,
+    padding: Padding = "SAME",
+    ceil_mode: bool = False,
 ) -> Layer:
     """Max pooling: the largest element of every window.
 
-    Forward ``y[b, p, c] = max_k x[b, p stride + k - before, c]``, k running over the places of the
-    window; backward ``dx[b, q, c] = sum dy[b, p, c]`` over the p whose window has its first largest
-    number at q, in row-major order: of several equal ones the first takes all. (So does autodiff of
-    `jax.lax.reduce_window`; that of `jnp.max` shares among them.) A NaN is larger than all numbers.
+    Of several equal ones the first in row-major order is it and takes the whole gradient; so does
+    autodiff of `jax.lax.reduce_window`, while that of `jnp.max` shares among them. As in PyTorch a
+    NaN is larger than all numbers, the last NaN being it, and padding is never it: where a window
+    sees nothing but -inf, the first element in x is. Autodiff of `reduce_window` loses the gradient
+    of such a window to the padding, and sends that of a NaN elsewhere.
 
-    Saved: the place of that number in its window, one byte for each number of y where a window has
-    fewer than 256 places. Source: Riesenhuber and Poggio 1999, doi:10.1038/14819.
+    Forward:   y[b, p, c] = max_k x[b, p stride + k - before, c], k running over the window, and x
+        being -inf outside of its axes
+    Backward:  dx[b, q, c] = sum dy[b, p, c] over the p whose window is largest at q
+
+    Args:
+        window: the size of the window, an int or one for each spatial axis.
+        stride: the steps between windows, an int or one for each spatial axis; None for that of
+            `window`: windows side by side.
+        padding: what is beyond x: "SAME" for y of ``ceil(size / stride)``, padded as in `fnn.conv`,
+            "VALID" for nothing, an int for as many on all sides, or pairs ``((before, after),
+            ...)`` for each spatial axis; less than the window, so that none has padding alone.
+        ceil_mode: whether a last window may begin in x or in the padding before it and end beyond,
+            as in PyTorch; not with "SAME", which leaves nothing out.
+    Shapes:    x (B, *spatial, C), y (B, *positions, C), any number of spatial axes
+    Saves:     where y is in its window, one byte an element of y for windows of fewer than 256
+    Raises:    InputError for options that are no integers of 1 or more or that disagree in their
+        axes, an unknown padding or one as large as the window, `ceil_mode` with "SAME", a window
+        larger than the padded x, an x of other axes or of integers.
+    Source:    Riesenhuber and Poggio 1999, doi:10.1038/14819.
 
     >>> import jax.numpy as jnp
     >>> layer = max_pool(2)
@@ -53,98 +73,121 @@ def max_pool(
     Array([9., 4.], dtype=float32)
     >>> layer.backward((), residuals, jnp.array([[[1.0], [2.0]]]))[1][0, :, 0]
     Array([0., 1., 2., 0.], dtype=float32)
+
     """
-    options = _pool(window, stride, padding)
+    options = _window(window, stride, padding, ceil_mode)
 
-    def apply(params: PyTree, x: Any) -> Any:
+    def reference(params: Params, x: Input) -> Array:
         del params
-        return reduced(x, _geometry(options, x), -math.inf, jax.lax.max)
+        return reduce_windows(x, _geometry(options, x), -math.inf, jax.lax.max)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Array, tuple[Array, Array]]:
         del params
-        geometry = _geometry(options, x)
-        y, index = first_largest(x, geometry)
+        y, index = window_argmax(x, _geometry(options, x))
         return y, (index, shape_witness(x))
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
         del params
         index, witness = residuals
         x = jax.ShapeDtypeStruct(witness.shape[1:], witness.dtype)
-        geometry = _geometry(options, x)
-        return (), to_the_first(index, dy, geometry, x.shape[1:-1])
+        return (), scatter_to_argmax(index, dy, _geometry(options, x), x.shape[1:-1])
 
-    return stateless(lambda key, x: (), forward, backward, reference=apply)
+    return stateless(lambda key, x: (), forward, backward, reference=reference)
 
 
 @constructor
 def average_pool(
     window: int | Sizes,
-    stride: int | Sizes | None = None,
-    padding: Padding = "VALID",
     *,
+    stride: int | Sizes | None = None,
+    padding: Padding = "SAME",
+    ceil_mode: bool = False,
     count_padding: bool = False,
 ) -> Layer:
     """Average pooling: the mean of every window.
 
-    Forward ``y[b, p, c] = sum_k x[b, p stride + k - before, c] / M[p]``, k running over the places
-    of the window and x being 0 outside of its axes; M[p] is how many of them lie inside, as in
-    TensorFlow, or with `count_padding` how many there are, as in PyTorch. Backward ``dx[b, q, c] =
-    sum dy[b, p, c] / M[p]`` over the p whose window has q. Saved: the shape of x. The sum is taken
-    along one axis after the other. Source: LeCun et al. 1998, doi:10.1109/5.726791, section II.B.
+    The sum is taken along one axis after the other, in float32 or wider, and does not overflow
+    where the mean does not.
+
+    Forward:   y[b, p, c] = sum_k x[b, p stride + k - before, c] / M[p], k running over the window,
+        x being 0 outside of its axes, and M[p] the elements of the window that count
+    Backward:  dx[b, q, c] = sum dy[b, p, c] / M[p] over the p whose window has q
+
+    Args:
+        window: the size of the window, an int or one for each spatial axis.
+        stride: the steps between windows, an int or one for each spatial axis; None for that of
+            `window`: windows side by side.
+        padding: zeros around x: "SAME" for y of ``ceil(size / stride)``, padded as in `fnn.conv`,
+            "VALID" for none, an int for as many on all sides, or pairs ``((before, after), ...)``
+            for each spatial axis; less than the window, so that none has padding alone.
+        ceil_mode: whether a last window may begin in x or in the padding before it and end beyond,
+            as in PyTorch; not with "SAME", which leaves nothing out.
+        count_padding: whether M[p] counts padding too, as PyTorch does by default
+            (``count_include_pad``), or what lies in x alone, as TensorFlow does. What `ceil_mode`
+            sees beyond the padding never counts.
+    Shapes:    x (B, *spatial, C), y (B, *positions, C), any number of spatial axes
+    Saves:     the shape of x
+    Raises:    InputError as `max_pool` does.
+    Source:    LeCun et al. 1998, doi:10.1109/5.726791, section II.B.
 
     >>> import jax.numpy as jnp
     >>> average_pool(2).apply((), (), jnp.array([[[7.0], [9.0], [4.0], [4.0]]]))[0][0, :, 0]
     Array([8., 4.], dtype=float32)
+
     """
-    options = _pool(window, stride, padding)
+    options = _window(window, stride, padding, ceil_mode)
+    check.flag(count_padding, "count_padding")
 
-    def counts(x: Any, geometry: Geometry) -> Any:
-        """Return M (*places, 1), each axis by itself."""
-        total = np.ones((), np.int64)
-        axes = zip(
-            x.shape[1:-1], geometry.size, geometry.stride, geometry.padding,
-            geometry.places(x.shape[1:-1]), strict=True,
-        )  # fmt: skip
-        for n, k, s, (low, _), m in axes:
-            start = np.arange(m) * s - low
-            inside = np.minimum(start + k, n) - np.maximum(start, 0)
-            total = total[..., None] * (np.full(m, k) if count_padding else inside)
-        return jnp.asarray(total[None, ..., None], upcast(jnp.zeros((), x.dtype)).dtype)
-
-    def apply(params: PyTree, x: Any) -> Any:
+    def reference(params: Params, x: Input) -> Array:
         del params
-        geometry = _geometry(options, x)
-        total = reduced(upcast(x), geometry, 0.0, jax.lax.add)
-        return downcast(total / counts(x, geometry), x)
+        geometry, wide = _geometry(options, x), upcast(x)
+        scale = unit(math.prod(geometry.size))
+        total = reduce_windows(wide * scale, geometry, 0.0, jax.lax.add)
+        return downcast(total / _counts(options, wide, count_padding, scale), x)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Array, Array]:
         del params
-        geometry = _geometry(options, x)
-        total = pad(upcast(x), geometry)
+        geometry, wide = _geometry(options, x), upcast(x)
+        scale = unit(math.prod(geometry.size))
+        total = pad(wide * scale, geometry)
         for axis, (k, s, m) in _axes(geometry, x.shape[1:-1]):
             total = window_sum(total, axis, k, s, m)
-        return downcast(total / counts(x, geometry), x), shape_witness(x)
+        y = total / _counts(options, wide, count_padding, scale)
+        return downcast(y, x), shape_witness(x)
 
-    def backward(params: PyTree, witness: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, witness: Array, dy: Array) -> tuple[Params, Array]:
         del params
-        x = jax.ShapeDtypeStruct(witness.shape[1:], witness.dtype)
+        x = jax.ShapeDtypeStruct(witness.shape[1:], upcast(dy).dtype)
         geometry = _geometry(options, x)
-        back = upcast(dy) / counts(x, geometry)
+        back = upcast(dy) / _counts(options, x, count_padding)
         sizes = geometry.padded(x.shape[1:-1])
         for axis, (k, s, _) in _axes(geometry, x.shape[1:-1]):
             back = dilate(back, axis, k, s, sizes[axis - 1])
         return (), downcast(unpadded(back, geometry), dy)
 
-    return stateless(lambda key, x: (), forward, backward, reference=apply)
+    return stateless(lambda key, x: (), forward, backward, reference=reference)
 
 
-def _pool(window: int | Sizes, stride: int | Sizes | None, padding: Padding) -> Window:
-    options = Window(window, window if stride is None else stride, padding)
+def _window(
+    window: int | Sizes, stride: int | Sizes | None, padding: Padding, ceil_mode: Unchecked
+) -> Window:
+    """Return the options of a pool, once they are known to be right whatever x is."""
+    check.flag(ceil_mode, "ceil_mode")
+    options = Window(
+        window, window if stride is None else stride, padding, ceil_mode=bool(ceil_mode)
+    )
     options.check("window")
+    if ceil_mode and padding == "SAME":
+        raise InputError(
+            "ceil_mode=False where padding is 'SAME'",
+            "True",
+            "leave it out, as SAME sees all of x, or pass padding='VALID' or 0 for PyTorch's pool",
+        )
     return options
 
 
-def _geometry(options: Window, x: Any) -> Geometry:
+def _geometry(options: Window, x: Input) -> Geometry:
+    """Return the geometry of a pool on x."""
     geometry = options.over(x)
     sides = zip(geometry.size, geometry.padding, strict=True)
     if any(max(pair) >= k for k, pair in sides):
@@ -156,6 +199,21 @@ def _geometry(options: Window, x: Any) -> Geometry:
     return geometry
 
 
-def _axes(geometry: Geometry, space: Sizes) -> Iterator[tuple[int, tuple[int, int, int]]]:
-    """Return the axes of x in space, each with the window, stride and places along it."""
-    return enumerate(zip(geometry.size, geometry.stride, geometry.places(space), strict=True), 1)
+def _axes(geometry: Geometry, spatial: Sizes) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """Return the spatial axes of x, each with the window, stride and positions along it."""
+    positions = geometry.positions(spatial)
+    return enumerate(zip(geometry.size, geometry.stride, positions, strict=True), 1)
+
+
+def _counts(options: Window, x: Input, padding_too: bool, scale: float = 1) -> Array:
+    """Return M (*positions, 1) times `scale`, in the dtype of x: each axis by itself."""
+    geometry = options.over(x)
+    spatial = x.shape[1:-1]
+    given = options.pads(spatial, span_of(geometry.size, geometry.dilation), geometry.stride)
+    total = np.ones(())
+    for (axis, (k, s, m)), (low, high) in zip(_axes(geometry, spatial), given, strict=True):
+        n = spatial[axis - 1]
+        start = np.arange(m) * s - low
+        first, end = (start, n + high) if padding_too else (np.maximum(start, 0), n)
+        total = total[..., None] * (np.minimum(start + k, end) - first)
+    return jnp.asarray(scale * total[None, ..., None], x.dtype)

@@ -3,101 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
-from fnn._core.types import PyTree
+from fnn._core.types import Array, Input, Params
 from fnn.layer import Layer, stateless
-from fnn.layers._window import Sizes, check_sizes, check_space, on_axes
-from fnn.layers.pool._window_sum import dilate, split_axis, window_sum
+from fnn.layers._window import Sizes, check_sizes, check_spatial, per_axis
+from fnn.layers.pool._window_sum import dilate, join_axis, split_axis, window_sum
 
 
 @constructor
-def upsample(factor: int | Sizes, method: str = "nearest") -> Layer:
-    """Upsampling: nearest-neighbor and (bi-, tri-)linear interpolation by `factor`.
+def upsample(factor: int | Sizes, *, method: str = "nearest") -> Layer:
+    """Upsampling: nearest-neighbor and (bi-, tri-)linear interpolation.
 
-    Along each axis of x, n long, for p = i factor + r with r below `factor`; "nearest" is
-    ``y[p] = x[i]``, and backward ``dx[i] = sum_r dy[i factor + r]``. "linear" is at the position
-    ``i + o`` with ``o = (r + 1/2) / factor - 1/2``: the middle of each number is where it is, and
-    the corners of x and y coincide (PyTorch's ``align_corners=False``). Forward ``y[p] = (1 - |o|)
-    x[i] + |o| x[j]``, j being the neighbor i - 1 or i + 1 on the side of o, or i itself beyond an
-    end; backward ``dx[i] = sum_r (1 - |o|) dy[i factor + r]``, and ``|o| dy[p]`` is added to dx[j].
+    Along each spatial axis of x, n long, position p of y is ``i factor + r`` with r below `factor`.
+    "linear" looks at ``i + o`` with ``o = (r + 1/2) / factor - 1/2``: the middle of each element
+    stays where it is, and the corners of x and y coincide (PyTorch's ``align_corners=False``). With
+    j the neighbor i - 1 or i + 1 on the side of o, or i itself beyond an end:
 
-    x (B, *space, C), y (B, *places, C), with any number of axes of space; an int holds for all of
-    them, a tuple has one for each. "linear" on two or three is bilinear and trilinear: one axis
-    after the other. Saved: the shape of x. `apply` is `jax.image.resize`.
+    Forward:   y[p] = x[i] by "nearest"; y[p] = (1 - |o|) x[i] + |o| x[j] by "linear"
+    Backward:  dx[i] = sum_r dy[i factor + r] by "nearest"; by "linear" (1 - |o|) dy[p] is added to
+        dx[i] and |o| dy[p] to dx[j]
 
-    Raises `fnn.InputError` for a `factor` that is no integer of 1 or more, for an unknown `method`
-    and an x of other axes or of integers.
+    Args:
+        factor: how many times as large y is, an int or one for each spatial axis.
+        method: "nearest" or "linear", which on two or three axes is bilinear and trilinear: one
+            axis after the other.
+    Shapes:    x (B, *spatial, C), y (B, *positions, C), any number of spatial axes
+    Saves:     nothing
+    Raises:    InputError for a `factor` that is no integer of 1 or more, for an unknown `method`,
+        and an x of other axes or of integers.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[0.0], [4.0]]])
     >>> upsample(2).apply((), (), x)[0][0, :, 0]
     Array([0., 0., 4., 4.], dtype=float32)
-    >>> upsample(2, "linear").apply((), (), x)[0][0, :, 0]
+    >>> upsample(2, method="linear").apply((), (), x)[0][0, :, 0]
     Array([0., 1., 3., 4.], dtype=float32)
+
     """
     check_sizes("factor", factor)
-    if method not in ("nearest", "linear"):
-        raise InputError("method 'nearest' or 'linear'", describe(method), "pass one of the two")
+    check.one_of(method, "method", _METHODS)
+    enlarge, shrink = _METHODS[method]
 
-    def factors(x: Any) -> Sizes:
-        check_space(x, len(factor) if isinstance(factor, tuple) else None)
-        return on_axes(factor, len(x.shape) - 2)
+    def factors(x: Input) -> Sizes:
+        check_spatial(x, len(factor) if isinstance(factor, tuple) else None)
+        return per_axis(factor, len(x.shape) - 2)
 
-    def apply(params: PyTree, x: Any) -> Any:
+    def reference(params: Params, x: Input) -> Array:
         del params
         sizes = (n * f for n, f in zip(x.shape[1:-1], factors(x), strict=True))
         shape = (x.shape[0], *sizes, x.shape[-1])
         return downcast(jax.image.resize(upcast(x), shape, method), x)
 
-    def forward(params: PyTree, x: Any) -> tuple[Any, PyTree]:
+    def forward(params: Params, x: Input) -> tuple[Array, tuple[()]]:
         del params
         each, y = factors(x), upcast(x)
         for axis, f in enumerate(each, 1):
-            enlarge = _linear if method == "linear" else _nearest
             y = enlarge(y, axis, f)
         return downcast(y, x), ()
 
-    def backward(params: PyTree, residuals: PyTree, dy: Any) -> tuple[PyTree, Any]:
+    def backward(params: Params, residuals: tuple[()], dy: Array) -> tuple[Params, Array]:
         del params, residuals
         dx = upcast(dy)
         for axis, f in enumerate(factors(dy), 1):
-            shrink = _linear_back if method == "linear" else _nearest_back
             dx = shrink(dx, axis, f)
         return (), downcast(dx, dy)
 
-    return stateless(lambda key, x: (), forward, backward, reference=apply)
+    return stateless(lambda key, x: (), forward, backward, reference=reference)
 
 
-def _nearest(x: Any, axis: int, factor: int) -> Any:
+def _nearest(x: Array, axis: int, factor: int) -> Array:
+    """Repeat the elements of an axis."""
     return dilate(x, axis, factor, factor, factor * x.shape[axis])
 
 
-def _nearest_back(dy: Any, axis: int, factor: int) -> Any:
+def _nearest_back(dy: Array, axis: int, factor: int) -> Array:
+    """Return the transpose of `_nearest`."""
     return window_sum(dy, axis, factor, factor, dy.shape[axis] // factor)
 
 
 def _offsets(factor: int) -> list[float]:
+    """Return where the elements of y that belong to one of x lie beside its middle."""
     return [(r + 0.5) / factor - 0.5 for r in range(factor)]
 
 
-def _linear(x: Any, axis: int, factor: int) -> Any:
+def _linear(x: Array, axis: int, factor: int) -> Array:
+    """Interpolate along an axis."""
     n = x.shape[axis]
     at = _at(x, axis)
     before = jnp.concatenate([at(0, 1), at(0, n - 1)], axis)
     after = jnp.concatenate([at(1, n), at(n - 1, n)], axis)
-    rows = [(1 - abs(o)) * x + abs(o) * (before if o < 0 else after) for o in _offsets(factor)]
-    y = jnp.stack(rows, axis + 1)
-    return y.reshape(*x.shape[:axis], n * factor, *x.shape[axis + 1 :])
+    # In the middle of x no neighbor counts, be it 0 times infinity.
+    rows = [
+        (1 - abs(o)) * x + abs(o) * (before if o < 0 else after) if o else x
+        for o in _offsets(factor)
+    ]
+    return join_axis(jnp.stack(rows, axis + 1), axis)
 
 
-def _linear_back(dy: Any, axis: int, factor: int) -> Any:
+def _linear_back(dy: Array, axis: int, factor: int) -> Array:
+    """Return the transpose of `_linear`."""
     n = dy.shape[axis] // factor
     rows = jnp.moveaxis(split_axis(dy, axis, factor, n), axis + 1, 0)
     pairs = list(zip(_offsets(factor), rows, strict=True))
@@ -114,12 +124,16 @@ def _linear_back(dy: Any, axis: int, factor: int) -> Any:
     )
 
 
-def _at(x: Any, axis: int) -> Callable[[int, int], Any]:
+def _at(x: Array, axis: int) -> Callable[[int, int], Array]:
+    """Return the function that cuts a part out of an axis."""
     return lambda start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis)
 
 
-def _placed(x: Any, axis: int, start: int, length: int) -> Any:
-    """Return zeros with x at one place along an axis."""
+def _placed(x: Array, axis: int, start: int, length: int) -> Array:
+    """Return zeros with x from a start on along an axis."""
     config = [(0, 0, 0)] * x.ndim
     config[axis] = (start, length - start - x.shape[axis], 0)
     return jax.lax.pad(x, x.dtype.type(0), config)
+
+
+_METHODS = {"nearest": (_nearest, _nearest_back), "linear": (_linear, _linear_back)}

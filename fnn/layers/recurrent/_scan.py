@@ -1,12 +1,12 @@
-"""A cell run over time; back-propagation by hand.
+"""A cell run over time; manual back-propagation.
 
 Both ways go piece by piece, so that what is made for the steps of a piece is used while it is in
 the cache: forward the projected inputs; backward the slopes, of which one matrix product each for
 all steps of the piece makes the gradients of x and of the weights. Saved are x, what the cell saves
-of every step, and the carry at the beginning of every piece, from which backward works out those of
+of every step, and the carry at the beginning of every piece, from which backward computes those of
 its steps again, without a matrix product.
 
-The arrays stay (B, T, ...): a step reads and writes its own place of them, so that nothing is
+The arrays stay (B, T, ...): a step reads and writes its own slice of them, so that nothing is
 transposed, and slopes are written over the factors they are made of, since the stacked outputs of a
 `jax.lax.scan` would be filled with zeros first.
 """
@@ -14,6 +14,7 @@ transposed, and slopes are written over the factors they are made of, since the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,20 +22,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn._core.precision import downcast, upcast, wide_dtype
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Input, Params, PyTree
 from fnn.combinators.sequence import Sequence
 from fnn.layers.recurrent._cells import (
     Cell,
+    Parts,
     Settings,
     carry_like,
-    factored,
-    gradients,
+    carry_widths,
+    cell_vjp,
     init_cell,
-    joined,
-    parted,
-    product,
+    pack_carry,
+    param_gradients,
+    precompute_factors,
     project,
-    pulled,
+    recurrent_product,
+    saved_widths,
+    transpose_weights,
+    unpack_carry,
 )
 from fnn.layers.recurrent._stack import Run, both_ways, stacked
 
@@ -51,155 +56,200 @@ class Options(NamedTuple):
     unroll: int
 
 
+class _Plan(NamedTuple):
+    """A cell over time in one direction."""
+
+    cell: Cell
+    settings: Settings
+    truncate: int | None
+    unroll: int
+    reverse: bool
+
+
+class _Marks(NamedTuple):
+    """Which time steps are there, and which begin a chunk: (B, T, 1) or (1, T, 1); None: all, none.
+
+    Of one step (B, 1).
+    """
+
+    present: Array | None
+    begins: Array | None
+
+
 class _Residuals(NamedTuple):
     """The inputs, the mask, and of every piece the carry before it and what its steps saved."""
 
     x: Array
     mask: Array | None
-    before: tuple[Array, ...]
-    saved: tuple[Array, ...]
+    before: Parts
+    saved: Parts
 
 
 def running(cell: Cell, settings: Settings, options: Options) -> Run:
     """Put together what runs: one way or both, once or in a stack."""
-
-    def way(reverse: bool) -> Run:
-        return one_way(cell, settings, options.truncate, options.unroll, reverse)
-
-    run = both_ways(way(False), way(True)) if options.bidirectional else way(False)
+    plans = [_Plan(cell, settings, options.truncate, options.unroll, way) for way in (False, True)]
+    run = both_ways(*map(_one_way, plans)) if options.bidirectional else _one_way(plans[0])
     return stacked(run, options.layers) if options.layers > 1 else run
 
 
-def one_way(
-    cell: Cell, settings: Settings, truncate: int | None, unroll: int, reverse: bool
-) -> Run:
+def _one_way(plan: _Plan) -> Run:
     """Run a cell over time in one direction."""
-
-    def init(key: Array, x: Any) -> PyTree:
-        return init_cell(cell, settings, key, x.shape[-1], x.dtype)
-
-    def start(x: Sequence) -> tuple[Any, ...]:
-        if x.carry is not None:
-            return tuple(map(upcast, parted(cell, x.carry)))
-        dtype = wide_dtype(x.values.dtype)
-        return (jnp.zeros((x.values.shape[0], settings.width), dtype),) * cell.parts
-
-    def ended(carry: Any, x: Any) -> Any:
-        return joined(cell, [downcast(part, x) for part in carry])
-
-    def cuts(mask: Any, length: int) -> Any:
-        """Return which steps begin a chunk, (B, T, 1) or (1, T, 1), or None if none does."""
-        if truncate is None or truncate >= length:
-            return None
-        there = jnp.ones((1, length), bool) if mask is None else mask
-        count = lax.cumsum(there.astype(jnp.int32), 1, reverse=reverse) - 1
-        return (there & (count > 0) & (count % truncate == 0))[:, :, None]
-
-    def apply(params: PyTree, x: Sequence) -> Sequence:
-        def body(carry: Any, over: Any) -> tuple[Any, Any]:
-            p, there, cut = over
-            carry = _cut(cut, carry)
-            across = product(carry[0], params["recurrent_weight"])
-            carry = _where(there, cell.step(p, across, params, carry), carry)
-            return carry, downcast(carry[0], x.values)
-
-        there = _steps(x.lengths)
-        p = project(params, _zeroed(x.values, there))
-        over = jax.tree.map(_time_first, (p, there, cuts(x.lengths, x.values.shape[1])))
-        carry, y = lax.scan(body, start(x), over, reverse=reverse, unroll=unroll)
-        return Sequence(_zeroed(_time_first(y), there), x.lengths, ended(carry, x.values))
-
-    def forward(params: PyTree, x: Sequence) -> tuple[Sequence, PyTree]:
-        batch, length, _ = x.values.shape
-        size, there, cut = _piece_size(length, batch), _steps(x.lengths), cuts(x.lengths, length)
-        values = _zeroed(x.values, there)
-
-        def piece(state: Any, first: Any) -> tuple[Any, Any]:
-            before = state[0]
-            p = project(params, _taken(values, first, size))
-
-            def step(state: Any, t: Any) -> Any:
-                carry, y, saved = state
-                here, begins = _taken((there, cut), first + t)
-                carry = _cut(begins, carry)
-                across = product(carry[0], params["recurrent_weight"])
-                new = cell.gate(_taken(p, t), across, params)
-                carry = _where(here, cell.advance(new, carry), carry)
-                return carry, _put(y, carry[0], first + t), _put(saved, new, first + t)
-
-            state = _loop(step, state, size, reverse, unroll)
-            return state, jax.tree.map(lambda a: downcast(a, values), before)
-
-        def room(width: int) -> Any:
-            return jnp.zeros((batch, length, width), values.dtype)
-
-        saved = tuple(room(count * settings.width) for count in cell.saved)
-        state = start(x), room(settings.width), saved
-        over = _firsts(length, size)
-        (carry, y, saved), before = lax.scan(piece, state, over, reverse=reverse)
-        y = Sequence(_zeroed(y, there), x.lengths, ended(carry, values))
-        return y, _Residuals(x.values, x.lengths, before, saved)
-
-    def backward(params: PyTree, residuals: PyTree, dy: Sequence) -> tuple[PyTree, Sequence]:
-        x, mask, firsts, saved = residuals
-        batch, length, _ = x.shape
-        size, there, cut = _piece_size(length, batch), _steps(mask), cuts(mask, length)
-        values, turned = _zeroed(x, there), params["recurrent_weight"].T
-
-        def piece(state: Any, over: Any) -> tuple[Any, None]:
-            dx, dcarry, total = state
-            first, carry = over
-
-            def again(state: Any, t: Any) -> Any:
-                carry, before = state
-                here, begins = _taken((there, cut), first + t)
-                carry = _cut(begins, carry)
-                after = cell.advance(jax.tree.map(upcast, _taken(saved, first + t)), carry)
-                return _where(here, after, carry), _put(before, carry, t)
-
-            def step(state: Any, t: Any) -> Any:
-                dcarry, slopes = state
-                dh = dcarry[0] + upcast(_taken(dy.values, first + t))
-                factors = _taken((slopes, others), t)
-                dbefore, new = pulled(cell, turned, factors, (dh, *dcarry[1:]))
-                here, begins = _taken((there, cut), first + t)
-                new = _where(here, new, tuple(map(jnp.zeros_like, new)))
-                dbefore = _where(here, dbefore, dcarry)
-                if begins is not None:
-                    dbefore = _where(begins, tuple(map(jnp.zeros_like, dbefore)), dbefore)
-                return dbefore, _put(slopes, new, t)
-
-            carry = jax.tree.map(upcast, carry)
-            before = tuple(jnp.zeros((batch, size, a.shape[-1]), a.dtype) for a in carry)
-            _, before = _loop(again, (carry, before), size, reverse, unroll)
-            slopes, others = factored(cell, before, _taken(saved, first, size))
-            dcarry, slopes = _loop(step, (dcarry, slopes), size, not reverse, unroll)
-            inputs = _taken(values, first, size)
-            dparams, dinputs = gradients(params, inputs, before[0], slopes)
-            total = jax.tree.map(jnp.add, total, dparams)
-            return (_put(dx, dinputs, first), dcarry, total), None
-
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, wide_dtype(a.dtype)), params)
-        state = jnp.zeros_like(x), start(Sequence(x, mask, dy.carry)), zeros
-        over = _firsts(length, size), firsts
-        (dx, dcarry, total), _ = lax.scan(piece, state, over, reverse=not reverse)
-        dparams = jax.tree.map(downcast, total, params)
-        return dparams, Sequence(dx, None, None if dy.carry is None else ended(dcarry, x))
-
-    def carry(batch: int, dtype: Any) -> PyTree:
-        return carry_like(cell, settings, batch, dtype)
-
-    return Run(init, apply, forward, backward, carry)
+    return Run(
+        partial(_init, plan),
+        partial(_apply, plan),
+        partial(_forward, plan),
+        partial(_backward, plan),
+        partial(carry_like, plan.cell, plan.settings),
+    )
 
 
-def _steps(mask: Any) -> Any:
-    """Return which steps are there, (B, T, 1), or None for all of them."""
-    return None if mask is None else mask[:, :, None]
+def _init(plan: _Plan, key: Array, x: Input) -> Params:
+    return init_cell(plan.cell, plan.settings, key, x.shape[-1], x.dtype)
 
 
-def _zeroed(values: Any, there: Any) -> Any:
+def _apply(plan: _Plan, params: Params, x: Sequence) -> Sequence:
+    """Return y by the plain formula."""
+    marks = _marks(plan, x.lengths, x.values.shape[1])
+    p = project(params, _zeroed(x.values, marks.present))
+
+    def body(carry: Parts, over: Any) -> tuple[Parts, Any]:
+        p, here = over
+        carry = _cut(here.begins, carry)
+        product = recurrent_product(carry[0], params["recurrent_weight"])
+        carry = _where(here.present, plan.cell.step(p, product, params, carry), carry)
+        return carry, downcast(carry[0], x.values)
+
+    over = jax.tree.map(_time_first, (p, marks))
+    carry, y = lax.scan(body, _start(plan, x), over, reverse=plan.reverse, unroll=plan.unroll)
+    y = _zeroed(_time_first(y), marks.present)
+    return Sequence(y, x.lengths, _ended(plan, carry, x.values))
+
+
+def _forward(plan: _Plan, params: Params, x: Sequence) -> tuple[Sequence, _Residuals]:
+    """Return y, and what backward needs."""
+    batch, length, _ = x.values.shape
+    size, marks = _piece_size(length, batch), _marks(plan, x.lengths, length)
+    values = _zeroed(x.values, marks.present)
+
+    def piece(state: Any, first: Any) -> tuple[Any, Parts]:
+        before = state[0]
+        p = project(params, _taken(values, first, size))
+        step = partial(_forward_step, plan.cell, params, p, marks, first)
+        state = _loop(step, state, size, plan.reverse, plan.unroll)
+        return state, jax.tree.map(lambda a: downcast(a, values), before)
+
+    widths = (plan.settings.hidden, *saved_widths(plan.cell, plan.settings))
+    room, *rooms = (jnp.zeros((batch, length, width), values.dtype) for width in widths)
+    state, over = (_start(plan, x), room, tuple(rooms)), _firsts(length, size)
+    (carry, h, saved), before = lax.scan(piece, state, over, reverse=plan.reverse)
+    y = Sequence(_zeroed(h, marks.present), x.lengths, _ended(plan, carry, values))
+    return y, _Residuals(x.values, x.lengths, before, saved)
+
+
+def _forward_step(
+    cell: Cell, params: Params, p: Any, marks: _Marks, first: Any, state: Any, t: Any
+) -> Any:
+    """Return the state after step t of a piece: the carry, and y and what is saved, written in."""
+    carry, y, saved = state
+    here = _taken(marks, first + t)
+    carry = _cut(here.begins, carry)
+    product = recurrent_product(carry[0], params["recurrent_weight"])
+    new = cell.gate(_taken(p, t), product, params, carry)
+    carry = _where(here.present, cell.advance(new, carry), carry)
+    return carry, _put(y, carry[0], first + t), _put(saved, new, first + t)
+
+
+def _backward(
+    plan: _Plan, params: Params, residuals: _Residuals, dy: Sequence
+) -> tuple[Params, Sequence]:
+    """Return dparams and dx."""
+    cell, (x, mask, befores, saved) = plan.cell, residuals
+    batch, length, _ = x.shape
+    size, marks = _piece_size(length, batch), _marks(plan, mask, length)
+    values, transposed = _zeroed(x, marks.present), transpose_weights(params)
+
+    def piece(state: Any, over: Any) -> tuple[Any, None]:
+        dx, dcarry, total = state
+        first, carry = over
+        carry = jax.tree.map(upcast, carry)
+        before = tuple(jnp.zeros((batch, size, a.shape[-1]), a.dtype) for a in carry)
+        step = partial(_replay_step, cell, saved, marks, first)
+        _, before = _loop(step, (carry, before), size, plan.reverse, plan.unroll)
+        slopes, others = precompute_factors(cell, before, _taken(saved, first, size))
+        step = partial(_backward_step, cell, transposed, dy.values, others, marks, first)
+        dcarry, slopes = _loop(step, (dcarry, slopes), size, not plan.reverse, plan.unroll)
+        inputs = _taken(values, first, size)
+        dparams, dinputs = param_gradients(params, inputs, before[0], slopes, others)
+        total = jax.tree.map(jnp.add, total, dparams)
+        return (_put(dx, dinputs, first), dcarry, total), None
+
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, wide_dtype(a.dtype)), params)
+    state = jnp.zeros_like(x), _start(plan, Sequence(x, mask, dy.carry)), zeros
+    over = _firsts(length, size), befores
+    (dx, dcarry, total), _ = lax.scan(piece, state, over, reverse=not plan.reverse)
+    dparams = jax.tree.map(downcast, total, params)
+    return dparams, Sequence(dx, None, None if dy.carry is None else _ended(plan, dcarry, x))
+
+
+def _replay_step(cell: Cell, saved: Parts, marks: _Marks, first: Any, state: Any, t: Any) -> Any:
+    """Return the carry after step t of a piece, and the carries before all steps, written in."""
+    carry, before = state
+    here = _taken(marks, first + t)
+    carry = _cut(here.begins, carry)
+    after = cell.advance(jax.tree.map(upcast, _taken(saved, first + t)), carry)
+    return _where(here.present, after, carry), _put(before, carry, t)
+
+
+def _backward_step(
+    cell: Cell,
+    transposed: Params,
+    dy: Any,
+    others: Parts,
+    marks: _Marks,
+    first: Any,
+    state: Any,
+    t: Any,
+) -> Any:
+    """Return dcarry before step t of a piece, and the slopes of all steps, written in."""
+    dcarry, slopes = state
+    dh = dcarry[0] + upcast(_taken(dy, first + t))
+    factors = _taken((slopes, others), t)
+    dbefore, new = cell_vjp(cell, transposed, factors, (dh, *dcarry[1:]))
+    here = _taken(marks, first + t)
+    new = _where(here.present, new, tuple(map(jnp.zeros_like, new)))
+    dbefore = _where(here.present, dbefore, dcarry)
+    if here.begins is not None:
+        dbefore = _where(here.begins, tuple(map(jnp.zeros_like, dbefore)), dbefore)
+    return dbefore, _put(slopes, new, t)
+
+
+def _start(plan: _Plan, x: Sequence) -> Parts:
+    """Return the carry before the first step, in float32 or wider: zeros where none is given."""
+    if x.carry is not None:
+        return tuple(map(upcast, unpack_carry(plan.cell, x.carry)))
+    dtype = wide_dtype(x.values.dtype)
+    widths = carry_widths(plan.cell, plan.settings)
+    return tuple(jnp.zeros((x.values.shape[0], width), dtype) for width in widths)
+
+
+def _ended(plan: _Plan, carry: Parts, x: Any) -> PyTree:
+    """Return the carry in the dtype of x."""
+    return pack_carry(plan.cell, [downcast(part, x) for part in carry])
+
+
+def _marks(plan: _Plan, mask: Any, length: int) -> _Marks:
+    """Return which steps are there, and which begin a chunk."""
+    present = None if mask is None else mask[:, :, None]
+    if plan.truncate is None or plan.truncate >= length:
+        return _Marks(present, None)
+    known = jnp.ones((1, length), bool) if mask is None else mask
+    count = lax.cumsum(known.astype(jnp.int32), 1, reverse=plan.reverse) - 1
+    return _Marks(present, (known & (count > 0) & (count % plan.truncate == 0))[:, :, None])
+
+
+def _zeroed(values: Any, present: Any) -> Any:
     """Return values with zeros for padding, which may be NaN."""
-    return values if there is None else jnp.where(there, values, 0)
+    return values if present is None else jnp.where(present, values, 0)
 
 
 def _where(condition: Any, one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -221,7 +271,9 @@ def _time_first(a: Any) -> Any:
 
 def _piece_size(length: int, batch: int) -> int:
     """Return how many steps a piece has: as few as make `_ROWS` rows, in equal pieces."""
-    enough = (k for k in range(1, length) if length % k == 0 and k * batch >= _ROWS)
+    # How long a symbolic batch is, nobody knows: it may be 1.
+    rows = batch if isinstance(batch, int) else 1
+    enough = (k for k in range(1, length) if length % k == 0 and k * rows >= _ROWS)
     return next(enough, length)
 
 

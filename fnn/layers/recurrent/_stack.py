@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn._core.types import Array, PyTree
+from fnn._core.types import Array, Input, Params, PyTree, Residuals
 from fnn.combinators.sequence import Sequence
 
 
@@ -23,10 +23,10 @@ class Run(NamedTuple):
     `carry` gives the shapes of a carry for a batch size and a dtype.
     """
 
-    init: Callable[[Array, Any], PyTree]
-    apply: Callable[[PyTree, Sequence], Sequence]
-    forward: Callable[[PyTree, Sequence], tuple[Sequence, PyTree]]
-    backward: Callable[[PyTree, PyTree, Sequence], tuple[PyTree, Sequence]]
+    init: Callable[[Array, Input], Params]
+    apply: Callable[[Params, Sequence], Sequence]
+    forward: Callable[[Params, Sequence], tuple[Sequence, Residuals]]
+    backward: Callable[[Params, Residuals, Sequence], tuple[Params, Sequence]]
     carry: Callable[[int, Any], PyTree]
 
 
@@ -37,24 +37,24 @@ def both_ways(one: Run, other: Run) -> Run:
     def part(x: Sequence, name: str) -> Sequence:
         return x if x.carry is None else x._replace(carry=x.carry[name])
 
-    def joined(x: Sequence, ys: dict[str, Sequence]) -> Sequence:
+    def side_by_side(x: Sequence, ys: dict[str, Sequence]) -> Sequence:
         values = jnp.concatenate([y.values for y in ys.values()], -1)
         return Sequence(values, x.lengths, {name: y.carry for name, y in ys.items()})
 
-    def init(key: Array, x: Any) -> PyTree:
+    def init(key: Array, x: Input) -> Params:
         keys = jax.random.split(key, len(ways))
         return {name: way.init(k, x) for k, (name, way) in zip(keys, ways.items(), strict=True)}
 
-    def apply(params: PyTree, x: Sequence) -> Sequence:
+    def apply(params: Params, x: Sequence) -> Sequence:
         ys = {name: way.apply(params[name], part(x, name)) for name, way in ways.items()}
-        return joined(x, ys)
+        return side_by_side(x, ys)
 
-    def forward(params: PyTree, x: Sequence) -> tuple[Sequence, PyTree]:
+    def forward(params: Params, x: Sequence) -> tuple[Sequence, Residuals]:
         found = {name: way.forward(params[name], part(x, name)) for name, way in ways.items()}
-        y = joined(x, {name: y for name, (y, _) in found.items()})
+        y = side_by_side(x, {name: y for name, (y, _) in found.items()})
         return y, {name: residuals for name, (_, residuals) in found.items()}
 
-    def backward(params: PyTree, residuals: PyTree, dy: Sequence) -> tuple[PyTree, Sequence]:
+    def backward(params: Params, residuals: Residuals, dy: Sequence) -> tuple[Params, Sequence]:
         halves = jnp.split(dy.values, len(ways), -1)
         found = {}
         for half, (name, way) in zip(halves, ways.items(), strict=True):
@@ -77,14 +77,14 @@ def stacked(layer: Run, layers: int) -> Run:
     def part(x: Sequence, i: int) -> Sequence:
         return x if x.carry is None else x._replace(carry=x.carry[i])
 
-    def init(key: Array, x: Any) -> PyTree:
+    def init(key: Array, x: Input) -> Params:
         params = []
         for k in jax.random.split(key, layers):
             params.append(layer.init(k, x))
             x = jax.eval_shape(layer.apply, params[-1], Sequence(x)).values
         return tuple(params)
 
-    def apply(params: PyTree, x: Sequence) -> Sequence:
+    def apply(params: Params, x: Sequence) -> Sequence:
         values = x.values
         carry: tuple[Any, ...] = ()
         for i in range(layers):
@@ -92,7 +92,7 @@ def stacked(layer: Run, layers: int) -> Run:
             values, carry = y.values, (*carry, y.carry)
         return Sequence(values, x.lengths, carry)
 
-    def forward(params: PyTree, x: Sequence) -> tuple[Sequence, PyTree]:
+    def forward(params: Params, x: Sequence) -> tuple[Sequence, Residuals]:
         values = x.values
         carry: tuple[Any, ...] = ()
         residuals: tuple[Any, ...] = ()
@@ -101,7 +101,7 @@ def stacked(layer: Run, layers: int) -> Run:
             values, carry, residuals = y.values, (*carry, y.carry), (*residuals, saved)
         return Sequence(values, x.lengths, carry), residuals
 
-    def backward(params: PyTree, residuals: PyTree, dy: Sequence) -> tuple[PyTree, Sequence]:
+    def backward(params: Params, residuals: Residuals, dy: Sequence) -> tuple[Params, Sequence]:
         values = dy.values
         dparams: tuple[Any, ...] = ()
         dcarry: tuple[Any, ...] = ()

@@ -19,28 +19,24 @@ puts streams to the test. It is made for noise, not for secrets: an adversary ca
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 
-from fnn._core.errors import InputError, describe
-from fnn._core.types import Array
+from fnn._core import check
+from fnn._core.errors import InputError
+from fnn._core.types import Array, Scalar, Unchecked
 
 Generator: TypeAlias = Literal["counter", "threefry"]
 
 
-def check_generator(generator: Any) -> None:
+def check_generator(generator: Unchecked) -> None:
     """Raise `InputError` unless `generator` is the name of one."""
-    if generator not in get_args(Generator):
-        raise InputError(
-            f"a generator of {', '.join(map(repr, get_args(Generator)))}",
-            describe(generator),
-            "pass one of these names",
-        )
+    check.one_of(generator, "generator", get_args(Generator))
 
 
-def streams(key: Array, step: Any, count: int, generator: Generator) -> Any:
+def streams(key: Array, step: Scalar, count: int, generator: Generator) -> Array:
     """Return `count` keys, for `bits`: independent streams of one step of one optimizer.
 
     >>> import jax
@@ -53,10 +49,10 @@ def streams(key: Array, step: Any, count: int, generator: Generator) -> Any:
     return jax.random.bits(key, (count, 2), jnp.uint32)
 
 
-def bits(stream: Any, shape: tuple[int, ...], generator: Generator) -> Array:
+def bits(stream: Array, shape: tuple[int, ...], generator: Generator) -> Array:
     """Return an array of random 32-bit words.
 
-    Raises `fnn.InputError` for more than 2^32 of them from the counter.
+    Raises `InputError` for more than 2^32 of them from the counter.
 
     >>> import jax
     >>> stream = streams(jax.random.key(0), 7, 1, "counter")[0]
@@ -89,7 +85,7 @@ def _places(shape: tuple[int, ...]) -> Array:
 def _mix(word: Array) -> Array:
     """Map 32-bit words to 32-bit words, one to one, every bit of the input moving every other.
 
-    The pattern of Appleby's MurmurHash3 finaliser, with Wellons's and Ettinger's constants of least
+    The pattern of Appleby's MurmurHash3 finalizer, with Wellons's and Ettinger's constants of least
     bias, https://github.com/skeeto/hash-prospector.
     """
     word ^= word >> 16

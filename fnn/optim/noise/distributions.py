@@ -11,14 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe
-from fnn._core.types import Array, Number
+from fnn._core.types import Array, Number, Unchecked
+from fnn.optim._hyperparameters import cast_like
+
+Norm = Literal["free", "sphere", "ball"]
 
 # Polynomials of least error, the highest power first. With these the numbers cost a third of what
 # they do with the functions of XLA, which are exact to the last bit and for every input.
@@ -45,6 +49,7 @@ class Distribution(Described):
         norm: ``"free"`` for independent values; ``"sphere"`` where all values of all parameters
             together are scaled to a norm of 1, ``"ball"`` to one at random inside.
         call: the call of the `constructor` that made it.
+    Raises:    InputError for no words, what is no function, and another norm.
 
     >>> Distribution(1, lambda word: word.astype("float32"), "free").norm
     'free'
@@ -54,12 +59,19 @@ class Distribution(Described):
     functions: ClassVar[tuple[str, ...]] = ("numbers",)
     words: int
     numbers: Callable[..., Array]
-    norm: Literal["free", "sphere", "ball"]
+    norm: Norm
+
+    def __post_init__(self) -> None:
+        check.count(self.words, "words")
+        check.function(self.numbers, "numbers")
+        check.one_of(self.norm, "norm", get_args(Norm))
 
 
 @constructor
 def gaussian() -> Distribution:
-    """Gaussian (normal) distribution: ``Phi^-1`` of the word.
+    """Gaussian (normal) distribution.
+
+    Forward:   n = Phi^-1(u), u the random word as a number in (0, 1), to 8.1e-6 of itself
 
     >>> str(gaussian())
     'gaussian()'
@@ -70,6 +82,8 @@ def gaussian() -> Distribution:
 @constructor
 def uniform() -> Distribution:
     """Uniform distribution on ``[-sqrt(3), sqrt(3)]``, which has variance 1.
+
+    Forward:   n = sqrt(3) (2 u - 1)
 
     >>> float(uniform().numbers(jnp.uint32(2**31)))
     -1.7320507764816284
@@ -85,6 +99,8 @@ def uniform() -> Distribution:
 def rademacher() -> Distribution:
     """Rademacher distribution: -1 or 1, each half of the time.
 
+    Forward:   n = sign(u - 1/2)
+
     >>> float(rademacher().numbers(jnp.uint32(1)))
     -1.0
     """
@@ -94,6 +110,8 @@ def rademacher() -> Distribution:
 @constructor
 def laplace() -> Distribution:
     """Laplace distribution: density ``exp(-sqrt(2) |n|) / sqrt(2)``, variance 1, kurtosis 6.
+
+    Forward:   n = s log(1 / p) / sqrt(2), s a random sign and p uniform in (0, 1]
 
     >>> float(laplace().numbers(jnp.uint32(2**31))) > 0
     True
@@ -105,26 +123,28 @@ def laplace() -> Distribution:
 def student(degrees: Number = 5.0) -> Distribution:
     """Student's t distribution: heavy tails, scaled to variance 1.
 
-    ``sqrt((degrees - 2) (u^(-2 / degrees) - 1)) cos(pi v)`` with u and v uniform, the density
-    falling as ``|n|^-(degrees + 1)``.
+    The density falls as ``|n|^-(degrees + 1)``; for many degrees it is the Gaussian.
 
-    Raises `fnn.InputError` for degrees of freedom of 2 or less, whose variance is infinite. Source:
-    Bailey 1994, Mathematics of Computation 62, theorem 1.
+    Forward:   n = sqrt((degrees - 2) (u^(-2 / degrees) - 1)) cos(pi v), u and v uniform
+
+    Args:
+        degrees: degrees of freedom, > 2; the fewer, the heavier the tails.
+    Raises:    InputError for 2 degrees or fewer, whose variance is infinite.
+    Source:    Bailey 1994, Mathematics of Computation 62, theorem 1.
 
     >>> str(student(3.0))
     'student(3.0)'
+
     """
-    if isinstance(degrees, int | float) and not degrees > 2:
-        raise InputError(
-            "degrees of freedom above 2",
-            describe(degrees),
-            "pass more: the variance is infinite at 2 and below",
-        )
+    remedy = "pass more: the variance is infinite at 2 and below"
+    check.number(degrees, "degrees of freedom", above=2, remedy=remedy)
 
     def numbers(word: Array, other: Array) -> Array:
-        growth = jnp.exp(-2 / degrees * _log(_share(word))) - 1
+        freedom = cast_like(degrees, jnp.zeros((), jnp.float32))
+        # Not exp(...) - 1, of which nothing is left where the degrees are many.
+        growth = jnp.expm1(-2 / freedom * _log(_share(word)))
         angle = other.astype(jnp.int32).astype(jnp.float32) * 2.0**-31
-        radius = jnp.sqrt((degrees - 2) * jnp.maximum(growth, 0))
+        radius = jnp.sqrt((freedom - 2) * jnp.maximum(growth, 0))
         return radius * _polynomial(_COSINE, jnp.square(angle))
 
     return Distribution(2, numbers, "free")
@@ -134,7 +154,9 @@ def student(degrees: Number = 5.0) -> Distribution:
 def sphere() -> Distribution:
     """Uniform distribution on the sphere of radius 1 in the space of all parameters.
 
-    The scale is the radius, not a deviation: ``n / |n|`` with n Gaussian.
+    The scale of a noise of it is the radius, not a standard deviation.
+
+    Forward:   n = g / |g|, g Gaussian
 
     >>> sphere().norm
     'sphere'
@@ -144,7 +166,11 @@ def sphere() -> Distribution:
 
 @constructor
 def ball() -> Distribution:
-    """Uniform distribution in that ball: ``u^(1/d) n / |n|``, of d values in all.
+    """Uniform distribution in the ball of radius 1 in the space of all parameters.
+
+    The scale of a noise of it is the radius, not a standard deviation.
+
+    Forward:   n = u^(1/d) g / |g|, g Gaussian, of d values in all
 
     >>> ball().norm
     'ball'
@@ -158,13 +184,17 @@ DISTRIBUTIONS = {
 }
 
 
-def distribution_of(distribution: Any) -> Distribution:
+def distribution_of(distribution: Unchecked) -> Distribution:
     """Return the distribution of a name, or the distribution itself.
 
-    Raises `fnn.InputError` for what is neither.
+    Args:
+        distribution: ``"gaussian"``, ``"uniform"``, ``"rademacher"``, ``"laplace"``, ``"student"``,
+            ``"sphere"`` or ``"ball"``, or a value of this module.
+    Raises:    InputError for what is neither.
 
     >>> distribution_of("laplace")
     laplace()
+
     """
     if isinstance(distribution, Distribution):
         return distribution
@@ -178,6 +208,7 @@ def distribution_of(distribution: Any) -> Distribution:
 
 
 def _gaussian(word: Array) -> Array:
+    """Return the quantile of the share in a word, with the sign of the word."""
     share = _share(word)
     t = jnp.sqrt(1.5 - _log(share * (2 - share))) - _CENTER
     return _signed(word, _polynomial(_QUANTILE, t) * (1 - share))
@@ -203,6 +234,7 @@ def _log(number: Array) -> Array:
 
 
 def _polynomial(coefficients: tuple[float, ...], t: Array) -> Array:
+    """Evaluate a polynomial, the coefficient of the highest power first."""
     value = jnp.full_like(t, coefficients[0])
     for coefficient in coefficients[1:]:
         value = value * t + coefficient

@@ -1,1 +1,1 @@
-"""Optimizers: update rules, written by hand."""
+"""Optimizers, written by hand."""

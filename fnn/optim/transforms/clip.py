@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.types import Array, Number, PyTree
-from fnn.optim._hyperparameters import Hyperparameter, cast_like, check_number, check_positive
-from fnn.optim._moving_average import safe_divide, wide
+from fnn._core.types import Array, Grads, Number, Params, Scalar, Updates
+from fnn.optim._hyperparameters import Hyperparameter, cast_like
+from fnn.optim._moving_average import safe_divide
+from fnn.optim._norms import global_norm as global_norm, norm_along, norm_of, shortened
 from fnn.optim.optimizer import Optimizer, stateless_transform, tree_map_like
 
 
 @constructor
 def clip_by_value(max_value: Hyperparameter) -> Optimizer:
-    """Clipping by value: ``min(max(g, -max_value), max_value)`` for every entry of the gradient.
+    """Clipping by value: every entry of the gradient brought into an interval.
 
-    Raises `fnn.InputError` for a negative `max_value`. Source: Mikolov 2012, Statistical Language
-    Models Based on Neural Networks (thesis), section 3.2.2.
+    Update:    min(max(g, -max_value), max_value); NaN stays NaN
+
+    Args:
+        max_value: largest absolute value, >= 0, or a schedule of it.
+    Raises:    InputError for a negative `max_value`.
+    Source:    Mikolov 2012, Statistical Language Models Based on Neural Networks (thesis),
+        section 3.2.2.
 
     >>> import jax.numpy as jnp
     >>> optimizer = clip_by_value(1.0)
     >>> params = jnp.zeros(2)
     >>> optimizer.update(jnp.array([-3.0, 0.5]), optimizer.init(params), params)[0]
     Array([-1. ,  0.5], dtype=float32)
-    """
-    check_number("max_value", max_value)
 
-    def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
+    """
+    check.hyperparameter(max_value, "max_value", least=0)
+
+    def change(grads: Grads, params: Params, most: Scalar) -> Updates:
         del params
         return tree_map_like(lambda g: jnp.clip(g, -cast_like(most, g), cast_like(most, g)), grads)
 
@@ -40,22 +45,28 @@ def clip_by_value(max_value: Hyperparameter) -> Optimizer:
 def clip_by_norm(max_norm: Hyperparameter) -> Optimizer:
     """Clipping by norm: the gradient of each parameter array shortened on its own.
 
-    ``g min(1, max_norm / |g|)``, the norm computed in float32 or better; a zero gradient stays
-    zero. Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, algorithm 1, array by array.
+    The norms are computed in float32 or wider, and their squares neither overflow nor vanish; a
+    zero gradient stays zero.
 
-    Raises `fnn.InputError` for a negative `max_norm`.
+    Update:    g min(1, max_norm / |g|)
+
+    Args:
+        max_norm: largest norm, >= 0, or a schedule of it.
+    Raises:    InputError for a negative `max_norm`.
+    Source:    Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, algorithm 1, array by array.
 
     >>> import jax.numpy as jnp
     >>> optimizer = clip_by_norm(1.0)
     >>> grads = {"a": jnp.array([0.0, 2.0]), "b": jnp.array([0.5])}
     >>> optimizer.update(grads, optimizer.init(grads), grads)[0]
     {'a': Array([0., 1.], dtype=float32), 'b': Array([0.5], dtype=float32)}
-    """
-    check_number("max_norm", max_norm)
 
-    def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
+    """
+    check.hyperparameter(max_norm, "max_norm", least=0)
+
+    def change(grads: Grads, params: Params, most: Scalar) -> Updates:
         del params
-        return tree_map_like(lambda g: g * shrinkage(global_norm(g), most).astype(g.dtype), grads)
+        return tree_map_like(lambda g: shortened(g, norm_of(g), most), grads)
 
     return stateless_transform(change, max_norm)
 
@@ -64,24 +75,29 @@ def clip_by_norm(max_norm: Hyperparameter) -> Optimizer:
 def clip_by_global_norm(max_norm: Hyperparameter) -> Optimizer:
     """Clipping by global norm: the gradient of all parameters together shortened.
 
-    ``g min(1, max_norm / |g|)`` with ``|g|^2`` the sum of the squares of all its numbers, computed
-    in float32 or better; a zero gradient stays zero. Source: Pascanu, Mikolov and Bengio 2012,
-    arXiv:1211.5063, algorithm 1.
+    The norm is computed in float32 or wider, and its squares neither overflow nor vanish; a zero
+    gradient stays zero.
 
-    Raises `fnn.InputError` for a negative `max_norm`.
+    Update:    g min(1, max_norm / |g|), |g|^2 the sum of the squares of all entries of all arrays
+
+    Args:
+        max_norm: largest norm, >= 0, or a schedule of it.
+    Raises:    InputError for a negative `max_norm`.
+    Source:    Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, algorithm 1.
 
     >>> import jax.numpy as jnp
     >>> optimizer = clip_by_global_norm(1.0)
     >>> params = jnp.zeros(2)
     >>> optimizer.update(jnp.array([0.0, 0.5]), optimizer.init(params), params)[0]
     Array([0. , 0.5], dtype=float32)
-    """
-    check_number("max_norm", max_norm)
 
-    def change(grads: PyTree, params: PyTree, most: Any) -> PyTree:
+    """
+    check.hyperparameter(max_norm, "max_norm", least=0)
+
+    def change(grads: Grads, params: Params, most: Scalar) -> Updates:
         del params
-        scale = shrinkage(global_norm(grads), most)
-        return tree_map_like(lambda g: g * scale.astype(g.dtype), grads)
+        norm = norm_of(grads)
+        return tree_map_like(lambda g: shortened(g, norm, most), grads)
 
     return stateless_transform(change, max_norm)
 
@@ -90,12 +106,17 @@ def clip_by_global_norm(max_norm: Hyperparameter) -> Optimizer:
 def clip_by_unit_norm(ratio: Hyperparameter = 0.01, least: Number = 1e-3) -> Optimizer:
     """Adaptive gradient clipping: by a fraction of the norm of each unit's weights.
 
-    ``G_i min(1, ratio max(|W_i|, least) / |G_i|)``: adaptive gradient clipping. A unit i is an
-    output, the last axis, with all weights that lead to it; an array of one axis, or none, is one
-    unit. The norms are computed in float32 or better.
+    A unit i is an output, the last axis, with all weights that lead to it; an array of one axis, or
+    none, is one unit. The norms are computed in float32 or wider, and their squares neither
+    overflow nor vanish.
 
-    Raises `fnn.InputError` for a negative ratio or a `least` that is not positive. Source: Brock et
-    al. 2021, arXiv:2102.06171, eq. 3.
+    Update:    G_i min(1, ratio max(|W_i|, least) / |G_i|)
+
+    Args:
+        ratio: largest norm of a gradient over that of its weights, >= 0, or a schedule of it.
+        least: the norm that weights have at least, so that those of zero can leave it, > 0.
+    Raises:    InputError for a negative ratio and for least <= 0.
+    Source:    Brock et al. 2021, arXiv:2102.06171, eq. 3.
 
     >>> import jax.numpy as jnp
     >>> optimizer = clip_by_unit_norm(0.1)
@@ -103,35 +124,26 @@ def clip_by_unit_norm(ratio: Hyperparameter = 0.01, least: Number = 1e-3) -> Opt
     >>> optimizer.update(jnp.array([[0.0, 0.05], [5.0, 0.0]]), optimizer.init(params), params)[0]
     Array([[0.  , 0.05],
            [0.5 , 0.  ]], dtype=float32)
+
     """
-    check_number("ratio", ratio)
-    check_positive(least=least)
+    check.hyperparameter(ratio, "ratio", least=0)
+    check.number(least, "least", above=0)
 
-    def change(grads: PyTree, params: PyTree, share: Any) -> PyTree:
-        def shorten(g: Array, p: Array) -> Array:
-            norm = _unit_norms(p)
-            most = cast_like(share, norm) * jnp.maximum(norm, least)
-            return g * shrinkage(_unit_norms(g), most).astype(g.dtype)
-
-        return tree_map_like(shorten, grads, params)
+    def change(grads: Grads, params: Params, share: Scalar) -> Updates:
+        return tree_map_like(lambda g, p: _shortened_units(g, p, share, least), grads, params)
 
     return stateless_transform(change, ratio)
 
 
-def global_norm(tree: PyTree) -> Any:
-    """Return the Euclidean norm of all numbers of a tree together, in float32 or better.
-
-    >>> import jax.numpy as jnp
-    >>> global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
-    Array(5., dtype=float32)
-    """
-    leaves = jax.tree.leaves(tree)
-    dtype = jnp.float64 if any(a.dtype == jnp.float64 for a in leaves) else jnp.float32
-    squares = (jnp.sum(jnp.square(a.astype(dtype))) for a in leaves)
-    return jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
+def _shortened_units(g: Array, p: Array, ratio: Scalar, least: Scalar) -> Array:
+    """Clip the gradient of one array by the norms of its units."""
+    axes = tuple(range(g.ndim - 1)) if g.ndim > 1 else None
+    norm = norm_along(p, axes).value()
+    most = cast_like(ratio, norm) * jnp.maximum(norm, cast_like(least, norm))
+    return shortened(g, norm_along(g, axes), most)
 
 
-def shrinkage(norm: Any, limit: Any) -> Any:
+def shrinkage(norm: Array, limit: Scalar) -> Array:
     """Return ``min(1, limit / norm)``, and 1 for a norm of 0.
 
     >>> import jax.numpy as jnp
@@ -140,8 +152,3 @@ def shrinkage(norm: Any, limit: Any) -> Any:
     """
     longest = cast_like(limit, norm)
     return safe_divide(longest, norm, norm > longest)
-
-
-def _unit_norms(a: Array) -> Array:
-    axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
-    return jnp.sqrt(jnp.sum(jnp.square(a.astype(wide(a))), axes, keepdims=True))

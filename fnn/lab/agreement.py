@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from fnn._core.table import table
-from fnn._core.types import PyTree
+from fnn._core.types import Grads, PyTree, Unchecked
 from fnn.lab.diagnose import guess
 
 
 class Agreement(NamedTuple):
-    """How well two gradients of one leaf agree, and where they differ most.
+    """Agreement of two gradients of one leaf, and where they differ most.
 
-    `error` is the largest difference over the largest number of the whole gradient tree: a leaf
-    that is zero by symmetry, such as a bias in front of a batch norm, has no scale of its own.
-    `guess` names the mistake that a leaf in error looks like, where there is a guess.
+    Args:
+        leaf: the path of the leaf.
+        against: what it is compared with: ``"auto"``, ``"numeric"``, ``"float64"``, ``"apply"``.
+        error: the largest difference over the largest entry of the whole gradient tree: a leaf that
+            is zero by symmetry, such as a bias in front of a batch norm, has no scale of its own.
+        bound: the error that two right answers may have.
+        place: the index at which they differ most.
+        value: the entry there.
+        reference: what it is compared with there.
+        guess: the mistake that a leaf in error looks like, where there is a guess.
+
     """
 
     leaf: str
@@ -37,8 +46,8 @@ class Agreement(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the error is within the bound; a NaN is not."""
-        return self.error <= self.bound
+        """Whether the error is within the bound; a NaN is not, and a bound that is none is not."""
+        return self.error <= self.bound < math.inf
 
     def sentence(self) -> str:
         """Say where the two differ most, by how much, and what it looks like."""
@@ -53,7 +62,12 @@ class Agreement(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Agreements of every leaf; prints as a table."""
+    """Report of a gradient check: agreements of every leaf; prints as a table.
+
+    Args:
+        rows: one for each leaf and each gradient that it is compared with.
+
+    """
 
     rows: tuple[Agreement, ...]
 
@@ -79,15 +93,25 @@ class Report(NamedTuple):
 
 
 class GradientError(AssertionError):
-    """A hand-derived gradient that is not the derivative; the message is the checker's table."""
+    """Gradient error: a manual gradient that is not the derivative; holds the checker's table."""
 
 
 def agreements(
-    gradient: Any, reference: Any, against: str, bound: float, x_shape: tuple[int, ...] = ()
+    gradient: Grads,
+    reference: Grads,
+    against: str,
+    bound: float,
+    x_shape: tuple[int, ...] = (),
 ) -> list[Agreement]:
     """Compare ``(dparams, dx)`` with a reference, leaf by leaf, in float64.
 
-    `x_shape` is the shape of the layer's input, which helps to guess at mistakes.
+    Args:
+        gradient: ``(dparams, dx)``.
+        reference: the same, of another way.
+        against: what the reference is called.
+        bound: the relative error that is allowed.
+        x_shape: the shape of the layer's input, which helps to guess at mistakes.
+
     """
     named, right = ({"dparams": of[0], "dx": of[1]} for of in (gradient, reference))
     return leafwise(named, right, against, bound, x_shape)
@@ -97,18 +121,24 @@ def leafwise(
     tree: PyTree, reference: PyTree, against: str, bound: float, x_shape: tuple[int, ...] = ()
 ) -> list[Agreement]:
     """Compare two trees leaf by leaf, in float64, on the scale of the whole reference."""
+    for name in reference:
+        _check_structure(name, tree[name], reference[name], against)
     named, right = jax.tree.leaves_with_path(tree), jax.tree.leaves(reference)
-    if len(named) != len(right):
-        raise GradientError(
-            f"got the structure {jax.tree.structure(tree)}, and by {against} it is "
-            f"{jax.tree.structure(reference)}"
-        )
     scale = largest(right)
     rows = []
     for (path, leaf), other in zip(named, right, strict=True):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        rows.append(_agreement(name, against, bound, scale, leaf, other, x_shape))
+        values = np.asarray(leaf, np.float64), np.asarray(other, np.float64)
+        rows.append(_agreement(name, against, bound, scale, values, x_shape))
     return rows
+
+
+def _check_structure(name: str, tree: PyTree, reference: PyTree, against: str) -> None:
+    """Raise unless a gradient has the structure of its reference, keys and kinds of nodes too."""
+    structures: list[Unchecked] = [jax.tree.structure(of) for of in (tree, reference)]
+    found, wanted = structures
+    if found != wanted:
+        raise GradientError(f"{name} has the structure {found}, and by {against} it is {wanted}")
 
 
 def _agreement(
@@ -116,21 +146,22 @@ def _agreement(
     against: str,
     bound: float,
     scale: float,
-    value: Any,
-    reference: Any,
+    values: tuple[np.ndarray, np.ndarray],
     x_shape: tuple[int, ...],
 ) -> Agreement:
-    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    """Compare one leaf with its reference, both of `values`."""
+    value, reference = values
     if value.shape != reference.shape:
         likely = guess(value, reference, 0.0)
         raise GradientError(
             f"{leaf} has shape {value.shape}, and should have {reference.shape}"
             + (f"; guess: {likely}" if likely else "")
         )
-    apart = np.abs(value - reference)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(value - reference)
     if not apart.size:
         return Agreement(leaf, against, 0.0, bound, (), 0.0, 0.0)
-    # argmax takes the first NaN for the largest number, which is what should be shown.
+    # argmax takes the first NaN for the largest entry, which is what should be shown.
     index = np.unravel_index(int(apart.argmax()), apart.shape)
     place = tuple(int(i) for i in index)
     # A gradient that is zero throughout has no scale: then the error is absolute.
@@ -142,5 +173,10 @@ def _agreement(
 
 
 def largest(tree: PyTree) -> float:
-    """Return the largest absolute value of all numbers of a tree, 0 for none."""
-    return max((float(np.abs(leaf).max(initial=0)) for leaf in jax.tree.leaves(tree)), default=0.0)
+    """Return the largest finite absolute value of all entries of a tree, 0 for none.
+
+    >>> largest([np.array([1.0, -3.0]), np.array([np.nan])])
+    3.0
+    """
+    sizes = (np.abs(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree))
+    return max((float(size[np.isfinite(size)].max(initial=0)) for size in sizes), default=0.0)

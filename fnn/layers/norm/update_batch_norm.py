@@ -1,0 +1,85 @@
+"""Running statistics of batch norms estimated anew: for weights that no batch was run with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+import jax
+
+from fnn._core.errors import InputError, describe, entry
+from fnn._core.types import Input, Key, Number, Params, Scalar, State
+from fnn.combinators._parts import check_layer, fold
+from fnn.combinators.walk import layers_by_path, map_layers
+from fnn.layer import Layer, use_auto
+from fnn.layers.norm.batch_norm import batch_norm
+
+
+@entry
+def update_batch_norm(
+    model: Layer, params: Params, state: State, batches: Iterable[Input], *, key: Key = None
+) -> State:
+    """Estimate the running statistics of all batch norms of a model anew, and return the state.
+
+    Averaged weights (`fnn.optim.ema` and its like) never saw a batch: their running statistics are
+    those of other weights. Mean and var become the means over the batches, each weighed by its
+    number of examples; what was there before is forgotten. The model runs in training mode, and
+    other layers move their states as they do there.
+
+    Args:
+        model: the model, with a batch norm that has running statistics.
+        params: its parameters, such as averaged ones.
+        state: its state.
+        batches: the inputs x of the training set, batch after batch.
+        key: what dropout and other layers of chance draw from, where there are such.
+    Raises:    InputError for a model without such a batch norm, and for no batches.
+    Source:    Izmailov et al. 2018, arXiv:1803.05407, section 3.2.
+
+    >>> import fnn, jax.numpy as jnp
+    >>> model, x = fnn.batch_norm(), jnp.array([[1.0], [3.0], [5.0], [7.0]])
+    >>> params, state = model.init(jax.random.key(0), x)
+    >>> update_batch_norm(model, params, state, [x[:2], x[2:]])
+    {'mean': Array([4.], dtype=float32), 'var': Array([1.], dtype=float32)}
+    """
+    check_layer(model, "a model")
+    if not _has_statistics(model):
+        raise InputError("a model with running statistics", describe(model), "leave it as it is")
+    seen = 0
+    for i, x in enumerate(batches):
+        examples = jax.tree.leaves(x)[0].shape[0]
+        share = seen / max(seen + examples, 1)
+        state = _step(model, params, state, x, fold(key, i), share)
+        seen += examples
+    if not seen:
+        raise InputError("one batch or more", "none", "pass the inputs of the training set")
+    return state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(model: Layer, params: Params, state: State, x: Input, key: Key, share: Scalar) -> State:
+    """Run one batch, of which the state so far keeps a share."""
+    moving = map_layers(functools.partial(_with_momentum, share), model)
+    return moving.apply(params, state, x, key=key, train=True)[1]
+
+
+def _with_momentum(momentum: Number, path: str, layer: Layer) -> Layer:
+    """Return a batch norm with another momentum, and other layers as they are."""
+    if layer.manual is not None:
+        return use_auto(map_layers(functools.partial(_with_momentum, momentum), layer.manual, path))
+    if not _is_tracked(layer) or layer.call is None:
+        return layer
+    return batch_norm(**{**layer.call.arguments(), "momentum": momentum})
+
+
+def _has_statistics(model: Layer) -> bool:
+    """Say whether there is a batch norm with running statistics in a model."""
+    return any(
+        _is_tracked(layer) or (layer.manual is not None and _has_statistics(layer.manual))
+        for layer in layers_by_path(model).values()
+    )
+
+
+def _is_tracked(layer: Layer) -> bool:
+    """Say whether a layer is a batch norm with running statistics."""
+    call = layer.call
+    return call is not None and call.make is batch_norm and call.arguments()["track_running_stats"]
