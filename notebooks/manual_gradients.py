@@ -267,7 +267,7 @@ measured("depthwise convolution", fnn.depthwise_conv(3), (16, 14, 14, 64))
 # a second time, so that it keeps $x$. It is what we measure against, as `apply`:
 
 # %%
-pool = fnn.max_pool(2)
+pool = fnn.max_pool(2, padding="VALID")
 
 
 def plain_pool(x):
