@@ -383,8 +383,8 @@ def use_manual(layer: Layer, /) -> Layer:
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> tanh = use_manual(fnn.tanh())
-    >>> jax.grad(lambda x: tanh.apply((), (), x)[0])(0.0)
-    Array(1., dtype=float32, weak_type=True)
+    >>> jax.grad(lambda x: tanh.apply((), (), x)[0])(jnp.zeros(()))
+    Array(1., dtype=float32)
 
     """
     check_layer(layer)
