@@ -373,7 +373,9 @@ def attempt(attack: Attack, value: Any) -> tuple[Verdict, str]:
         hint = typing.get_type_hints(inspect.unwrap(target.function), include_extras=True).get(
             attack.parameter
         )
-        simple = plain(hint) if hint is not None else None
+        # A number at run time may be a schedule where the docstring says so.
+        scheduled = typing.get_origin(hint) is typing.Annotated and callable(value)
+        simple = None if hint is None or scheduled else plain(hint)
         if simple is not None and not any(admitted(part, value) for part in simple):
             return Verdict.SILENT, repr(value)[:60]
     return Verdict.RIGHT, ""
