@@ -192,10 +192,14 @@ def stateful(
     return Layer(init, apply, forward, backward, reference=reference)
 
 
-def check_layer(value: Unchecked, expected: str = "a layer") -> None:
+def require_layer(value: Unchecked, expected: str = "a layer") -> None:
     """Raise unless a value is a layer.
 
-    >>> check_layer(len)
+    Args:
+        value: what may be one.
+        expected: what is asked for, in the words of the error.
+
+    >>> require_layer(len)
     Traceback (most recent call last):
     fnn._core.errors.InputError: fnn: expected a layer, got <built-in function len>; call the \
     constructor, as in fnn.relu(), or wrap a pair in fnn.autodiff
@@ -387,7 +391,7 @@ def use_manual(layer: Layer, /) -> Layer:
     Array(1., dtype=float32)
 
     """
-    check_layer(layer)
+    require_layer(layer)
 
     def apply(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
@@ -443,7 +447,7 @@ def use_auto(layer: Layer, /) -> Layer:
     ('auto', Array([1.], dtype=float32))
 
     """
-    check_layer(layer)
+    require_layer(layer)
     automatic = autodiff(layer.init, layer.apply)
     title = layer.name.removesuffix(" (auto)")
     return dataclasses.replace(automatic, title=title, manual=layer.manual or layer)

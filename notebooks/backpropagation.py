@@ -135,6 +135,7 @@ for i, (name, by_hand) in enumerate({"w1": dw1, "w2": dw2, "b": db}.items()):
 (train_x, train_y), (test_x, test_y) = fnn.datasets.digits()
 train_x, test_x = (x.reshape(len(x), -1).astype("float32") / 255 for x in (train_x, test_x))
 
+# The letters of the lecture, I among them.
 B, I, O, K = 64, 784, 32, 10  # noqa: E741
 x, labels = train_x[:B], train_y[:B]
 t = jax.nn.one_hot(labels, K)  # a 1 at the label: the distribution that we want

@@ -12,19 +12,9 @@ import jax
 from fnn._core import check
 from fnn._core.errors import InputError, at, describe
 from fnn._core.types import Input, Key, PyTree, Unchecked
-from fnn.layer import Apply, Backward, Forward, Init, Layer
+from fnn.layer import Apply, Backward, Forward, Init, Layer, require_layer
 
 T = TypeVar("T")
-
-
-def check_layer(value: Unchecked, expected: str = "a layer") -> None:
-    """Raise unless a value is a layer."""
-    if not isinstance(value, Layer):
-        raise InputError(
-            expected,
-            describe(value),
-            "call the constructor, as in fnn.relu(), or wrap a pair in fnn.autodiff",
-        )
 
 
 def check_axis(axis: Unchecked, x: Input) -> None:
@@ -44,7 +34,7 @@ def parts_of(
     if not layers and not named:
         raise InputError("at least one layer", "none", "pass fnn.identity() for none")
     for layer in (*layers, *named.values()):
-        check_layer(layer, "layers")
+        require_layer(layer, "layers")
     items = list(named.items()) if named else list(enumerate(layers))
     parts = [(name, _located(str(name), layer)) for name, layer in items]
 

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
-from fnn.combinators._parts import check_layer
 from fnn.combinators.residual import add_input, add_trees
 from fnn.combinators.sequence import Sequence
-from fnn.layer import Layer, wrapping
+from fnn.layer import Layer, require_layer, wrapping
 
 
 @constructor
@@ -34,7 +33,7 @@ def over_query(layer: Layer, /) -> Layer:
     >>> over_query(fnn.relu()).apply((), (), (jnp.array([-1.0]), jnp.array([-2.0])))[0]
     (Array([0.], dtype=float32), Array([-2.], dtype=float32))
     """
-    check_layer(layer)
+    require_layer(layer)
 
     def init(key: Array, x: Input, /) -> tuple[Params, State]:
         return layer.init(key, _pair(x)[0])
@@ -85,7 +84,7 @@ def residual_cross(layer: Layer, /) -> Layer:
     >>> [part.shape for part in layer.apply(params, state, x)[0]]
     [(1, 3, 4), (1, 5, 6)]
     """
-    check_layer(layer)
+    require_layer(layer)
 
     def init(key: Array, x: Input, /) -> tuple[Params, State]:
         return layer.init(key, _pair(x))

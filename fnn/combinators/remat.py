@@ -8,8 +8,7 @@ import jax
 
 from fnn._core.description import constructor
 from fnn._core.types import Cotangent, Input, Key, Output, Params, Residuals, State
-from fnn.combinators._parts import check_layer
-from fnn.layer import Layer, wrapping
+from fnn.layer import Layer, require_layer, wrapping
 
 
 @constructor
@@ -37,7 +36,7 @@ def remat(layer: Layer, /) -> Layer:
     >>> [leaf.shape for leaf in jax.tree.leaves(residuals)]
     [(2, 8)]
     """
-    check_layer(layer)
+    require_layer(layer)
 
     def apply(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False

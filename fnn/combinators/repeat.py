@@ -19,8 +19,8 @@ from fnn._core.types import (
     Residuals,
     State,
 )
-from fnn.combinators._parts import check_layer, first_of, split
-from fnn.layer import Layer, output_shape
+from fnn.combinators._parts import first_of, split
+from fnn.layer import Layer, output_shape, require_layer
 
 
 @constructor
@@ -46,7 +46,7 @@ def repeat(layer: Layer, times: int, /) -> Layer:
     >>> params["weight"].shape
     (6, 4, 4)
     """
-    check_layer(layer)
+    require_layer(layer)
     check.count(times, "times")
 
     def init(key: Array, x: Input, /) -> tuple[Params, State]:

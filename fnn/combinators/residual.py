@@ -8,9 +8,8 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import Cotangent, Input, Key, Output, Params, PyTree, Residuals, State
-from fnn.combinators._parts import check_layer
 from fnn.combinators.sequence import Sequence
-from fnn.layer import Layer, wrapping
+from fnn.layer import Layer, require_layer, wrapping
 
 
 @constructor
@@ -35,7 +34,7 @@ def residual(layer: Layer, /) -> Layer:
     >>> residual(fnn.relu()).apply((), (), jnp.array([-1.0, 2.0]))[0]
     Array([-1.,  4.], dtype=float32)
     """
-    check_layer(layer)
+    require_layer(layer)
 
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
@@ -59,13 +58,23 @@ def residual(layer: Layer, /) -> Layer:
 
 
 def add_input(x: Input, y: Output) -> Output:
-    """Return x + y, shaped alike, for all that are floating numbers."""
+    """Return x + y, shaped alike, for all that are floating numbers.
+
+    Args:
+        x: the input of a layer.
+        y: its output, of the same shape; what is no floating number is returned from it.
+    """
     check.same_shape(x, y)
     return combine(add_trees(inexact_leaves(x), inexact_leaves(y)), y)
 
 
 def add_trees(x: PyTree, y: PyTree) -> PyTree:
-    """Add tree to tree; of a `fnn.Sequence` the values alone, the rest being that of `y`."""
+    """Add tree to tree; of a `fnn.Sequence` the values alone, the rest being that of `y`.
+
+    Args:
+        x: the one tree.
+        y: the other, shaped alike; its sequences keep their lengths and carry.
+    """
 
     def plus(a: PyTree, b: PyTree) -> PyTree:
         if isinstance(a, Sequence):

@@ -21,8 +21,8 @@ from fnn._core.types import (
     Residuals,
     State,
 )
-from fnn.combinators._parts import check_layer, first_of, key_of, split
-from fnn.layer import Layer, output_shape
+from fnn.combinators._parts import first_of, key_of, split
+from fnn.layer import Layer, output_shape, require_layer
 
 
 @constructor
@@ -55,7 +55,7 @@ def reversible(f: Layer, g: Layer, /, depth: int = 1) -> Layer:
     ((8, 3, 3), [(2, 6)])
     """
     for name, layer in (("f", f), ("g", g)):
-        check_layer(layer, f"a layer for {name}")
+        require_layer(layer, f"a layer for {name}")
     check.count(depth, "depth")
     stack = _Stack(f, g, depth)
     return Layer(

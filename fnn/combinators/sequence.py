@@ -20,8 +20,7 @@ from fnn._core.types import (
     Residuals,
     State,
 )
-from fnn.combinators._parts import check_layer
-from fnn.layer import Layer, wrapping
+from fnn.layer import Layer, require_layer, wrapping
 
 
 class Sequence(NamedTuple):
@@ -103,7 +102,7 @@ def over_sequence(layer: Layer, /) -> Layer:
     >>> over_sequence(fnn.relu()).apply((), (), padded)[0].values.ravel()
     Array([0., 2.], dtype=float32)
     """
-    check_layer(layer)
+    require_layer(layer)
 
     def init(key: Array, x: Input, /) -> tuple[Params, State]:
         return layer.init(key, x.values if isinstance(x, Sequence) else x)

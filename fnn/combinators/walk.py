@@ -8,8 +8,7 @@ import jax
 
 from fnn._core.errors import entry
 from fnn._core.types import PyTree
-from fnn.combinators._parts import check_layer
-from fnn.layer import Layer
+from fnn.layer import Layer, require_layer
 
 
 @entry
@@ -25,7 +24,7 @@ def children(layer: Layer) -> Mapping[str, Layer]:
     >>> dict(children(fnn.residual(fnn.relu())))
     {'': relu()}
     """
-    check_layer(layer)
+    require_layer(layer)
     return layer.children
 
 
@@ -43,7 +42,7 @@ def map_layers(function: Callable[[str, Layer], Layer], layer: Layer, path: str 
     >>> map_layers(lambda path, layer: fnn.use_manual(layer), model)
     serial(use_manual(dense(3)), use_manual(relu()))
     """
-    check_layer(layer)
+    require_layer(layer)
     if layer.rebuild is None:
         return function(path, layer)
     return layer.rebuild(
@@ -93,6 +92,10 @@ def trees_by_path(model: Layer, tree: PyTree, path: str = "") -> dict[str, PyTre
 def part(tree: PyTree, step: str) -> PyTree:
     """Return the part of a combinator's tree that belongs to one of its children.
 
+    Args:
+        tree: the parameters or the state of the combinator: a dict, a tuple, or the child's own.
+        step: the step to the child, a name or an index; ``""`` where the tree is the child's own.
+
     >>> part({"a": 1}, "a"), part((1, 2), "1"), part(3, "")
     (1, 2, 3)
     """
@@ -103,6 +106,10 @@ def part(tree: PyTree, step: str) -> PyTree:
 
 def join(path: str, step: str) -> str:
     """Return the path of a child.
+
+    Args:
+        path: that of the combinator, ``""`` for the whole model.
+        step: the step to the child; ``""`` adds nothing to the path.
 
     >>> join("encoder", "0"), join("encoder", ""), join("", "0")
     ('encoder/0', 'encoder', '0')

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import as_arrays
 from fnn._core.description import Described
 from fnn._core.errors import InputError, describe, entry, named, naming
 from fnn._core.tree import combine, inexact_leaves
@@ -30,10 +31,9 @@ from fnn._core.types import (
     Unchecked,
 )
 from fnn.gradient.numeric import numeric_gradient
-from fnn.layer import Layer
+from fnn.layer import Layer, require_layer
 from fnn.losses import Loss, mean
-from fnn.losses._arrays import as_arrays
-from fnn.losses._loss import counted_weights, cover
+from fnn.losses._loss import counted_weights, cover, require_loss
 
 GradientName: TypeAlias = Literal["manual", "auto", "numeric"]
 # (value, state), grads
@@ -100,10 +100,8 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
     (Array(2.5, dtype=float32), Array([[-5.]], dtype=float32))
 
     """
-    if not isinstance(model, Layer):
-        raise InputError("a Layer", describe(model), "build one, as in fnn.serial(...)")
-    if not isinstance(loss, Loss):
-        raise InputError("a Loss", describe(loss), "pass one, as in fnn.losses.cross_entropy()")
+    require_layer(model)
+    require_loss(loss)
     if isinstance(gradient, Estimator):
         estimate = gradient.of(model, loss)
         return estimate if gradient.call is None else named(gradient.call.public_name, estimate)
@@ -135,7 +133,7 @@ def _auto(
     """Return value, state and the gradient by autodiff."""
 
     def objective(params: Params) -> tuple[Array, State]:
-        return objective_of(model, loss, params, state, *batch, key)
+        return _objective_of(model, loss, params, state, *batch, key)
 
     value_and_state, grads = jax.value_and_grad(objective, has_aux=True)(params)
     return value_and_state, _where_any_counts(loss, batch.target, batch.weights, grads)
@@ -147,13 +145,13 @@ def _numeric(
     """Return value, state and the gradient by differences."""
 
     def objective(params: Params) -> tuple[Array, State]:
-        return objective_of(model, loss, params, state, *batch, key)
+        return _objective_of(model, loss, params, state, *batch, key)
 
     grads = numeric_gradient(lambda p: objective(p)[0], params)
     return objective(params), grads
 
 
-def objective_of(
+def _objective_of(
     model: Layer,
     loss: Loss,
     params: Params,
@@ -167,7 +165,7 @@ def objective_of(
     weights = counted_weights(loss, target, weights)
     x = fill(x, weights)
     prediction, state = model.apply(params, state, x, key=key, train=True)
-    prediction = cover_left_out(prediction, weights)
+    prediction = _cover_left_out(prediction, weights)
     return mean(loss.apply(prediction, target), weights)[0], state
 
 
@@ -181,14 +179,25 @@ def manual_gradients(
     weights: Array | None,
     key: Key,
 ) -> tuple[tuple[Array, State], tuple[Grads, Cotangent]]:
-    """Return ``(value, state), (dparams, dx)`` by hand: forwards, then backwards."""
+    """Return ``(value, state), (dparams, dx)`` by hand: forwards, then backwards.
+
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        params: its parameters.
+        state: what its layers remember.
+        x: (B, ...), an array or a tree of arrays.
+        target: (B, ...), what the loss compares with.
+        weights: (B, ...), one for each value of the loss; None where all count alike.
+        key: of the randomness of the layers; None where there is none.
+    """
     weights = counted_weights(loss, target, weights)
     x = fill(x, weights)
     prediction, state, residuals = model.forward(params, state, x, key=key, train=True)
-    prediction = cover_left_out(prediction, weights)
+    prediction = _cover_left_out(prediction, weights)
     values, slope = loss.forward(prediction, target)
     value, dvalues = mean(values, weights)
-    dprediction = cover_left_out(loss.backward(slope, dvalues), weights)
+    dprediction = _cover_left_out(loss.backward(slope, dvalues), weights)
     dparams, dx = model.backward(params, residuals, dprediction)
     dparams = _where_any_counts(None, target, weights, dparams)
     return (value, state), (dparams, _uncovered(dx, weights))
@@ -197,7 +206,13 @@ def manual_gradients(
 def auto_gradients(
     model: Layer, loss: Loss, *run: Unchecked
 ) -> tuple[tuple[Array, State], tuple[Grads, Cotangent]]:
-    """Return ``(value, state), (dparams, dx)`` by autodiff, as `manual_gradients` by hand."""
+    """Return ``(value, state), (dparams, dx)`` by autodiff, as `manual_gradients` by hand.
+
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        run: ``params, state, x, target, weights, key``, as `manual_gradients` takes them.
+    """
     params, _, x, target, weights, _ = run
     value_and_state, (dparams, dx) = jax.value_and_grad(
         objective_in(model, loss, run), (0, 1), has_aux=True
@@ -208,12 +223,18 @@ def auto_gradients(
 def objective_in(
     model: Layer, loss: Loss, run: tuple[Unchecked, ...]
 ) -> Callable[[Params, Input], tuple[Array, State]]:
-    """Return ``(params, floats of x) -> (value, state)``, the rest of a run being fixed."""
+    """Return ``(params, floats of x) -> (value, state)``, the rest of a run being fixed.
+
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        run: ``(params, state, x, target, weights, key)``, as `manual_gradients` takes them.
+    """
     _, state, x, target, weights, key = run
 
     def objective(params: Params, floats: Input) -> tuple[Array, State]:
         x_again = combine(floats, x)
-        return objective_of(model, loss, params, state, x_again, target, weights, key)
+        return _objective_of(model, loss, params, state, x_again, target, weights, key)
 
     return objective
 
@@ -223,6 +244,10 @@ def fill(tree: PyTree, weights: Array | None) -> PyTree:
 
     What such an example holds, be it NaN, then reaches nothing: 0 times infinity is no number, so
     that a gradient of 0 would not be enough.
+
+    Args:
+        tree: arrays (B, ...); those of another length, and numbers, stay as they are.
+        weights: (B, ...), an example counts where one of its weights is not 0; None for all.
 
     >>> fill(jnp.array([[1.0], [jnp.nan]]), jnp.array([0.5, 0.0]))
     Array([[1.],
@@ -262,7 +287,7 @@ def _nonzero(weights: Array) -> Array:
     return nonzero
 
 
-def cover_left_out(prediction: PyTree, weights: Array | None) -> PyTree:
+def _cover_left_out(prediction: PyTree, weights: Array | None) -> PyTree:
     """Return a prediction, or its derivative, with zeros where the weight is 0."""
     return prediction if weights is None else cover(prediction, _nonzero(weights))
 
@@ -304,6 +329,9 @@ class Batch(NamedTuple):
 def as_batch(batch: Unchecked) -> Batch:
     """Return a batch of ``(x, target)`` or ``(x, target, weights)``, its arrays as JAX takes them.
 
+    Args:
+        batch: a tuple or list of two or three parts, each an array or a tree of arrays.
+
     >>> as_batch((1, 2))
     Batch(x=1, target=2, weights=None)
     """
@@ -315,6 +343,9 @@ def as_batch(batch: Unchecked) -> Batch:
 
 def nesting(gradient: Gradient) -> int:
     """Return how many estimators of fnn a gradient stands in: their noise must differ.
+
+    Args:
+        gradient: the name of a way to the gradient, or an estimator.
 
     >>> import fnn
     >>> nesting("manual"), nesting(fnn.label_noise(flip=0.1)), nesting(fnn.dp_sgd(1.0, 1.0))

@@ -14,9 +14,9 @@ from fnn.combinators.walk import join, part
 from fnn.interop._order import Orders, name_of
 from fnn.interop._state_dict import Entries, Modules
 from fnn.interop._torch_layers import CONVERTERS
-from fnn.lab._input import check_arrays, check_model
+from fnn.lab._input import check_arrays
 from fnn.lab.summary import layer_shapes
-from fnn.layer import Layer
+from fnn.layer import Layer, require_layer
 from fnn.train.checkpoint import named_leaves
 
 _RECURRENT = ("rnn", "lstm", "gru")
@@ -73,7 +73,7 @@ def from_torch(
     ((3, 2), Array([1., 1.], dtype=float32))
 
     """
-    check_model(model)
+    require_layer(model)
     check_arrays(x)
     modules = Modules(weights, names, ignore)
     spec = jax.eval_shape(lambda x: x, x)

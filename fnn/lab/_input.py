@@ -14,12 +14,6 @@ from fnn.layer import Layer
 _KINDS = (jnp.floating, jnp.integer, jnp.bool_)
 
 
-def check_model(model: Unchecked) -> None:
-    """Raise unless a value is a layer or a model, which is one too."""
-    if not isinstance(model, Layer):
-        raise InputError("a Layer", describe(model), "build one, as in fnn.serial(...)")
-
-
 def check_arrays(x: Unchecked, name: str = "x") -> None:
     """Raise unless a value is an array, or a tree of some, or of their shapes.
 

@@ -25,9 +25,9 @@ from fnn._core import check
 from fnn._core.errors import entry
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import Array, Cotangent, Input, Output, Params, PyTree, Residuals, State
-from fnn.lab._input import check_arrays, check_model
+from fnn.lab._input import check_arrays
 from fnn.lab.summary import residual_bytes, unique_bytes
-from fnn.layer import Layer
+from fnn.layer import Layer, require_layer
 
 ROUNDS = 15
 # A turn repeats what takes less: a clock and a scheduler have a grain.
@@ -142,7 +142,7 @@ def measure(layer: Layer, x: Input, *, key: Array, rounds: int = ROUNDS) -> Meas
     Raises:    InputError for what is no layer, array or key, and for rounds below 1.
 
     """
-    check_model(layer)
+    require_layer(layer)
     check_arrays(x)
     check.key(key)
     check.count(rounds, "rounds")

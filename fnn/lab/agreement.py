@@ -120,7 +120,15 @@ def agreements(
 def leafwise(
     tree: PyTree, reference: PyTree, against: str, bound: float, x_shape: tuple[int, ...] = ()
 ) -> list[Agreement]:
-    """Compare two trees leaf by leaf, in float64, on the scale of the whole reference."""
+    """Compare two trees leaf by leaf, in float64, on the scale of the whole reference.
+
+    Args:
+        tree: the trees to check, by name.
+        reference: those that they should equal, by the same names.
+        against: what the reference is called.
+        bound: the relative error that is allowed.
+        x_shape: the shape of the layer's input, which helps to guess at mistakes.
+    """
     for name in reference:
         _check_structure(name, tree[name], reference[name], against)
     named, right = jax.tree.leaves_with_path(tree), jax.tree.leaves(reference)
@@ -174,6 +182,9 @@ def _agreement(
 
 def largest(tree: PyTree) -> float:
     """Return the largest finite absolute value of all entries of a tree, 0 for none.
+
+    Args:
+        tree: arrays of numbers.
 
     >>> largest([np.array([1.0, -3.0]), np.array([np.nan])])
     3.0

@@ -29,7 +29,7 @@ from fnn.gradient.numeric import with_doubt
 from fnn.lab._input import check_arrays
 from fnn.lab.agreement import GradientError, Report, agreements, largest, leafwise
 from fnn.lab.tolerance import difference, rounding
-from fnn.layer import Layer
+from fnn.layer import Layer, require_layer
 
 
 @entry
@@ -79,8 +79,7 @@ def check_layer(
     True
 
     """
-    if not isinstance(layer, Layer):
-        raise InputError("a layer", describe(layer), "call the constructor, as in fnn.relu()")
+    require_layer(layer)
     report = compare_layer(
         layer, x, params=params, state=state, seed=seed, train=train, numeric=numeric
     )
@@ -99,7 +98,17 @@ def compare_layer(
     train: bool = True,
     numeric: bool = True,
 ) -> Report:
-    """Return the report of `check_layer`, whatever it says."""
+    """Return the report of `check_layer`, whatever it says.
+
+    Args:
+        layer: any layer or model.
+        x: an example input (B, ...), an array or a tree of arrays.
+        params: the parameters to differentiate at; None draws them.
+        state: the state to differentiate at; None draws it.
+        seed: what all that is random comes from, an int of 0 or more.
+        train: whether the layer runs in training mode.
+        numeric: whether differences are taken too.
+    """
     found = gradients(layer, x, params=params, state=state, seed=seed, train=train, numeric=numeric)
     by_hand, terms = found.manual, int(found.terms)
     bound = rounding(jnp.float64, terms)
@@ -143,7 +152,17 @@ def gradients(
     train: bool = True,
     numeric: bool = True,
 ) -> Gradients:
-    """Compute what `check_layer` compares."""
+    """Compute what `check_layer` compares.
+
+    Args:
+        layer: any layer or model.
+        x: an example input (B, ...), an array or a tree of arrays.
+        params: the parameters to differentiate at; None draws them.
+        state: the state to differentiate at; None draws it.
+        seed: what all that is random comes from, an int of 0 or more.
+        train: whether the layer runs in training mode.
+        numeric: whether differences are taken too.
+    """
     check_arrays(x)
     check.count(seed, "seed", 0)
     check.flag(train, "train")
@@ -220,27 +239,42 @@ def _check_returned(
 
 
 def moved_place(layer: Layer, x: Input, key: Array) -> tuple[Params, State]:
-    """Draw parameters and state away from where they start: initial values hide mistakes."""
+    """Draw parameters and state away from where they start: initial values hide mistakes.
+
+    Args:
+        layer: any layer or model.
+        x: an example input (B, ...), an array or a tree of arrays.
+        key: of the draws.
+    """
     init_key, params_key, state_key = jax.random.split(key, 3)
     params, state = layer.init(init_key, x)
     # The absolute value, since a variance is never negative.
-    away = moved(state_key, state)
-    return moved(params_key, params), combine(jax.tree.map(jnp.abs, inexact_leaves(away)), away)
+    away = _moved(state_key, state)
+    return _moved(params_key, params), combine(jax.tree.map(jnp.abs, inexact_leaves(away)), away)
 
 
 def widened(a: Array) -> Array:
-    """Return floating values in float64, and others as they are."""
+    """Return floating values in float64, and others as they are.
+
+    Args:
+        a: an array of any shape and dtype.
+    """
     return jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.asarray(a)
 
 
-def moved(key: Array, tree: PyTree) -> PyTree:
+def _moved(key: Array, tree: PyTree) -> PyTree:
     """Move every floating entry of a tree off its place, at random."""
     noise = normal_like(key, inexact_leaves(tree))
     return combine(jax.tree.map(lambda a, n: a + 0.3 * n, inexact_leaves(tree), noise), tree)
 
 
 def normal_like(key: Array, tree: PyTree) -> PyTree:
-    """Return a tree of independent normal values in the shapes and dtypes of another."""
+    """Return a tree of independent normal values in the shapes and dtypes of another.
+
+    Args:
+        key: of the draw.
+        tree: arrays, or their shapes and dtypes.
+    """
     leaves, structure = jax.tree.flatten(tree)
     sizes = [math.prod(leaf.shape) for leaf in leaves]
     # One draw for all: every draw is a large piece of program, and takes its time to compile.

@@ -40,7 +40,13 @@ class Cost(NamedTuple):
 def layer_costs(
     model: Layer, shapes: dict[str, tuple[Input, Output]], key: Array
 ) -> tuple[Cost, ...]:
-    """Measure every layer by itself at the shape that reaches it, equal ones once."""
+    """Measure every layer by itself at the shape that reaches it, equal ones once.
+
+    Args:
+        model: a layer or model.
+        shapes: input and output of its layers by path, as `layer_shapes` gives them.
+        key: of the parameters and of the layers' randomness.
+    """
     layers = layers_by_path(model)
     found: dict[Hashable, Measurement] = {}
     costs = []
@@ -56,7 +62,13 @@ def layer_costs(
 def ways_of(
     model: Layer, loss: Loss, run: tuple[PyTree, ...]
 ) -> tuple[dict[str, Callable[..., PyTree]], tuple[PyTree, ...], dict[str, int]]:
-    """Return what `both_ways` measures of the gradient of a whole model: in parameters and x."""
+    """Return what `both_ways` measures of the gradient of a whole model: in parameters and x.
+
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        run: ``(params, state, x, target, weights, key)``, as `manual_gradients` takes them.
+    """
 
     def saved(*run: PyTree) -> list[Array]:
         objective = objective_in(model, loss, run)
@@ -74,7 +86,13 @@ def ways_of(
 
 
 def kept_bytes(model: Layer, loss: Loss, run: tuple[PyTree, ...]) -> int:
-    """Return the bytes that model and loss keep for their manual backward passes."""
+    """Return the bytes that model and loss keep for their manual backward passes.
+
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        run: ``(params, state, x, target, weights, key)``, as `manual_gradients` takes them.
+    """
 
     def residuals(
         params: Params, state: State, x: Input, target: Target, weights: PyTree, key: Array
@@ -87,7 +105,11 @@ def kept_bytes(model: Layer, loss: Loss, run: tuple[PyTree, ...]) -> int:
 
 
 def cost_tables(costs: Sequence[Cost]) -> str:
-    """Lay out time and operations, and below them memory."""
+    """Lay out time and operations, and below them memory.
+
+    Args:
+        costs: one for each row.
+    """
     names = [(cost.path or ".", cost.name) for cost in costs]
     times = [
         (
@@ -112,7 +134,12 @@ def cost_tables(costs: Sequence[Cost]) -> str:
 
 
 def cost_note(costs: Sequence[Cost], machine: str) -> str:
-    """Say what the numbers of `cost_tables` are, and where they come from."""
+    """Say what the numbers of `cost_tables` are, and where they come from.
+
+    Args:
+        costs: those in the tables.
+        machine: the name of the machine that they were measured on.
+    """
     manual, auto = (
         sum(cost.ways[i].compile_seconds for cost in costs) for i in range(len(Measurement._fields))
     )
@@ -125,7 +152,11 @@ def cost_note(costs: Sequence[Cost], machine: str) -> str:
 
 
 def cost_columns(costs: Sequence[Cost]) -> dict[str, list[Unchecked]]:
-    """Return costs as columns of equal length; seconds are medians."""
+    """Return costs as columns of equal length; seconds are medians.
+
+    Args:
+        costs: one for each entry of a column.
+    """
     columns: dict[str, list[Unchecked]] = {
         "path": [cost.path for cost in costs],
         "layer": [cost.name for cost in costs],

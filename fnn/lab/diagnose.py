@@ -21,9 +21,14 @@ def guess(
 ) -> str:
     """Name the mistake that turns the reference into the value, or return nothing.
 
-    `tolerance` is the absolute error that two right answers may have, `x_shape` the shape of the
-    layer's input, by whose lengths a mean and a sum are told apart. A guess is made where it
-    explains every entry of the leaf, and a leaf of one entry is told by the common factors only.
+    A guess is made where it explains every entry of the leaf, and a leaf of one entry is told by
+    the common factors only.
+
+    Args:
+        value: the gradient of one leaf, an array.
+        reference: what it should be.
+        tolerance: the absolute error that two right answers may have.
+        x_shape: the shape of the layer's input, by whose lengths a mean and a sum are told apart.
 
     >>> right = np.array([[1.0, 2.0], [3.0, 5.0]])
     >>> guess(-right, right, 1e-9), guess(right.T, right, 1e-9), guess(2 * right, right, 1e-9)

@@ -23,7 +23,7 @@ from fnn.lab._tape import Step, Tape, probes_of
 from fnn.lab.tolerance import rounding
 from fnn.layer import Layer, use_manual
 from fnn.losses import Loss, mean
-from fnn.losses._loss import counted_weights
+from fnn.losses._loss import counted_weights, require_loss
 
 Kind: TypeAlias = Literal["input", "parameter", "target", "constant", "operation", "layer", "loss"]
 Detail: TypeAlias = Literal["layers", "operations"]
@@ -108,7 +108,7 @@ class Graph(NamedTuple):
         shapes = {"operation": "circle", "layer": "box", "loss": "doubleoctagon"}
         lines = ["digraph {", "  rankdir=LR;"]
         for node in self.nodes.values():
-            label = "\\n".join((node.label, shown(node.value), shown(node.gradient)))
+            label = "\\n".join((node.label, _shown(node.value), _shown(node.gradient)))
             style = f'label="{_quoted(label)}", shape={shapes.get(node.kind, "plaintext")}'
             lines.append(f'  "{_quoted(node.name)}" [{style}];')
         for edge in self.edges:
@@ -122,13 +122,13 @@ class Graph(NamedTuple):
         for node in self.nodes.values():
             sources = [self.nodes[e.source].label for e in self.edges if e.target == node.name]
             made = f" of {', '.join(sources)}" if sources else ""
-            backward = "no gradient" if node.gradient is None else f"gradient {node_text(node)[1]}"
-            parts.append(f"{node.kind} {node.label}{made}: value {node_text(node)[0]}, {backward}")
+            backward = "no gradient" if node.gradient is None else f"gradient {_node_text(node)[1]}"
+            parts.append(f"{node.kind} {node.label}{made}: value {_node_text(node)[0]}, {backward}")
         return "; ".join(parts) + "."
 
     def __str__(self) -> str:
         rows = [
-            [node.label, node.kind, *node_text(node), "" if node.agrees else "by hand ≠ autodiff"]
+            [node.label, node.kind, *_node_text(node), "" if node.agrees else "by hand ≠ autodiff"]
             for node in self.nodes.values()
         ]
         lines = [table(("node", "kind", "value", "gradient", ""), rows), self.note]
@@ -212,8 +212,7 @@ def _of_model(
     model: Layer, loss: Loss, params: Params, state: State, data: Data, key: Key, detail: Detail
 ) -> Graph:
     """Return the graph of an objective, folded until it can be read."""
-    if not isinstance(loss, Loss):
-        raise InputError("a Loss", describe(loss), "pass one, as in fnn.losses.cross_entropy()")
+    require_loss(loss)
     batch = as_batch(data)
     kinds: dict[str, Kind] = {"x": "input", "target": "target", "weights": "target"}
     parts = {"x": batch.x, "target": batch.target, "params": params}
@@ -466,21 +465,21 @@ def _merged(edges: list[Edge]) -> list[Edge]:
     return list(found.values())
 
 
-def node_text(node: Node) -> tuple[str, str]:
+def _node_text(node: Node) -> tuple[str, str]:
     """Return the value and the gradient of a node as short text."""
-    return shown(node.value), shown(node.gradient)
+    return _shown(node.value), _shown(node.gradient)
 
 
-def shown(value: PyTree) -> str:
+def _shown(value: PyTree) -> str:
     """Return an array as short text: the number, or its shape, mean and standard deviation.
 
-    >>> shown(np.float32(0.25)), shown(np.ones((2, 3))), shown(None)
+    >>> _shown(np.float32(0.25)), _shown(np.ones((2, 3))), _shown(None)
     ('0.25', '2×3, mean 1, std 0', '')
     """
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return " | ".join(shown(part) for part in value)
+        return " | ".join(_shown(part) for part in value)
     array = np.asarray(value)
     if array.size == 1:
         return f"{array.item():.4g}" if array.dtype != bool else str(array.item())

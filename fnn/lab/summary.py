@@ -13,8 +13,8 @@ from fnn._core.errors import entry
 from fnn._core.table import in_bytes, table
 from fnn._core.types import Array, Input, Key, Output, Params, PyTree, State, Unchecked
 from fnn.combinators.walk import join, layers_by_path, map_layers
-from fnn.lab._input import check_arrays, check_model
-from fnn.layer import Layer
+from fnn.lab._input import check_arrays
+from fnn.layer import Layer, require_layer
 
 
 class LayerRow(NamedTuple):
@@ -101,7 +101,7 @@ def summary(model: Layer, x: Input) -> Summary:
     state: 0 entries; residuals of one training step
 
     """
-    check_model(model)
+    require_layer(model)
     check_arrays(x)
     key = jax.eval_shape(lambda: jax.random.key(0))
     x = jax.eval_shape(lambda x: x, x)
@@ -143,7 +143,7 @@ def layer_shapes(
     (2, 3)
 
     """
-    check_model(model)
+    require_layer(model)
     check_arrays(x)
     seen: dict[str, tuple[Input, Output]] = {}
     watched = map_layers(functools.partial(_watched, seen), model)
@@ -170,6 +170,13 @@ def residual_bytes(
     """Return the bytes that `forward` keeps in training by path; arrays kept twice count once.
 
     Parameters are not counted, since `backward` is handed them.
+
+    Args:
+        layer: any layer or model.
+        params: its parameters, or their shapes.
+        state: its state, or its shapes.
+        x: a batch (B, ...), or its shapes.
+        key: of the layer's randomness, or its shape.
     """
     paths: list[str] = []
 
@@ -184,7 +191,13 @@ def residual_bytes(
 
 
 def unique_bytes(function: Callable[..., PyTree], params: Params, *args: PyTree) -> list[int]:
-    """Return the bytes of every output of a function; none for its params, or for repetitions."""
+    """Return the bytes of every output of a function; none for its params, or for repetitions.
+
+    Args:
+        function: ``(params, *args) -> tree of arrays``; it is traced, and not run.
+        params: its first argument, arrays or their shapes.
+        args: the others, arrays or their shapes.
+    """
     program = jax.make_jaxpr(function)(params, *args).jaxpr
     counted = {id(variable) for variable in program.invars[: len(jax.tree.leaves(params))]}
     sizes = []

@@ -274,8 +274,8 @@ def octopus(
     check.count(dimensions, "dimensions", least=2)
     for name, value in (("edge", edge), ("saddle", saddle), ("bowl", bowl)):
         check.number(value, name, above=0)
-    d, t, g, L = dimensions, edge, saddle, bowl  # noqa: N806
-    drop = (4 * L + 13 * (L + g) / 6) * t**2
+    d, t, g = dimensions, edge, saddle
+    drop = (4 * bowl + 13 * (bowl + g) / 6) * t**2
 
     def height(point: Array) -> Array:
         x = jnp.abs(point)
@@ -287,15 +287,17 @@ def octopus(
         here, following = (first * x).sum(-1), (after * x).sum(-1)
         y = here - t
         leaving = (
-            -g * here**2 + (10 * g - 14 * L) / (3 * t) * y**3 + (5 * L - 3 * g) / (2 * t**2) * y**4
+            -g * here**2
+            + (10 * g - 14 * bowl) / (3 * t) * y**3
+            + (5 * bowl - 3 * g) / (2 * t**2) * y**4
         )
         z = here / t - 2
-        turning = -g - 10 * (L + g) * (z**3 + 1.5 * z**4 + 0.6 * z**5)
+        turning = -g - 10 * (bowl + g) * (z**3 + 1.5 * z**4 + 0.6 * z**5)
         near = here <= t
         at = jnp.where(near, -g * here**2, leaving)
-        beside = jnp.where(near, L, turning) * following**2
+        beside = jnp.where(near, bowl, turning) * following**2
         rest = ahead - first - after
-        bowls = L * (behind * (x - 4 * t) ** 2 + rest * x**2).sum(-1)
+        bowls = bowl * (behind * (x - 4 * t) ** 2 + rest * x**2).sum(-1)
         at_saddle = first.sum(-1)
         return bowls + at_saddle * (at + beside) - behind.sum(-1) * drop
 
@@ -304,6 +306,10 @@ def octopus(
 
 def floating_array(values: Unchecked, name: str) -> Array:
     """Return an array of floating-point numbers; integers are converted, other things refused.
+
+    Args:
+        values: an array, a number, or a list of numbers.
+        name: what an error calls it.
 
     >>> floating_array([1, 2], "point")
     Array([1., 2.], dtype=float32)

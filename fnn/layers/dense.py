@@ -64,7 +64,12 @@ def dense(
 
 
 def check_weight(bias: Unchecked, initializer: Unchecked) -> None:
-    """Raise `InputError` unless `bias` is a flag and `initializer` a function."""
+    """Raise `InputError` unless `bias` is a flag and `initializer` a function.
+
+    Args:
+        bias: whether there is a bias.
+        initializer: draws the weight.
+    """
     check.flag(bias, "bias")
     check.function(initializer, "initializer", "pass one of jax.nn.initializers")
 
@@ -76,7 +81,15 @@ def init_weight(
     bias: bool,
     initializer: jax.nn.initializers.Initializer,
 ) -> Params:
-    """Return a weight (I, O) as it is drawn and, where wanted, a bias of zeros."""
+    """Return a weight (I, O) as it is drawn and, where wanted, a bias of zeros.
+
+    Args:
+        key: what the weight is drawn with.
+        x: (..., I), whose dtype the parameters take.
+        width: O, the number of outputs.
+        bias: whether there is a bias (O,).
+        initializer: of the weight, one of `jax.nn.initializers`.
+    """
     check.floating(x)
     check.shape(x, "... I", remedy="give x a last axis")
     weight = initializer(check.key(key), (x.shape[-1], width), x.dtype)
@@ -84,7 +97,12 @@ def init_weight(
 
 
 def check_inputs(params: Params, x: Input) -> None:
-    """Raise `InputError` unless the last axis of x is that of the weight (I, O)."""
+    """Raise `InputError` unless the last axis of x is that of the weight (I, O).
+
+    Args:
+        params: those of the layer, of which the ``"weight"`` is looked at.
+        x: (..., I).
+    """
     check.floating(x)
     inputs = (x.shape or (0,))[-1]
     remedy = f"reshape x, or initialize the layer for {inputs} inputs"
@@ -96,6 +114,11 @@ def outer_sum(x: Array, dy: Array, dtype: Unchecked = None) -> Array:
 
     With the leading axes made one, since for several of them XLA transposes x, and computes what it
     comes from again in that order, element by element.
+
+    Args:
+        x: (..., I).
+        dy: (..., O), with the leading axes of x.
+        dtype: that of the sum; None leaves it to `jax.numpy.tensordot`.
     """
     x, dy = _rows(x), _rows(dy)
     return jnp.tensordot(x, dy, (0, 0), preferred_element_type=dtype)

@@ -140,12 +140,21 @@ def gaussian_noise(std: Coefficient) -> Layer:
 
 
 def check_rate(rate: Unchecked, name: str = "rate") -> None:
-    """Raise `InputError` unless `rate` is a fraction that leaves something."""
+    """Raise `InputError` unless `rate` is a fraction that leaves something.
+
+    Args:
+        rate: the fraction to drop, in [0, 1).
+        name: what the error calls it.
+    """
     check.number(rate, name, least=0, below=1, remedy="pass the fraction to drop, such as 0.2")
 
 
 def given_key(key: Key) -> Array:
-    """Return the key that a layer needs in training, or raise `InputError` if there is none."""
+    """Return the key that a layer needs in training, or raise `InputError` if there is none.
+
+    Args:
+        key: the key that the layer was called with, or None.
+    """
     if key is None:
         raise InputError(
             "a key in training",
@@ -184,6 +193,11 @@ def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
 
     The halves of the words lie side by side along the last axis: put together along one axis of
     all, they would be gathered from every device that holds a part of the batch.
+
+    Args:
+        key: what the mask is drawn with.
+        rate: the probability that an element is dropped.
+        shape: that of the mask.
     """
     *leading, last = shape or (1,)
     words = jax.random.bits(key, (*leading, -(-last // 2)), jnp.uint32)
@@ -192,7 +206,13 @@ def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
 
 
 def scaled(kept: Array, rate: Scalar, x: Array) -> Array:
-    """Drop what is not kept, and scale what is, so that the mean stays."""
+    """Drop what is not kept, and scale what is, so that the mean stays.
+
+    Args:
+        kept: booleans of the shape of x, or of one that broadcasts to it, as `drawn` gives them.
+        rate: the one that they were drawn with.
+        x: (...), or the dy of the same shape.
+    """
     wide = upcast(x)
     return downcast(
         jnp.where(kept, wide / jnp.asarray(_threshold(rate) / _STEPS, wide.dtype), 0), x

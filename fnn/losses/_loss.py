@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import as_arrays, as_labels, of_numpy
 from fnn._core.description import Described
 from fnn._core.errors import InputError, describe, entry, naming
 from fnn._core.linear_head import LinearHead
 from fnn._core.precision import upcast, wide_dtype
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Target, Unchecked
 from fnn.combinators.sequence import Sequence
-from fnn.losses._arrays import as_arrays, as_labels, of_numpy
 
 
 class LossApply(Protocol):
@@ -135,6 +135,16 @@ def check_weights(weights: Unchecked) -> None:
         "0 leaves an example out; to push away from one, negate its value in a loss of your own",
         name="weights",
     )
+
+
+def require_loss(value: Unchecked) -> None:
+    """Raise unless a value is a loss.
+
+    Args:
+        value: what may be one.
+    """
+    if not isinstance(value, Loss):
+        raise InputError("a Loss", describe(value), "pass one, as in fnn.losses.cross_entropy()")
 
 
 def counted_weights(loss: Loss, target: Target, weights: Array | None) -> Array | None:

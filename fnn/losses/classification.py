@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import as_labels, as_target
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
 from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target, Unchecked
-from fnn.losses._arrays import as_labels, as_target
 from fnn.losses._loss import (
     Loss,
     LossCheck,
@@ -59,7 +59,13 @@ def zero_one(*, ignore_index: int | None = None) -> Loss:
 
 
 def mistakes(prediction: Prediction, target: Target) -> tuple[Array, Scalar]:
-    """Return the number of wrong answers in each value of `zero_one`, and of all answers in it."""
+    """Return the number of wrong answers in each value of `zero_one`, and of all answers in it.
+
+    Args:
+        prediction: scores (..., K), or (B, ...) for labels -1 and +1.
+        target: integer labels (...), distributions (..., K) of floats, or labels -1 and +1
+            (B, ...).
+    """
     _check_answers(prediction, target)
     known = ~jnp.isnan(prediction)
     dtype = upcast(prediction).dtype
@@ -161,7 +167,7 @@ def _nll_forward(prediction: Prediction, target: Target, /) -> tuple[Array, Resi
     """Return values and residuals of `nll`."""
     check_classes(prediction, target)
     t = _widened(prediction, target)
-    return -expected(upcast(prediction), t), (t, shape_witness(prediction))
+    return -_expected(upcast(prediction), t), (t, shape_witness(prediction))
 
 
 def _nll_backward(residuals: Residuals, dvalues: Array, /) -> Cotangent:
@@ -215,7 +221,11 @@ def cross_entropy(label_smoothing: float = 0.0, *, ignore_index: int | None = No
 
 
 def check_smoothing(label_smoothing: Unchecked) -> None:
-    """Raise unless a label smoothing is in [0, 1)."""
+    """Raise unless a label smoothing is in [0, 1).
+
+    Args:
+        label_smoothing: the share of the label to spread over all classes.
+    """
     check.number(
         label_smoothing,
         "label_smoothing",
@@ -233,13 +243,13 @@ def _cross_entropy_forward(
     y = upcast(prediction)
     log_probability = jax.nn.log_softmax(y, -1)
     t = _widened(prediction, target)
-    values = -expected(log_probability, t)
+    values = -_expected(log_probability, t)
     share, total = _shares(t, y)
     if not check.is_zero(label_smoothing):
         a = jnp.asarray(label_smoothing, y.dtype)
         there = (y != -jnp.inf).astype(y.dtype)
         uniform = there / there.sum(-1, keepdims=True)
-        values = (1 - a) * values - a * expected(log_probability, uniform)
+        values = (1 - a) * values - a * _expected(log_probability, uniform)
         share, total = (1 - a) * share + a * uniform, (1 - a) * total + a
     return values, downcast(jnp.exp(log_probability) * total - share, prediction)
 
@@ -390,7 +400,7 @@ def _discounted(gamma: float, log_p: Array) -> tuple[Array, Array]:
     return -doubt * log_p, doubt * (rate * rising - 1)
 
 
-def expected(values: Array, target: Array) -> Array:
+def _expected(values: Array, target: Array) -> Array:
     """Return ``sum_k t_k values_k``, with 0 inf = 0; for a label ``values_t``, NaN out of range."""
     if target.ndim == values.ndim:
         return jnp.where(target == 0, 0, target * values).sum(-1)
@@ -475,7 +485,7 @@ def _multiclass_hinge_forward(
     label = jax.nn.one_hot(t, classes, dtype=bool)
     # An own score that is NaN, for a label out of range, makes the value NaN. The difference comes
     # first: a margin added to a large score is lost.
-    gaps = y - expected(y, t)[..., None] + jnp.asarray(margin, y.dtype)
+    gaps = y - _expected(y, t)[..., None] + jnp.asarray(margin, y.dtype)
     if rivals == "best":
         best = jnp.where(label, -jnp.inf, y).argmax(-1)
         gaps = jnp.where(jax.nn.one_hot(best, classes, dtype=bool), gaps, 0)

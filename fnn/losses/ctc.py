@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import as_labels
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
 from fnn._core.tree import inexact_leaves, shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Target
 from fnn.combinators.sequence import Sequence, step_mask
-from fnn.losses._arrays import as_labels
 from fnn.losses._loss import Loss, check_real, scaled
 
 # The logarithm of an impossibility: low enough to be nothing beside any other, and finite, since

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import as_labels
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.linear_head import LinearHead
 from fnn._core.precision import wide_dtype
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Target
-from fnn.losses._arrays import as_labels
 from fnn.losses._loss import Loss, check_classes, ignoring, left_out
 from fnn.losses.classification import check_smoothing
 

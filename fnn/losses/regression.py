@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import as_target
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast
 from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target
-from fnn.losses._arrays import as_target
 from fnn.losses._loss import (
     Loss,
     check_numbers,

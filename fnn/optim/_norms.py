@@ -1,11 +1,13 @@
 """Norms of gradients and parameters, whose squares neither overflow nor vanish.
 
-The square of a float32 beyond 1e19 is infinite, and that of one below 1e-19 is 0. So numbers are
-squared over a unit, the power of two next to the largest of them: dividing by it rounds nothing.
+The square of a float32 beyond 1e19 is infinite, and that of one below 1e-19 is 0. Where the sum of
+the squares says that this may have happened, they are taken again over a unit, the power of two
+next to the largest number: dividing by it rounds nothing. Else one pass is enough.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -42,12 +44,27 @@ def norm_of(tree: PyTree) -> Norm:
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     dtype = jnp.float64 if any(leaf.dtype == jnp.float64 for leaf in leaves) else jnp.float32
     leaves = [leaf.astype(dtype) for leaf in leaves]
-    largest = jnp.zeros((), dtype)
-    for leaf in leaves:
-        largest = jnp.maximum(largest, jnp.max(jnp.abs(leaf), initial=0))
-    unit = power_of_two(largest)
-    squares = (jnp.sum(jnp.square(leaf / unit)) for leaf in leaves)
-    return Norm(jnp.sqrt(sum(squares, jnp.zeros((), dtype))), unit)
+    total = sum((jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.zeros((), dtype))
+
+    def scaled() -> Norm:
+        largest = jnp.zeros((), dtype)
+        for leaf in leaves:
+            largest = jnp.maximum(largest, jnp.max(jnp.abs(leaf), initial=0))
+        unit = power_of_two(largest)
+        squares = (jnp.sum(jnp.square(leaf / unit)) for leaf in leaves)
+        return Norm(jnp.sqrt(sum(squares, jnp.zeros((), dtype))), unit)
+
+    return _in_range_or(total, scaled)
+
+
+def _in_range_or(total: Array, scaled: Callable[[], Norm]) -> Norm:
+    """Return the root of a sum of squares, or what `scaled` gives where squares were lost."""
+    info = jnp.finfo(total.dtype)
+    # Far above what any number of squares adds that are too small to be numbers.
+    fine = (jnp.isfinite(total) & (total > float(info.tiny) ** 0.5)).all()
+    plain = Norm(jnp.sqrt(total), jnp.ones_like(total))
+    found: Norm = jax.lax.cond(fine, lambda: plain, scaled)
+    return found
 
 
 def norm_along(x: Array, axes: tuple[int, ...] | None) -> Norm:
@@ -57,8 +74,12 @@ def norm_along(x: Array, axes: tuple[int, ...] | None) -> Norm:
     Array([[5.e-30]], dtype=float32)
     """
     x = upcast(x)
-    unit = power_of_two(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
-    return Norm(jnp.sqrt(jnp.sum(jnp.square(x / unit), axes, keepdims=True)), unit)
+
+    def scaled() -> Norm:
+        unit = power_of_two(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
+        return Norm(jnp.sqrt(jnp.sum(jnp.square(x / unit), axes, keepdims=True)), unit)
+
+    return _in_range_or(jnp.sum(jnp.square(x), axes, keepdims=True), scaled)
 
 
 def global_norm(tree: PyTree) -> Array:
@@ -93,7 +114,8 @@ def scaled_to(x: Array, norm: Norm, wanted: Scalar) -> Array:
     x = upcast(x)
     unit, length = norm.unit.astype(x.dtype), norm.length.astype(x.dtype)
     wanted = jnp.asarray(wanted).astype(x.dtype)
-    return x / unit * jnp.where(length > 0, wanted / jnp.where(length > 0, length, 1), unit)
+    # The inverse of a power of two is exact, and a product cheaper than a quotient.
+    return x * (1 / unit) * jnp.where(length > 0, wanted / jnp.where(length > 0, length, 1), unit)
 
 
 def shortened(x: Array, norm: Norm, limit: Scalar) -> Array:

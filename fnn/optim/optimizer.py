@@ -161,7 +161,7 @@ def _take(
         return taken
     value_and_aux, grads = gradient_at(params)
     extra: dict[str, PyTree] = {}
-    if asked_for(optimizer):
+    if _asked_for(optimizer):
         (value, _), raw = (value_and_aux, grads) if objective is gradient_at else objective(params)
         extra = {
             "value": value,
@@ -192,10 +192,10 @@ def _differentiable(gradient_at: GradientAt) -> Callable[[Params], Scalar]:
     return lambda params: value(params)
 
 
-def asked_for(optimizer: Unchecked) -> tuple[str, ...]:
+def _asked_for(optimizer: Unchecked) -> tuple[str, ...]:
     """Return the names of the extra arguments that `update` takes; ``*`` for any.
 
-    >>> asked_for(Optimizer(lambda params: (), lambda grads, state, params, *, value: (grads, ())))
+    >>> _asked_for(Optimizer(lambda params: (), lambda grads, state, params, *, value: (grads, ())))
     ('value',)
     """
     if getattr(optimizer, "step", None) is not None:
@@ -212,8 +212,16 @@ def update_with(
     params: Params,
     extra: Mapping[str, PyTree],
 ) -> tuple[Updates, OptState]:
-    """Return what an optimizer's `update` does, handed those extra arguments that it takes."""
-    names = asked_for(optimizer) if extra else ()
+    """Return what an optimizer's `update` does, handed those extra arguments that it takes.
+
+    Args:
+        optimizer: the optimizer, or a transformation of optax.
+        grads: the gradient.
+        state: the optimizer's state.
+        params: the parameters.
+        extra: the extra arguments there are, by name.
+    """
+    names = _asked_for(optimizer) if extra else ()
     # What takes any is given any by fnn; a line search of optax's is an error with one too many.
     anything = ("value", "grad", "value_fn", *(extra if isinstance(optimizer, Optimizer) else ()))
     wanted = {
@@ -224,7 +232,12 @@ def update_with(
 
 
 def from_step(init: OptimizerInit, step: OptimizerStep) -> Optimizer:
-    """Make an optimizer of a `step` function: its `update`, which cannot do that, is an error."""
+    """Make an optimizer of a `step` function: its `update`, which cannot do that, is an error.
+
+    Args:
+        init: ``params -> state``.
+        step: ``(gradient_at, params, state) -> ((value, aux), updates, state)``.
+    """
 
     def update(*_: PyTree) -> tuple[Updates, OptState]:
         raise InputError(
@@ -338,7 +351,13 @@ def _given(
 
 
 def check_optimizer(expected: str, optimizer: Unchecked, plain: bool = False) -> None:
-    """Raise `InputError` for what is no optimizer; if `plain`, for one that has a `step` too."""
+    """Raise `InputError` for what is no optimizer; if `plain`, for one that has a `step` too.
+
+    Args:
+        expected: what an error says was expected.
+        optimizer: what is checked.
+        plain: whether one that has a `step` is refused too.
+    """
     if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
         raise InputError(expected, describe(optimizer), "pass some, as in fnn.optim.sgd(0.1)")
     if plain and getattr(optimizer, "step", None) is not None:
@@ -351,6 +370,10 @@ def check_optimizer(expected: str, optimizer: Unchecked, plain: bool = False) ->
 
 def tree_map_like(function: Callable[..., Array], *trees: PyTree) -> PyTree:
     """Apply a function of one array to every leaf, in the dtype of the leaves of the first tree.
+
+    Args:
+        function: of a leaf of each tree, to an array.
+        trees: trees of arrays of one structure, at least one; the first gives the dtypes.
 
     >>> import jax.numpy as jnp
     >>> tree_map_like(lambda g: g.astype("float32"), {"a": jnp.ones(1, "bfloat16")})["a"].dtype.name
@@ -371,6 +394,10 @@ def stateless_transform(change: Callable[..., Updates], *hypers: Hyperparameter)
     """Make an optimizer of ``(grads, params, *values) -> updates``, which remembers no gradient.
 
     `values` are those of the hyper-parameters at the step.
+
+    Args:
+        change: ``(grads, params, *values) -> updates``.
+        hypers: the hyper-parameters, numbers or schedules, in the order of `values`.
 
     >>> import jax.numpy as jnp
     >>> optimizer = stateless_transform(

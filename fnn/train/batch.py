@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import jax_dtype
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, Data, Params, PyTree, State, Target, Unchecked
 from fnn.gradient.objective import Batch, as_batch, fill
 from fnn.layer import Layer, output_shape
 from fnn.losses import Loss
-from fnn.losses._arrays import jax_dtype
 from fnn.losses._loss import check_weights, counted_weights
 from fnn.train.metrics import Metrics, check_metrics, checks_of
 
@@ -92,7 +92,11 @@ def _spec(leaf: Array) -> jax.ShapeDtypeStruct:
 
 
 def length(value: Unchecked) -> int:
-    """Return the number of examples in an array or a tree of arrays."""
+    """Return the number of examples in an array or a tree of arrays.
+
+    Args:
+        value: an array (B, ...), or a tree of them.
+    """
     lengths = set()
     for leaf in jax.tree.leaves(value):
         if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
@@ -114,6 +118,10 @@ def check_finite(name: str, value: PyTree) -> None:
 
     Float64 beyond float32 and int64 beyond int32 are found too: JAX would make infinity of the one,
     and another integer of the other.
+
+    Args:
+        name: what an error calls the tree.
+        value: arrays of NumPy or JAX.
     """
     for leaf in jax.tree.leaves(value):
         if _suspicious(leaf):
@@ -147,7 +155,12 @@ def _wrong(leaf: Unchecked) -> np.ndarray:
 
 
 def check_batch_size(batch_size: Unchecked, examples: int | None = None) -> None:
-    """Raise unless the batch size is an int from 1 to the number of examples."""
+    """Raise unless the batch size is an int from 1 to the number of examples.
+
+    Args:
+        batch_size: what is checked.
+        examples: how many there are; None where that is not known.
+    """
     most = "" if examples is None else f" to {examples}, the number of examples"
     if not check.is_count(batch_size, 1) or (examples is not None and batch_size > examples):
         raise InputError(

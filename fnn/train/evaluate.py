@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn._core.arrays import as_arrays
 from fnn._core.description import Structure, split
 from fnn._core.errors import entry, naming
 from fnn._core.types import Array, Data, Input, Output, Params, Scalar, State, Target
 from fnn.gradient.objective import Batch, fill
 from fnn.layer import Layer
 from fnn.losses import Loss
-from fnn.losses._arrays import as_arrays
 from fnn.losses._loss import checked_weights, counted_weights, left_out
 from fnn.train.batch import check_batch_size, check_data, check_finite, in_batches, length
 from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
@@ -121,7 +121,17 @@ def run_evaluation(
     metrics: Metrics | None,
     batch_size: int,
 ) -> dict[str, float]:
-    """Evaluate on data that was checked before."""
+    """Evaluate on data that was checked before.
+
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        params: its parameters.
+        state: what its layers remember.
+        data: what `check_data` returned.
+        metrics: functions or losses by name; None for none.
+        batch_size: how many examples at a time, 1 or more.
+    """
     structure, numbers = split(model=model, functions={"loss": loss, **check_metrics(metrics)})
     means = _evaluate(structure, numbers, params, state, data, batch_size)
     return {name: float(means[name]) for name in ("loss", *(metrics or {}))}

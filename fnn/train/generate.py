@@ -13,7 +13,7 @@ from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.precision import upcast
 from fnn._core.types import Array, Input, Params, Scalar, State, Unchecked
-from fnn.layer import Layer, output_shape
+from fnn.layer import Layer, output_shape, require_layer
 
 
 @entry
@@ -50,8 +50,7 @@ def generate(
     >>> generate(cycle, (), (), np.array([[0, 1]]), 5, key=jax.random.key(0), temperature=0.0)
     Array([[2, 3, 0, 1, 2]], dtype=int32)
     """
-    if not isinstance(model, Layer):
-        raise InputError("a Layer", describe(model), "build one, as in fnn.serial(...)")
+    require_layer(model)
     check.count(count, "count", least=0)
     check.number(temperature, "temperature", least=0, remedy="pass one such as 0.8")
     prompt = _checked_prompt(prompt)

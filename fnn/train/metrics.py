@@ -45,7 +45,11 @@ def accuracy(prediction: Prediction, target: Target) -> Array:
 
 
 def check_metrics(metrics: Unchecked) -> Metrics:
-    """Return metrics, none for None, or raise unless they are functions or losses by name."""
+    """Return metrics, none for None, or raise unless they are functions or losses by name.
+
+    Args:
+        metrics: what is checked; None for none.
+    """
     if metrics is None:
         return {}
     if not isinstance(metrics, Mapping):
@@ -63,7 +67,11 @@ def check_metrics(metrics: Unchecked) -> Metrics:
 
 
 def checks_of(metrics: Metrics) -> Iterator[Callable[[Prediction, Target], None]]:
-    """Yield what raises for targets that the metrics of fnn do not take."""
+    """Yield what raises for targets that the metrics of fnn do not take.
+
+    Args:
+        metrics: functions or losses by name.
+    """
     for metric in metrics.values():
         if isinstance(metric, Loss):
             yield metric.check
@@ -74,7 +82,12 @@ def checks_of(metrics: Metrics) -> Iterator[Callable[[Prediction, Target], None]
 def values_of(name: str, metric: Metric, prediction: Prediction, target: Target) -> Array:
     """Return the values of a metric in float32 or better, one or more for each example.
 
-    Raises `InputError` for what is no array of real numbers, and for other numbers of them.
+    Args:
+        name: what an error calls the metric.
+        metric: a function of predictions and targets, or a loss.
+        prediction: (B, ...), an array or a tree of arrays.
+        target: (B, ...), an array or a tree of arrays.
+    Raises:    InputError for what is no array of real numbers, and for other numbers of them.
     """
     values: Unchecked = (
         metric.apply(prediction, target) if isinstance(metric, Loss) else metric(prediction, target)
@@ -85,7 +98,7 @@ def values_of(name: str, metric: Metric, prediction: Prediction, target: Target)
     if dtype is None or jnp.issubdtype(dtype, jnp.complexfloating):
         raise InputError(expected, describe(values), remedy)
     shape = np.shape(values)
-    examples = np.shape(first_leaf(target))
+    examples = np.shape(_first_leaf(target))
     if not shape or (examples and shape[0] != examples[0]):
         raise InputError(expected, describe(values), remedy)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -93,6 +106,6 @@ def values_of(name: str, metric: Metric, prediction: Prediction, target: Target)
     return upcast(values)
 
 
-def first_leaf(tree: Target) -> Unchecked:
+def _first_leaf(tree: Target) -> Unchecked:
     """Return the first array of a tree."""
     return jax.tree.leaves(tree)[0]

@@ -26,7 +26,7 @@ from fnn._core.types import (
     Updates,
 )
 from fnn.gradient.objective import Gradient, value_and_grad
-from fnn.layer import Layer
+from fnn.layer import Layer, require_layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import GradientAt, Optimizer, check_optimizer, take_step
 
@@ -282,8 +282,7 @@ def init_train_state(
     >>> start.params["weight"].shape, start.hyperparameters
     ((3, 2), {'optimizer/learning_rate': Array(0.1, dtype=float32, weak_type=True)})
     """
-    if not isinstance(model, Layer):
-        raise InputError("a Layer", describe(model), "build one, as in fnn.serial(...)")
+    require_layer(model)
     check_optimizer("an optimizer", optimizer)
     init_key, train_key = jax.random.split(check.key(key))
     params, state = model.init(init_key, x)

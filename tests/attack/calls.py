@@ -111,7 +111,7 @@ class Target(NamedTuple):
                 args += (here, *usual[1:]) if name == changed else usual
             elif kinds[name] is inspect.Parameter.VAR_KEYWORD:
                 kwargs |= usual
-            elif kinds[name] is inspect.Parameter.KEYWORD_ONLY or args is None:
+            elif kinds[name] is inspect.Parameter.KEYWORD_ONLY:
                 kwargs[name] = here
             else:
                 args.append(here)
@@ -236,7 +236,10 @@ def constructors() -> list[Target]:
 SCHEDULES = (
     schedule.constant(0.1), schedule.cosine(0.1, 10), schedule.exponential(0.1, 0.5, 3),
     schedule.step_decay(0.1, 0.5, 3), schedule.piecewise_constant([0.1, 0.01], [3]),
-    schedule.warmup(schedule.constant(0.1), 3) if hasattr(schedule, "warmup") else SGD,
+    schedule.polynomial(0.1, 0.0, 10), schedule.inverse_time(0.1, 10),
+    schedule.one_cycle(0.1, 10), schedule.cyclic(0.01, 0.1, 4),
+    schedule.warm_up(3, schedule.constant(0.1)),
+    schedule.join([schedule.constant(0.1), schedule.constant(0.01)], [3]),
 )  # fmt: skip
 OTHERS = (
     *(distributions.student(4.0), distributions.gaussian(), fnn.label_noise(std=0.1)),

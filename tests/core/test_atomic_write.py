@@ -58,10 +58,14 @@ def test_a_failure_leaves_what_was_there(tmp_path, old, written, error):
     file = tmp_path / "note.txt"
     if old:
         file.write_text(old)
-    with pytest.raises(error), atomic_write(file) as temporary:  # noqa: PT012
+
+    def fail(temporary):
         if written:
             temporary.write_text("half")
         raise error
+
+    with pytest.raises(error), atomic_write(file) as temporary:
+        fail(temporary)
     assert names(tmp_path) == (["note.txt"] if old else [])
     assert not old or file.read_text() == old
 

@@ -499,7 +499,7 @@ CONSTRUCTORS = [
             got,
         )
         for name, call, expected, got in (
-            ("model", lambda f: f(fnn.relu, losses.nll()), "a Layer", not_layer),
+            ("model", lambda f: f(fnn.relu, losses.nll()), "a layer", not_layer),
             ("loss", lambda f: f(fnn.relu(), "nll"), "a Loss", "'nll'"),
             (
                 "gradient",
@@ -859,7 +859,7 @@ FITS = [
         "both",
     ),
     Bad("int-key", lambda: fit(key=0), "fit", "a key", "0"),
-    Bad("model", lambda: fit(model=fnn.relu), "value_and_grad", "a Layer", not_layer),
+    Bad("model", lambda: fit(model=fnn.relu), "value_and_grad", "a layer", not_layer),
     Bad("loss", lambda: fit(loss="nll"), "value_and_grad", "a Loss", "'nll'"),
     Bad(
         "gradient",
@@ -1132,9 +1132,11 @@ def test_weights_of_another_model_are_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("module", "where", "call"),
     [
+        ("safetensors.numpy", "save_weights", lambda f: fnn.save_weights(f, {"a": jnp.ones(1)})),
+        ("safetensors", "load_weights", lambda f: fnn.load_weights(f, ((), ()))),
         ("tqdm", "fit", lambda f: fit(progress=True)),
     ],
-    ids=["fit"],
+    ids=["save_weights", "load_weights", "fit"],
 )
 def test_a_missing_package_is_named_with_what_to_install(
     tmp_path, monkeypatch, module, where, call

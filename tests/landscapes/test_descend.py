@@ -457,7 +457,10 @@ def test_a_picture_has_a_panel_for_each_path_over_the_part_asked_for():
     assert (part.get_xlim(), part.get_ylim()) == ((-1, 1), (-2, 3))
 
 
-def draw(function=landscapes.saddle(), steps=((0.0, 0.0),), **corners):  # noqa: B008
+SADDLE = landscapes.saddle()
+
+
+def draw(function=SADDLE, steps=((0.0, 0.0),), **corners):
     paths = {str(i): Trajectory(np.array([p]), np.zeros(1)) for i, p in enumerate(steps)}
     return plot.descent(function, paths, **corners)
 

@@ -13,6 +13,7 @@ from fnn.lab.check import moved_place
 from tests.cases.norm import EPSILON, MOMENTUM
 from tests.core.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.layers.test_laws import assert_close
+from tests.tolerance import rounding
 
 SHAPES = {"plain": (4, 5), "batch-1": (1, 5), "images": (2, 3, 4, 5)}
 
@@ -137,7 +138,7 @@ sizes = st.integers(1, 4)
 def test_gradients_are_those_of_autodiff_at_any_shape(name, space, batch, groups, width, options):
     if name == "rms_norm":
         del options["shift"]
-        # Of one channel it is nearly constant, and dx what two equal terms leave: by autodiff too.
+        # Of one channel see below.
         width += 1
     first = (groups,) if name == "group_norm" else ()
     momentum = {"momentum": MOMENTUM} if name == "batch_norm" else {}
@@ -152,6 +153,21 @@ def test_gradients_are_those_of_autodiff_at_any_shape(name, space, batch, groups
     assert {leaf.shape for leaf in jax.tree.leaves(params)} <= {(groups * width,)}
     y = jax.eval_shape(lambda p, s: layer.apply(p, s, x)[0], params, state)
     assert y.shape == x.shape
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_the_gradient_of_an_rms_norm_of_one_channel_is_that_of_its_closed_form(scale):
+    """The norm is nearly a sign: dx is what two terms leave, and as exact as those are."""
+    layer = fnn.rms_norm(epsilon=EPSILON, scale=scale)
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(3), (4, 1), "float64")
+        params, state = moved_place(layer, x, jax.random.key(5))
+        dy = jnp.cos(x)
+        dx = layer.backward(params, layer.forward(params, state, x)[2], dy)[1]
+        inverse = 1 / np.sqrt(np.square(x) + EPSILON)
+        term = dy * (params["scale"][0] if scale else 1) * inverse
+        expected = EPSILON * inverse**2 * term
+        assert np.abs(dx - expected).max() <= rounding("float64", 1) * np.abs(term).max()
 
 
 def wrong_epsilon(name, make):

@@ -161,8 +161,7 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
 
     class Broken:
         def savefig(self, name, **_):
-            with open(name, "wb") as half:  # noqa: PTH123
-                half.write(b"half")
+            name.write_bytes(b"half")
             raise OSError("the disk is full")
 
     with pytest.raises((OSError, fnn.InputError)):

@@ -108,7 +108,7 @@ REFUSED = {
     "flags": ({"prompt": PROMPT > 0}, "a prompt (B, T) of integers"),
     "words": ({"prompt": [["a"]]}, "a prompt (B, T) of integers"),
     "below-0": ({"prompt": -PROMPT}, "a prompt of 0 or more, got -1 at prompt[0, 1]"),
-    "no-layer": ({"model": fnn.relu}, "a Layer"),
+    "no-layer": ({"model": fnn.relu}, "a layer"),
     "no-scores": ({"model": fnn.identity()}, "a model that gives scores (2, 2, K)"),
     "too-many": (
         {"model": constant(np.zeros(300)), "prompt": PROMPT.astype("uint8")},

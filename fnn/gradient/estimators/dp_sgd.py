@@ -14,7 +14,19 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
-from fnn._core.types import Array, Data, Grads, Input, Key, Number, Params, PyTree, State, Unchecked
+from fnn._core.types import (
+    Array,
+    Data,
+    Grads,
+    Input,
+    Key,
+    Number,
+    Params,
+    PyTree,
+    Scalar,
+    State,
+    Unchecked,
+)
 from fnn.gradient.objective import (
     Estimator,
     Gradient,
@@ -26,11 +38,12 @@ from fnn.gradient.objective import (
 )
 from fnn.layer import Layer
 from fnn.losses import Loss
-from fnn.optim._moving_average import zeros
+from fnn.optim._hyperparameters import cast_like
+from fnn.optim._moving_average import safe_divide, zeros
+from fnn.optim._norms import global_norm
 from fnn.optim.noise._base import NoiseState, added, noise as noise_of
 from fnn.optim.noise._random_bits import Generator
 from fnn.optim.optimizer import tree_map_like
-from fnn.optim.transforms.clip import global_norm, shrinkage
 
 # Far from the small numbers that a model may fold into the key of a step.
 _STREAM = 0x70726976
@@ -139,7 +152,13 @@ def _of_one(
     """Return the value of one example, the share of its gradient that is kept, and the gradient."""
     one = jax.tree.map(lambda a: a[None], (x, target))
     (value, _), grads = options.plain(params, state, one, key=key)
-    return value, shrinkage(global_norm(grads), options.limit), grads
+    return value, _shrinkage(global_norm(grads), options.limit), grads
+
+
+def _shrinkage(norm: Array, limit: Scalar) -> Array:
+    """Return ``min(1, limit / norm)``, and 1 for a norm of 0."""
+    longest = cast_like(limit, norm)
+    return safe_divide(longest, norm, norm > longest)
 
 
 def _scanned(

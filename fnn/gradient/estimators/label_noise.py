@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import as_labels
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.linear_head import LinearHead
@@ -25,7 +26,6 @@ from fnn.gradient.objective import (
 )
 from fnn.layer import Layer, output_shape
 from fnn.losses import Loss
-from fnn.losses._arrays import as_labels
 
 # Far from the small numbers that a model may fold into the key of a step.
 _STREAM = 0x6C61626C

@@ -26,7 +26,12 @@ def activation(
     forward: Callable[[Input], tuple[Output, Residuals]],
     backward: Callable[[Residuals, Cotangent], Cotangent],
 ) -> Layer:
-    """Lift ``forward(x) -> y, residuals`` and ``backward(residuals, dy) -> dx`` to a layer."""
+    """Lift ``forward(x) -> y, residuals`` and ``backward(residuals, dy) -> dx`` to a layer.
+
+    Args:
+        forward: takes x, of floating numbers, and returns y and what to save.
+        backward: takes what was saved and dy, and returns dx.
+    """
 
     def checked(params: Params, x: Input) -> tuple[Output, Residuals]:
         del params
@@ -36,7 +41,7 @@ def activation(
     return stateless(lambda key, x: (), checked, lambda params, r, dy: ((), backward(r, dy)))
 
 
-def from_output(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Layer:
+def _from_output(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Layer:
     """Make an activation from its function and the slope as a function of the output y."""
 
     def forward(x: Input) -> tuple[Output, Residuals]:
@@ -133,7 +138,7 @@ def sigmoid() -> Layer:
     >>> sigmoid().apply((), (), jnp.array([0.0]))[0]
     Array([0.5], dtype=float32)
     """
-    return from_output(jax.nn.sigmoid, lambda y: y * (1 - y))
+    return _from_output(jax.nn.sigmoid, lambda y: y * (1 - y))
 
 
 @constructor
@@ -154,7 +159,7 @@ def tanh() -> Layer:
     >>> tanh().apply((), (), jnp.array([0.0]))[0]
     Array([0.], dtype=float32)
     """
-    return from_output(jnp.tanh, lambda y: (1 - y) * (1 + y))
+    return _from_output(jnp.tanh, lambda y: (1 - y) * (1 + y))
 
 
 @constructor
@@ -203,7 +208,7 @@ def leaky_relu(slope: float = 0.01) -> Layer:
     def bend(x: Array) -> Array:
         return jnp.where(x > 0, x, jnp.asarray(slope, x.dtype) * x)
 
-    return from_output(bend, lambda y: jnp.where(y > 0, 1, jnp.asarray(slope, y.dtype)))
+    return _from_output(bend, lambda y: jnp.where(y > 0, 1, jnp.asarray(slope, y.dtype)))
 
 
 @constructor
@@ -225,7 +230,7 @@ def elu(alpha: float = 1.0) -> Layer:
     Array([-1.,  3.], dtype=float32)
     """
     check.number(alpha, "alpha", above=0, remedy=_SIGN)
-    return from_output(
+    return _from_output(
         lambda x: jax.nn.elu(x, jnp.asarray(alpha, x.dtype)),
         lambda y: jnp.where(y > 0, 1, y + jnp.asarray(alpha, y.dtype)),
     )
@@ -248,7 +253,7 @@ def selu() -> Layer:
     Array([-1.7580993,  1.050701 ], dtype=float32)
     """
     alpha, gain = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-    return from_output(
+    return _from_output(
         jax.nn.selu, lambda y: jnp.where(y > 0, gain, y + gain * alpha).astype(y.dtype)
     )
 
@@ -269,4 +274,4 @@ def softplus() -> Layer:
     >>> softplus().apply((), (), jnp.array([0.0]))[0]
     Array([0.6931472], dtype=float32)
     """
-    return from_output(jax.nn.softplus, lambda y: -jnp.expm1(-y))
+    return _from_output(jax.nn.softplus, lambda y: -jnp.expm1(-y))

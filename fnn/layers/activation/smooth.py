@@ -95,14 +95,24 @@ def _from_input(function: Callable[[Array], Array], slope: Callable[[Array], Arr
 
 
 def gelu_function(x: Array, approximate: bool) -> Array:
-    """Return `gelu` at x."""
+    """Return `gelu` at x.
+
+    Args:
+        x: (...), in float32 or better.
+        approximate: whether to use the tanh, as in `gelu`.
+    """
     if not approximate:
         return jax.nn.gelu(x, False)
     return x * jax.nn.sigmoid(_twice_u(_unsaturated(x)))
 
 
 def gelu_slope(x: Array, approximate: bool) -> Array:
-    """Return the derivative of `gelu` at x."""
+    """Return the derivative of `gelu` at x.
+
+    Args:
+        x: (...), in float32 or better.
+        approximate: whether to use the tanh, as in `gelu`.
+    """
     if not approximate:
         # erfc computes exp(-u^2) itself: written alike, XLA computes it once.
         u = -x * 0.5**0.5
@@ -124,7 +134,11 @@ def _unsaturated(x: Array) -> Array:
 
 
 def silu_slope(x: Array) -> Array:
-    """Return the derivative of `silu` at x."""
+    """Return the derivative of `silu` at x.
+
+    Args:
+        x: (...), in float32 or better.
+    """
     s, rest = sigmoids(x)
     return s * (1 + x * rest)
 
@@ -133,6 +147,9 @@ def sigmoids(x: Array) -> tuple[Array, Array]:
     """Return ``sigmoid(x)`` and ``sigmoid(-x)``, of one exponential.
 
     1 - sigmoid(x) would lose every digit where that is close to 1.
+
+    Args:
+        x: (...), in float32 or better.
     """
     positive = x >= 0
     # Not |x|, whose own slope at 0 would be that of neither branch.

@@ -259,7 +259,7 @@ def _apply(
     dropping = _dropping(plan, _needed(plan, key, train))
     o, _ = plain(q, k, v, values.present, plan.scoring, plan.block, dropping)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
-    return _with_values(x, zero_padding(y, values.there)), state
+    return _with_values(x, _zero_padding(y, values.there)), state
 
 
 def _forward(
@@ -274,7 +274,7 @@ def _forward(
     memory, there = (inexact_leaves(x[1]), values.there) if _is_pair(x) else (None, None)
     query = _array(x[0] if _is_pair(x) else x)
     residuals = _Residuals(query, there, memory, values.present, q, k, v, o, saved, key)
-    return _with_values(x, zero_padding(y, values.there)), state, residuals
+    return _with_values(x, _zero_padding(y, values.there)), state, residuals
 
 
 def _backward(
@@ -282,15 +282,15 @@ def _backward(
 ) -> tuple[Params, Cotangent]:
     query, there, memory, present, q, k, v, o, saved, key = residuals
     there = present if memory is None else there
-    query = zero_padding(query, there)
+    query = _zero_padding(query, there)
     through, dparams, dx = _DENSE[plan.bias].backward, {}, {}
-    dparams["output"], do = through(params["output"], o, zero_padding(_array(dy), there))
+    dparams["output"], do = through(params["output"], o, _zero_padding(_array(dy), there))
     dropping = _dropping(plan, key)
     o, do = (_split_heads(a, q.shape) for a in (o, do))
     dq, dk, dv = attend_backward(q, k, v, present, o, saved, do, plan.scoring, plan.block, dropping)
     dq = downcast(upcast(_join_heads(dq)) * q.shape[-1] ** -0.5, dq)
     dz = {"query": dq, "key": _join_heads(dk[:, :, None]), "value": _join_heads(dv[:, :, None])}
-    seen = query if memory is None else zero_padding(_array(memory), present)
+    seen = query if memory is None else _zero_padding(_array(memory), present)
     for name, d in dz.items():
         if plan.base is not None and name != "value":
             width = q.shape[-1]
@@ -321,7 +321,7 @@ def _array(x: Input) -> Any:
     return x.values if isinstance(x, Sequence) else x
 
 
-def zero_padding(values: Any, there: Any) -> Any:
+def _zero_padding(values: Any, there: Any) -> Any:
     """Return values (B, T, C) with zeros where a step is not there, which may hold NaN."""
     return values if there is None else jnp.where(there[:, :, None], values, 0)
 
@@ -364,7 +364,7 @@ def _values(x: Input, params: Params = None) -> _Values:
             "give every example a memory of its own",
         )
     there, present = step_mask(query), step_mask(memory)
-    own = zero_padding(_array(query), there)
+    own = _zero_padding(_array(query), there)
     return _Values(
-        own, there, zero_padding(_array(memory), present) if _is_pair(x) else own, present
+        own, there, _zero_padding(_array(memory), present) if _is_pair(x) else own, present
     )

@@ -183,12 +183,22 @@ def _forward_rotary(base: float, params: Params, x: Input) -> tuple[Output, Resi
 
 
 def check_base(base: Unchecked) -> None:
-    """Raise `InputError` unless the base is a positive number."""
+    """Raise `InputError` unless the base is a positive number.
+
+    Args:
+        base: that of `rotary`.
+    """
     check.number(base, "base", above=0, remedy="pass one such as 10_000.0: it sets the angles")
 
 
-def rotate(x: Any, base: float, back: bool = False) -> Any:
-    """Turn x (..., T, N, D) as `rotary` does, or back."""
+def rotate(x: Array, base: float, back: bool = False) -> Array:
+    """Turn x (..., T, N, D) as `rotary` does, or back.
+
+    Args:
+        x: (..., T, N, D), of even D.
+        base: that of `rotary`.
+        back: whether to turn by the opposite angles, which takes dy to dx.
+    """
     steps, _, width = x.shape[-3:]
     z = upcast(x)
     angles = _angles(steps, width, base, z.dtype)

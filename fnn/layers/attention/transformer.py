@@ -78,7 +78,7 @@ def mlp(
             "leave it out, or name an activation without gate",
         )
     check.function(initializer, "initializer", "pass one of jax.nn.initializers")
-    make = partial(mlp_parts, activation=activation, bias=bias, initializer=initializer)
+    make = partial(_mlp_parts, activation=activation, bias=bias, initializer=initializer)
     # How wide its layers are, the weights tell; only init asks them.
     return _with_init(partial(_init_mlp, make, hidden), make(1, 1))
 
@@ -105,7 +105,7 @@ def _with_init(init: Init, inside: Layer) -> Layer:
     )
 
 
-def mlp_parts(
+def _mlp_parts(
     channels: int,
     hidden: int | None = None,
     *,

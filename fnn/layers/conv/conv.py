@@ -216,7 +216,13 @@ def _geometry(params: Params, x: Input, window: Window, groups: int) -> Geometry
 
 
 def check_options(window: Window, bias: Unchecked, initializer: Unchecked) -> None:
-    """Raise `InputError` for options of a convolution that are wrong whatever x is."""
+    """Raise `InputError` for options of a convolution that are wrong whatever x is.
+
+    Args:
+        window: kernel, stride, padding and dilation.
+        bias: whether there is a bias.
+        initializer: draws the weight.
+    """
     rank = window.check()
     if rank is not None and rank > MOST_AXES:
         raise InputError(f"1 to {MOST_AXES} spatial axes", str(rank), "pass a shorter tuple")
@@ -225,7 +231,13 @@ def check_options(window: Window, bias: Unchecked, initializer: Unchecked) -> No
 
 
 def check_groups(channels: int, groups: int, got: str) -> None:
-    """Raise `InputError` unless groups divide channels, which `got` describes."""
+    """Raise `InputError` unless groups divide channels, which `got` describes.
+
+    Args:
+        channels: how many channels go in or come out.
+        groups: in how many groups.
+        got: what the error calls the channels.
+    """
     if channels % groups:
         raise InputError(
             f"channels in {groups} equal groups",
@@ -235,7 +247,12 @@ def check_groups(channels: int, groups: int, got: str) -> None:
 
 
 def check_channels(x: Input, channels: int) -> None:
-    """Raise `InputError` unless x has the channels that the layer was initialized for."""
+    """Raise `InputError` unless x has the channels that the layer was initialized for.
+
+    Args:
+        x: (B, *spatial, C).
+        channels: C as the weight tells it.
+    """
     check.shape(
         x,
         "B ... C",
@@ -245,18 +262,33 @@ def check_channels(x: Input, channels: int) -> None:
 
 
 def with_zero_bias(weight: Array, channels: int) -> Params:
-    """Return parameters with a bias of zeros for so many channels, with none for 0."""
+    """Return parameters with a bias of zeros for so many channels, with none for 0.
+
+    Args:
+        weight: the weight, whose dtype the bias takes.
+        channels: O, the length of the bias; 0 for none.
+    """
     bias = {"bias": jnp.zeros(channels, weight.dtype)} if channels else {}
     return {"weight": weight} | bias
 
 
 def add_bias(y: Array, params: Params) -> Array:
-    """Add the bias to every position of y, if there is one."""
+    """Add the bias to every position of y, if there is one.
+
+    Args:
+        y: (B, *positions, O).
+        params: those of the layer, with a ``"bias"`` (O,) or without.
+    """
     if "bias" not in params:
         return y
     return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def bias_gradient(params: Params, dy: Array) -> dict[str, Array]:
-    """Return dbias, if there is a bias."""
+    """Return dbias, if there is a bias.
+
+    Args:
+        params: those of the layer.
+        dy: (B, *positions, O).
+    """
     return {"bias": dy.sum(tuple(range(dy.ndim - 1)))} if "bias" in params else {}

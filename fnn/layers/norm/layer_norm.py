@@ -271,7 +271,13 @@ def _scaled(params: Params, z: Array) -> Array:
 
 
 def check_channels(x: Input, axes: str, *channels: int) -> None:
-    """Raise `InputError` unless x has the axes, and as many channels as are named."""
+    """Raise `InputError` unless x has the axes, and as many channels as are named.
+
+    Args:
+        x: the input of a norm.
+        axes: what `fnn._core.check.shape` takes, such as ``"B ... C"``.
+        channels: how many channels there should be, or nothing for any number.
+    """
     if channels:
         check.shape(x, axes, remedy=CHANNELS_LAST, C=channels[0])
     else:
@@ -279,29 +285,56 @@ def check_channels(x: Input, axes: str, *channels: int) -> None:
 
 
 def check_options(epsilon: Unchecked, scale: Unchecked, shift: Unchecked) -> None:
-    """Raise `InputError` unless epsilon is 0 or more, and the flags are flags."""
+    """Raise `InputError` unless epsilon is 0 or more, and the flags are flags.
+
+    Args:
+        epsilon: what is added to the variance, or to the mean square.
+        scale: whether there is a scale.
+        shift: whether there is a shift.
+    """
     check.number(epsilon, "epsilon", least=0, remedy="pass a small number: a variance takes it")
     check.flag(scale, "scale")
     check.flag(shift, "shift")
 
 
 def inverse_root(variance: Array, epsilon: float) -> Array:
-    """Return ``1 / sqrt(variance + epsilon)``."""
+    """Return ``1 / sqrt(variance + epsilon)``.
+
+    Args:
+        variance: (...), of floating numbers.
+        epsilon: what is added, in the dtype of the variance.
+    """
     return jax.lax.rsqrt(variance + jnp.asarray(epsilon, variance.dtype))
 
 
 def over(channels: Array, x: Array) -> Array:
-    """Give a (C,) array the rank and dtype of x: (1, ..., 1, C)."""
+    """Give a (C,) array the rank and dtype of x: (1, ..., 1, C).
+
+    Args:
+        channels: (C,).
+        x: (..., C), of which only rank and dtype are used.
+    """
     return channels.reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
 
 
 def init_affine(x: Input, scale: bool, shift: bool) -> dict[str, Array]:
-    """Return a scale of ones and a shift of zeros for the channels of x, as far as wanted."""
+    """Return a scale of ones and a shift of zeros for the channels of x, as far as wanted.
+
+    Args:
+        x: (..., C), whose dtype the parameters take.
+        scale: whether there is a scale.
+        shift: whether there is a shift.
+    """
     ones = {"scale": jnp.ones(x.shape[-1], x.dtype)} if scale else {}
     return ones | ({"shift": jnp.zeros(x.shape[-1], x.dtype)} if shift else {})
 
 
 def affine(params: Params, n: Array) -> Array:
-    """Return ``scale n + shift``, as far as there are such parameters."""
+    """Return ``scale n + shift``, as far as there are such parameters.
+
+    Args:
+        params: those of the layer: ``"scale"`` (C,), ``"shift"`` (C,), one of them, or none.
+        n: (..., C), x normalized.
+    """
     y = _scaled(params, n)
     return y + over(params["shift"], n) if "shift" in params else y

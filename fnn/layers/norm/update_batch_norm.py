@@ -9,9 +9,9 @@ import jax
 
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Input, Key, Number, Params, Scalar, State
-from fnn.combinators._parts import check_layer, fold
+from fnn.combinators._parts import fold
 from fnn.combinators.walk import layers_by_path, map_layers
-from fnn.layer import Layer, use_auto
+from fnn.layer import Layer, require_layer, use_auto
 from fnn.layers.norm.batch_norm import batch_norm
 
 
@@ -41,7 +41,7 @@ def update_batch_norm(
     >>> update_batch_norm(model, params, state, [x[:2], x[2:]])
     {'mean': Array([4.], dtype=float32), 'var': Array([1.], dtype=float32)}
     """
-    check_layer(model, "a model")
+    require_layer(model, "a model")
     if not _has_statistics(model):
         raise InputError("a model with running statistics", describe(model), "leave it as it is")
     seen = 0

@@ -262,7 +262,7 @@ def amsgrad(
         del params
         rate, step = resolve(learning_rate, state.step), state.step + 1
         unbiased_mean, unbiased_size = unbiased(beta1, step), unbiased_root(beta2, step, 0.0)
-        mean, root = moments(beta1, beta2, state.mean, state.root, grads)
+        mean, root = _moments(beta1, beta2, state.mean, state.root, grads)
         largest = tree_map_like(
             lambda most, r: jnp.maximum(most, unbiased_size(r)), state.largest, root
         )
@@ -347,8 +347,12 @@ def by_moments(
 ) -> Optimizer:
     """Make an optimizer with the two running means of `adam`.
 
-    `at` takes the step, counted from 1, and returns the direction ``(g, m, r, p) -> direction`` for
-    one array, r the root of the mean square.
+    Args:
+        learning_rate: size of the step, 0 or more, or a schedule.
+        beta1: share of the running mean that stays, in [0, 1).
+        beta2: share of the running mean square that stays, in [0, 1).
+        at: from the step, counted from 1, to the direction ``(g, m, r, p) -> direction`` for one
+            array, r the root of the mean square.
     """
 
     def init(params: Params, /) -> AdamState:
@@ -356,7 +360,7 @@ def by_moments(
 
     def update(grads: Grads, state: AdamState, params: Params, /) -> tuple[Updates, AdamState]:
         rate, step = resolve(learning_rate, state.step), state.step + 1
-        mean, root = moments(beta1, beta2, state.mean, state.root, grads)
+        mean, root = _moments(beta1, beta2, state.mean, state.root, grads)
         direction = at(step)
         updates = tree_map_like(
             lambda g, m, r, p: -cast_like(rate, m) * direction(g, m, r, p),
@@ -370,7 +374,7 @@ def by_moments(
     return Optimizer(init, update)
 
 
-def moments(
+def _moments(
     beta1: Scalar, beta2: Scalar, mean: PyTree, root: PyTree, grads: Grads
 ) -> tuple[PyTree, PyTree]:
     """Return running mean and root mean square with one gradient more."""
@@ -383,7 +387,14 @@ def moments(
 def check_moments(
     learning_rate: Hyperparameter, beta1: Number, beta2: Number, epsilon: Number
 ) -> None:
-    """Raise `InputError` for what no optimizer with these running means can work with."""
+    """Raise `InputError` for what no optimizer with these running means can work with.
+
+    Args:
+        learning_rate: size of the step, 0 or more, or a schedule.
+        beta1: share of the running mean that stays, in [0, 1).
+        beta2: share of the running mean square that stays, in [0, 1).
+        epsilon: what keeps the quotient finite, above 0.
+    """
     check.hyperparameter(learning_rate, "learning_rate", least=0)
     check.number(beta1, "beta1", least=0, below=1)
     check.number(beta2, "beta2", least=0, below=1)

@@ -151,6 +151,11 @@ def _stretched(d: Array, iterations: int, epsilon: Number, *, several: bool) -> 
 def orthogonal(matrix: Array, iterations: int, epsilon: Number = 1e-8) -> Array:
     """Push the singular values of a matrix to about 1, by the iteration of `muon`.
 
+    Args:
+        matrix: (M, N), any real numbers.
+        iterations: number of Newton-Schulz steps.
+        epsilon: what keeps the quotient by the norm finite, above 0.
+
     >>> import jax.numpy as jnp
     >>> values = jnp.linalg.svd(orthogonal(jnp.array([[3.0, 1.0], [0.0, 0.2]]), 5))[1]
     >>> bool((abs(values - 1) < 0.35).all())

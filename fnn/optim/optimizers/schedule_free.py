@@ -48,7 +48,11 @@ class ScheduleFreeState(NamedTuple):
     beta: Array
 
     def eval_params(self, params: Params) -> Params:
-        """Return the average, ``x = (y - (1 - beta) z) / beta``."""
+        """Return the average, ``x = (y - (1 - beta) z) / beta``.
+
+        Args:
+            params: y, the parameters that training moves.
+        """
         return jax.tree.map(
             lambda z, y: _average(z, y, self.beta),
             self.base,

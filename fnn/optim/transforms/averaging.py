@@ -24,8 +24,12 @@ class EmaState(NamedTuple):
     weight: Array
 
     def eval_params(self, params: Params) -> Params:
-        """Return the average, in the dtype of the parameters."""
-        return in_place_of(self.average, params)
+        """Return the average, in the dtype of the parameters.
+
+        Args:
+            params: the parameters that training moves.
+        """
+        return _in_place_of(self.average, params)
 
 
 @constructor
@@ -75,8 +79,12 @@ class LookaheadState(NamedTuple):
     slow: PyTree
 
     def eval_params(self, params: Params) -> Params:
-        """Return the slow weights, in the dtype of the parameters."""
-        return in_place_of(self.slow, params)
+        """Return the slow weights, in the dtype of the parameters.
+
+        Args:
+            params: the parameters that training moves.
+        """
+        return _in_place_of(self.slow, params)
 
 
 @constructor
@@ -128,6 +136,6 @@ def _towards(part: Scalar, a: Array, p: Array, u: Array) -> Array:
     return a + cast_like(part, a) * ((p + u).astype(a.dtype) - a)
 
 
-def in_place_of(average: PyTree, params: Params) -> Params:
+def _in_place_of(average: PyTree, params: Params) -> Params:
     """Return the average where there is one: an optimizer for a part of the parameters has None."""
     return jax.tree.map(lambda a, p: a.astype(p.dtype), combine(average, params), params)

@@ -8,8 +8,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.types import Array, Grads, Number, Params, Scalar, Updates
 from fnn.optim._hyperparameters import Hyperparameter, cast_like
-from fnn.optim._moving_average import safe_divide
-from fnn.optim._norms import global_norm as global_norm, norm_along, norm_of, shortened
+from fnn.optim._norms import norm_along, norm_of, shortened
 from fnn.optim.optimizer import Optimizer, stateless_transform, tree_map_like
 
 
@@ -141,14 +140,3 @@ def _shortened_units(g: Array, p: Array, ratio: Scalar, least: Scalar) -> Array:
     norm = norm_along(p, axes).value()
     most = cast_like(ratio, norm) * jnp.maximum(norm, cast_like(least, norm))
     return shortened(g, norm_along(g, axes), most)
-
-
-def shrinkage(norm: Array, limit: Scalar) -> Array:
-    """Return ``min(1, limit / norm)``, and 1 for a norm of 0.
-
-    >>> import jax.numpy as jnp
-    >>> shrinkage(jnp.array([0.0, 2.0, 4.0]), 3.0)
-    Array([1.  , 1.  , 0.75], dtype=float32)
-    """
-    longest = cast_like(limit, norm)
-    return safe_divide(longest, norm, norm > longest)
