@@ -214,7 +214,7 @@ REFUSED = {
     "a summary of no layer": (lambda: fnn.summary(fnn.dense, X), "a layer"),
     "a summary of no array": (lambda: fnn.summary(DENSE, (6,)), "x of arrays, got 6"),
     "shapes of no layer": (lambda: fnn.lab.layer_shapes(fnn.dense, (), (), X), "a layer"),
-    "a measurement of no layer": (lambda: measure(3, X, key=KEY), "a Layer, got 3"),
+    "a measurement of no layer": (lambda: measure(3, X, key=KEY), "a layer, got 3"),
     "no rounds": (lambda: measure(DENSE, X, key=KEY, rounds=0), "rounds of 1 or more"),
     "a choice by nothing": (lambda: fnn.lab.choose(None, "size"), "by of 'time', 'bytes'"),
     "compare: no layer": (lambda: compare(fnn.dense, LOSS, PARAMS, STATE, BATCH), "a layer"),

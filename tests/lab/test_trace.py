@@ -99,5 +99,5 @@ def test_a_cotangent_that_is_not_finite_is_found_where_all_values_are():
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(fnn.InputError, match="expected a Layer"):
+    with pytest.raises(fnn.InputError, match="expected a layer"):
         fnn.trace_activations(fnn.dense, LOSS, (), (), (X, X), key=jax.random.key(0))

@@ -172,7 +172,7 @@ def test_a_layer_with_an_integer_state_is_measured():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((fnn.dense, LOSS, (X, LABELS)), "expected a Layer"),
+        ((fnn.dense, LOSS, (X, LABELS)), "expected a layer"),
         ((fnn.dense(3), fnn.losses.cross_entropy, (X, LABELS)), "expected a Loss"),
         ((fnn.dense(3), LOSS, X), "expected .x, target."),
     ],
