@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -260,8 +261,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Time functions in turns: return the seconds of every call, after one that is not counted.
 
-    Taking turns spreads whatever else the machine does over all of them; every round starts with
-    the next function, so that none always comes after the same other.
+    Taking turns spreads whatever else the machine does over all of them; every round has an order
+    of its own, so that none mostly comes after the same other, whose data then fills the caches.
 
     Args:
         functions: what is timed, by name; one that returns a float has timed itself.
@@ -270,11 +271,10 @@ def interleaved(
     """
     for function in functions.values():
         function()
-    names = list(functions)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    orders = random.Random(0)
+    for _ in range(rounds):
+        for name in orders.sample(list(functions), len(functions)):
             began = time.perf_counter()
             own = functions[name]()
             wall = time.perf_counter() - began
