@@ -7,6 +7,9 @@ A layer is a node of the computation graph that can go forwards and backwards::
     forward  :: (params, state, x, *, key=None, train=False)   -> y, state, residuals
     backward :: (params, residuals, dy)                        -> dparams, dx
 
+    prefill  :: (params, state, x, *, window, lengths=None)    -> y, cache
+    decode   :: (params, state, cache, x, position)            -> y, cache
+
 `init` and `apply` are what a user writes and calls; `forward` and `backward` are the gradient
 derived by hand. `backward` is the exact vector-Jacobian product of `apply`, for any cotangent
 ``dy``. Residuals are what forward saves for backward, a pytree of arrays and nothing else: a mode
@@ -18,6 +21,11 @@ None.
 `apply` has two faces. Where it is only evaluated it is `forward` without the residuals: the fast
 algorithm. Where it is differentiated, in any mode and to any order, it is the `reference`: the
 plain formula that a JAX user would write, so that `jax.grad` of a model is what autodiff gives.
+
+A layer over time that looks back has two more, for `fnn.generate`: `prefill` is `apply` out of
+training over the T steps of x (B, T, ...), and returns a cache with room for `window` steps, from
+which `decode` makes y of the step at `position`, x and y (B, 1, ...). A layer that looks at every
+step by itself needs no cache, and says so by ``positionwise=True``.
 """
 
 from __future__ import annotations
@@ -37,6 +45,7 @@ from fnn._core.errors import InputError, describe, entry
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import (
     Array,
+    Cache,
     Cotangent,
     Input,
     Key,
@@ -80,6 +89,55 @@ class Backward(Protocol):
     ) -> tuple[Params, Cotangent]: ...
 
 
+class Prefill(Protocol):
+    """``(params, state, x, *, window, lengths=None) -> y, cache``: `Apply` of a prompt (B, T, ...).
+
+    Row b of x has ``lengths[b]`` steps, the first ones; None means T of them. The cache has room
+    for `window` steps, T included.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        x: Input,
+        /,
+        *,
+        window: int,
+        lengths: Array | None = None,
+    ) -> tuple[Output, Cache]: ...
+
+
+class Decode(Protocol):
+    """``(params, state, cache, x, position) -> y, cache``: `Apply` of one more step (B, 1, ...).
+
+    `position` counts the steps before it: an integer (), or (B,) where rows differ.
+    """
+
+    def __call__(
+        self, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]: ...
+
+
+def _no_prefill(
+    params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
+) -> tuple[Output, Cache]:
+    """Raise: what every layer does that was given no other function."""
+    raise InputError(
+        "a layer that generates from a cache",
+        "one without",
+        "wrap it in fnn.positionwise if it looks at every time step by itself, give it prefill "
+        "and decode, or pass cache=False to fnn.generate, which then reads all again",
+    )
+
+
+def _no_decode(
+    params: Params, state: State, cache: Cache, x: Input, position: Array, /
+) -> tuple[Output, Cache]:
+    """Raise: what every layer does that was given no other function."""
+    return _no_prefill(params, state, x, window=1)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Layer(Described):
     """Layer: an immutable record of four pure functions; see the module's docstring.
@@ -98,6 +156,9 @@ class Layer(Described):
         derivation: ``"manual"``, or ``"auto"`` where `backward` comes from autodiff.
         reference: the plain formula in the form of `apply`, where that is another algorithm.
         manual: of `use_auto`, the layer whose gradient by hand it gives up.
+        prefill: ``(params, state, x, *, window, lengths=None) -> y, cache``; without it the layer
+            has no cache, and it raises.
+        decode: ``(params, state, cache, x, position) -> y, cache``, one time step.
         title: the name in tables, where it is not that of the constructor.
         call: the call of the `constructor` that made it.
 
@@ -106,7 +167,15 @@ class Layer(Described):
 
     """
 
-    functions: ClassVar[tuple[str, ...]] = ("init", "apply", "forward", "backward", "reference")
+    functions: ClassVar[tuple[str, ...]] = (
+        "init",
+        "apply",
+        "forward",
+        "backward",
+        "reference",
+        "prefill",
+        "decode",
+    )
     init: Init
     apply: Apply
     forward: Forward
@@ -118,10 +187,12 @@ class Layer(Described):
     derivation: Derivation = "manual"
     reference: Apply | None = None
     manual: Layer | None = None
+    prefill: Prefill = _no_prefill
+    decode: Decode = _no_decode
     title: str = ""
 
     def __post_init__(self) -> None:
-        for name in self.functions[:4]:
+        for name in (*self.functions[:4], "prefill", "decode"):
             check.function(getattr(self, name), name, "pass a function, see fnn.Layer")
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
@@ -158,7 +229,14 @@ class Layer(Described):
 
 @constructor
 def stateful(
-    init: Init, forward: Forward, backward: Backward, *, reference: Apply | None = None
+    init: Init,
+    forward: Forward,
+    backward: Backward,
+    *,
+    reference: Apply | None = None,
+    positionwise: bool = False,
+    prefill: Prefill | None = None,
+    decode: Decode | None = None,
 ) -> Layer:
     """Layer of three functions, with state, randomness and a training mode.
 
@@ -169,7 +247,13 @@ def stateful(
         reference: the plain formula, ``(params, state, x, *, key=None, train=False) -> y, state``,
             where `forward` is another algorithm: what autodiff differentiates. Without it that is
             `forward`.
-    Raises:    InputError for what is no function.
+        positionwise: whether out of training y[b, t] depends on x[b, t] alone, for any axes (B, T)
+            in front: then `fnn.generate` needs no cache of the layer.
+        prefill: of a layer that looks back, ``(params, state, x, *, window, lengths=None) -> y,
+            cache``, see `fnn.Layer`.
+        decode: with it, ``(params, state, cache, x, position) -> y, cache``.
+    Raises:    InputError for what is no function, one of `prefill` and `decode` without the other,
+        and for both beside `positionwise`.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> count = stateful(
@@ -189,7 +273,65 @@ def stateful(
         return y, state
 
     apply = evaluated if reference is None else _two_faced(evaluated, reference)
-    return Layer(init, apply, forward, backward, reference=reference)
+    layer = Layer(init, apply, forward, backward, reference=reference)
+    return _with_cache(layer, positionwise, prefill, decode)
+
+
+def _with_cache(
+    layer: Layer, positionwise: bool, prefill: Prefill | None, decode: Decode | None
+) -> Layer:
+    """Return the layer with its functions for `fnn.generate`, if there are any."""
+    check.flag(positionwise, "positionwise")
+    given = [
+        name for name, one in (("prefill", prefill), ("decode", decode)) if one is not None
+    ]
+    if len(given) == 1 or (given and positionwise):
+        raise InputError(
+            "prefill and decode, or positionwise=True, or none of them",
+            " and ".join(given + ["positionwise=True"] * positionwise),
+            "pass both functions for a layer that looks back, see fnn.Layer",
+        )
+    if prefill is not None and decode is not None:
+        return dataclasses.replace(layer, prefill=prefill, decode=decode)
+    if not positionwise:
+        return layer
+
+    def at_every_step(
+        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
+    ) -> tuple[Output, Cache]:
+        del window, lengths
+        return layer.apply(params, state, x)[0], ()
+
+    def at_one_step(
+        params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        del position
+        return layer.apply(params, state, x)[0], cache
+
+    return dataclasses.replace(layer, prefill=at_every_step, decode=at_one_step)
+
+
+@constructor
+def positionwise(layer: Layer, /) -> Layer:
+    """Position-wise layer: declared to look at every time step by itself.
+
+    The layer computes the same. `fnn.generate` takes the word for it, and runs the layer on the
+    newest step alone: so a function of one's own takes part in generation with a cache.
+
+    Args:
+        layer: any layer of which, out of training, y[b, t] depends on x[b, t] alone.
+    Raises:    InputError for what is no layer.
+
+    >>> import fnn, jax.numpy as jnp
+    >>> doubled = positionwise(fnn.from_function(lambda x: 2 * x))
+    >>> doubled.decode((), (), (), jnp.ones((1, 1)), jnp.int32(7))[0]
+    Array([[2.]], dtype=float32)
+
+    """
+    require_layer(layer)
+    wrapped = wrapping(positionwise, layer, (*layer,))
+    wrapped = dataclasses.replace(wrapped, derivation=layer.derivation, reference=layer.reference)
+    return _with_cache(wrapped, True, None, None)
 
 
 def require_layer(value: Unchecked, expected: str = "a layer") -> None:
@@ -213,6 +355,7 @@ def wrapping(
     combinator: Callable[[Layer], Layer],
     layer: Layer,
     functions: tuple[Init, Apply, Forward, Backward],
+    caching: tuple[Prefill, Decode] = (_no_prefill, _no_decode),
 ) -> Layer:
     """Return the layer that a combinator makes of one layer, whose parameters are its own.
 
@@ -220,6 +363,7 @@ def wrapping(
         combinator: what makes it again of another layer.
         layer: the layer inside.
         functions: those of the layer outside, ``(init, apply, forward, backward)``.
+        caching: its ``(prefill, decode)``, where it can generate from a cache.
 
     >>> import fnn
     >>> relu = fnn.relu()
@@ -227,7 +371,14 @@ def wrapping(
     mappingproxy({'': relu()})
 
     """
-    return Layer(*functions, children=MappingProxyType({"": layer}), rebuild=combinator)
+    prefill, decode = caching
+    return Layer(
+        *functions,
+        children=MappingProxyType({"": layer}),
+        rebuild=combinator,
+        prefill=prefill,
+        decode=decode,
+    )
 
 
 def _two_faced(evaluated: Apply, differentiated: Apply) -> Apply:
@@ -276,6 +427,7 @@ def stateless(
     backward: Callable[[Params, Residuals, Cotangent], tuple[Params, Cotangent]],
     *,
     reference: Callable[[Params, Input], Output] | None = None,
+    positionwise: bool = False,
 ) -> Layer:
     """Layer of three small functions: no state, no randomness, no training mode.
 
@@ -285,6 +437,8 @@ def stateless(
         backward: ``(params, residuals, dy) -> dparams, dx``.
         reference: the plain formula, ``(params, x) -> y``, where `forward` is another algorithm:
             what autodiff differentiates. Without it that is `forward`.
+        positionwise: whether y[b, t] depends on x[b, t] alone, for any axes (B, T) in front: then
+            `fnn.generate` needs no cache of the layer.
 
     >>> import jax, jax.numpy as jnp
     >>> cube = stateless(
@@ -311,7 +465,7 @@ def stateless(
         return y, state, residuals
 
     if reference is None:
-        return stateful(layer_init, layer_forward, backward)
+        return stateful(layer_init, layer_forward, backward, positionwise=positionwise)
     plain = reference
 
     def layer_reference(
@@ -320,11 +474,19 @@ def stateless(
         del key, train
         return plain(params, x), state
 
-    return stateful(layer_init, layer_forward, backward, reference=layer_reference)
+    return stateful(
+        layer_init, layer_forward, backward, reference=layer_reference, positionwise=positionwise
+    )
 
 
 @constructor
-def autodiff(init: Init, apply: Apply) -> Layer:
+def autodiff(
+    init: Init,
+    apply: Apply,
+    *,
+    prefill: Prefill | None = None,
+    decode: Decode | None = None,
+) -> Layer:
     """Layer of a plain ``(init, apply)`` pair, whose gradient `jax.vjp` supplies.
 
     So every model composes, whether or not somebody derived its gradient; tables mark the layer
@@ -333,6 +495,9 @@ def autodiff(init: Init, apply: Apply) -> Layer:
     Args:
         init: ``(key, x) -> params, state``.
         apply: ``(params, state, x, *, key=None, train=False) -> y, state``.
+        prefill: of a layer over time that looks back, ``(params, state, x, *, window, lengths=None)
+            -> y, cache``, see `fnn.Layer`; `fnn.positionwise` is for one that does not.
+        decode: with it, ``(params, state, cache, x, position) -> y, cache``.
 
     >>> import jax, jax.numpy as jnp
     >>> sine = autodiff(
@@ -358,7 +523,8 @@ def autodiff(init: Init, apply: Apply) -> Layer:
         dparams, dx = residuals(dy)
         return dparams, dx
 
-    return Layer(init, apply, forward, backward, derivation="auto")
+    layer = Layer(init, apply, forward, backward, derivation="auto")
+    return _with_cache(layer, False, prefill, decode)
 
 
 def _linearized(
@@ -399,7 +565,8 @@ def use_manual(layer: Layer, /) -> Layer:
         y_and_state: tuple[Output, State] = _manual(layer, train, params, state, x, key)
         return y_and_state
 
-    wrapped = wrapping(use_manual, layer, (layer.init, apply, layer.forward, layer.backward))
+    functions = layer.init, apply, layer.forward, layer.backward
+    wrapped = wrapping(use_manual, layer, functions, (layer.prefill, layer.decode))
     return dataclasses.replace(wrapped, derivation=layer.derivation)
 
 
@@ -450,7 +617,13 @@ def use_auto(layer: Layer, /) -> Layer:
     require_layer(layer)
     automatic = autodiff(layer.init, layer.apply)
     title = layer.name.removesuffix(" (auto)")
-    return dataclasses.replace(automatic, title=title, manual=layer.manual or layer)
+    return dataclasses.replace(
+        automatic,
+        title=title,
+        manual=layer.manual or layer,
+        prefill=layer.prefill,
+        decode=layer.decode,
+    )
 
 
 def output_shape(layer: Layer, params: Params, state: State, x: Input) -> Output:

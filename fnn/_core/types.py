@@ -17,6 +17,8 @@ PyTree: TypeAlias = Any
 Params: TypeAlias = Any
 State: TypeAlias = Any
 Residuals: TypeAlias = Any
+# What a layer keeps of the time steps before, so that generation reads the newest alone.
+Cache: TypeAlias = Any
 # Gradients and updates, in the structure of the parameters.
 Grads: TypeAlias = Any
 Updates: TypeAlias = Any

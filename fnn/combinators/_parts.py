@@ -12,7 +12,16 @@ import jax
 from fnn._core import check
 from fnn._core.errors import InputError, at, describe
 from fnn._core.types import Input, Key, PyTree, Unchecked
-from fnn.layer import Apply, Backward, Forward, Init, Layer, require_layer
+from fnn.layer import (
+    Apply,
+    Backward,
+    Decode,
+    Forward,
+    Init,
+    Layer,
+    Prefill,
+    require_layer,
+)
 
 T = TypeVar("T")
 
@@ -49,6 +58,7 @@ def branching(
     layers: tuple[Layer, ...],
     named: dict[str, Layer],
     functions: tuple[Init, Apply, Forward, Backward],
+    caching: tuple[Prefill, Decode] | None = None,
 ) -> Layer:
     """Return the layer that a combinator makes of several, each a step of the path."""
     children = named or {str(i): layer for i, layer in enumerate(layers)}
@@ -58,7 +68,10 @@ def branching(
             return combinator(*parts)
         return combinator(**dict(zip(named, parts, strict=True)))
 
-    return Layer(*functions, children=MappingProxyType(children), rebuild=rebuild)
+    made = Layer(*functions, children=MappingProxyType(children), rebuild=rebuild)
+    if caching is None:
+        return made
+    return dataclasses.replace(made, prefill=caching[0], decode=caching[1])
 
 
 def fold(key: Key, i: int) -> Key:
@@ -76,6 +89,11 @@ def first_of(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
 
 
+def copy_of(tree: PyTree, i: int) -> PyTree:
+    """Return one copy of what has a leading axis of copies."""
+    return jax.tree.map(lambda a: a[i], tree)
+
+
 def key_of(keys: Key, i: int) -> Key:
     """Return one of the keys that `split` made."""
     return None if keys is None else keys[i]
@@ -85,7 +103,14 @@ def _located(name: str, layer: Layer) -> Layer:
     """Return the layer, whose errors now say where in the model it stands."""
     init, apply, forward, backward = (_locate(name, function) for function in layer)
     return dataclasses.replace(
-        layer, init=init, apply=apply, forward=forward, backward=backward, call=None
+        layer,
+        init=init,
+        apply=apply,
+        forward=forward,
+        backward=backward,
+        prefill=_locate(name, layer.prefill),
+        decode=_locate(name, layer.decode),
+        call=None,
     )
 
 

@@ -51,7 +51,7 @@ def add() -> Layer:
             check.same_shape(parts[0], part)
         return sum(parts[1:], parts[0])
 
-    return _merging(join, lambda dy, shapes: [dy] * len(shapes))
+    return _merging(join, lambda dy, shapes: [dy] * len(shapes), positionwise=True)
 
 
 @constructor
@@ -85,12 +85,13 @@ def concatenate(axis: int = -1) -> Layer:
         *ends, _ = itertools.accumulate(shape[axis] for shape in shapes)
         return jnp.split(dy, ends, axis)
 
-    return _merging(join, cut)
+    return _merging(join, cut, positionwise=axis == -1)
 
 
 def _merging(
     join: Callable[[list[Array]], Array],
     cut: Callable[[Array, list[tuple[int, ...]]], list[Array]],
+    positionwise: bool,
 ) -> Layer:
     """Make a layer that joins the arrays of a tree, and backward cuts dy by their shapes."""
 
@@ -124,7 +125,7 @@ def _merging(
                 dparts[i] = Sequence(dparts[i], None, dcarry)
         return (), jax.tree.unflatten(structure, dparts)
 
-    return stateful(lambda key, x: ((), ()), forward, backward)
+    return stateful(lambda key, x: ((), ()), forward, backward, positionwise=positionwise)
 
 
 def _is_sequence(x: PyTree) -> bool:

@@ -7,7 +7,17 @@ import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
+from fnn._core.types import (
+    Array,
+    Cache,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    Residuals,
+    State,
+)
 from fnn.combinators._parts import branching, fold, parts_of
 from fnn.layer import Layer
 
@@ -72,4 +82,23 @@ def parallel(*branches: Layer, **named: Layer) -> Layer:
             dx = jax.tree.map(jnp.add, dx, branch_dx)
         return pack(dparams for dparams, _ in pairs), dx
 
-    return branching(parallel, branches, named, (init, apply, forward, backward))
+    def prefill(
+        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
+    ) -> tuple[Output, Cache]:
+        pairs = [
+            branch.prefill(params[name], state[name], x, window=window, lengths=lengths)
+            for name, branch in parts
+        ]
+        return pack(y for y, _ in pairs), pack(c for _, c in pairs)
+
+    def decode(
+        params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        pairs = [
+            branch.decode(params[name], state[name], cache[name], x, position)
+            for name, branch in parts
+        ]
+        return pack(y for y, _ in pairs), pack(c for _, c in pairs)
+
+    functions = init, apply, forward, backward
+    return branching(parallel, branches, named, functions, (prefill, decode))

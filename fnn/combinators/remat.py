@@ -61,7 +61,8 @@ def remat(layer: Layer, /) -> Layer:
         _, _, residuals = layer.forward(params, state, x, key=key, train=mode == "train")
         return layer.backward(params, residuals, dy)
 
-    return wrapping(remat, layer, (layer.init, apply, forward, backward))
+    functions = layer.init, apply, forward, backward
+    return wrapping(remat, layer, functions, (layer.prefill, layer.decode))
 
 
 def _apply(

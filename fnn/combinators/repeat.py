@@ -10,6 +10,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.types import (
     Array,
+    Cache,
     Cotangent,
     Input,
     Key,
@@ -19,7 +20,7 @@ from fnn._core.types import (
     Residuals,
     State,
 )
-from fnn.combinators._parts import first_of, split
+from fnn.combinators._parts import copy_of, first_of, split
 from fnn.layer import Layer, output_shape, require_layer
 
 
@@ -76,6 +77,25 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         dx, dparams = jax.lax.scan(step, dy, copies, length=times, reverse=True)
         return dparams, dx
 
+    def prefill(
+        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
+    ) -> tuple[Output, Cache]:
+        def one(x: Input, copy: PyTree) -> tuple[Output, Cache]:
+            return layer.prefill(*copy, x, window=window, lengths=lengths)
+
+        y, caches = jax.lax.scan(one, x, (params, state), length=times)
+        # Apart, so that a step is written into each in its place; a scan would copy them all.
+        return y, tuple(copy_of(caches, i) for i in range(times))
+
+    def decode(
+        params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        caches = []
+        for i, one in enumerate(cache):
+            x, one = layer.decode(*copy_of((params, state), i), one, x, position)
+            caches.append(one)
+        return x, tuple(caches)
+
     return Layer(
         init,
         apply,
@@ -84,6 +104,8 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         children={"": layer},
         rebuild=lambda layer: repeat(layer, times),
         copies=times,
+        prefill=prefill,
+        decode=decode,
     )
 
 

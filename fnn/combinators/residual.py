@@ -7,7 +7,18 @@ import jax
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.tree import combine, inexact_leaves
-from fnn._core.types import Cotangent, Input, Key, Output, Params, PyTree, Residuals, State
+from fnn._core.types import (
+    Array,
+    Cache,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    PyTree,
+    Residuals,
+    State,
+)
 from fnn.combinators.sequence import Sequence
 from fnn.layer import Layer, require_layer, wrapping
 
@@ -54,7 +65,20 @@ def residual(layer: Layer, /) -> Layer:
         dparams, dx = layer.backward(params, residuals, dy)
         return dparams, add_trees(dy, dx)
 
-    return wrapping(residual, layer, (layer.init, apply, forward, backward))
+    def prefill(
+        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
+    ) -> tuple[Output, Cache]:
+        y, cache = layer.prefill(params, state, x, window=window, lengths=lengths)
+        return add_input(x, y), cache
+
+    def decode(
+        params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        y, cache = layer.decode(params, state, cache, x, position)
+        return add_input(x, y), cache
+
+    functions = layer.init, apply, forward, backward
+    return wrapping(residual, layer, functions, (prefill, decode))
 
 
 def add_input(x: Input, y: Output) -> Output:

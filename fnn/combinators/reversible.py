@@ -12,6 +12,7 @@ from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import (
     Array,
+    Cache,
     Cotangent,
     Input,
     Key,
@@ -21,7 +22,7 @@ from fnn._core.types import (
     Residuals,
     State,
 )
-from fnn.combinators._parts import first_of, key_of, split
+from fnn.combinators._parts import copy_of, first_of, key_of, split
 from fnn.layer import Layer, output_shape, require_layer
 
 
@@ -66,11 +67,13 @@ def reversible(f: Layer, g: Layer, /, depth: int = 1) -> Layer:
         children={"f": f, "g": g},
         rebuild=lambda f, g: reversible(f, g, depth),
         copies=depth,
+        prefill=stack.prefill,
+        decode=stack.decode,
     )
 
 
 class _Stack(NamedTuple):
-    """The four functions of a stack of blocks."""
+    """The functions of a stack of blocks."""
 
     f: Layer
     g: Layer
@@ -132,6 +135,41 @@ class _Stack(NamedTuple):
         blocks, carry = (params, state, split(key, (self.depth, 2))), (_halves(y), _halves(dy))
         (_, dx), dparams = jax.lax.scan(block, carry, blocks, length=self.depth, reverse=True)
         return dparams, jnp.concatenate(dx, -1)
+
+    def prefill(
+        self,
+        params: Params,
+        state: State,
+        x: Input,
+        /,
+        *,
+        window: int,
+        lengths: Array | None = None,
+    ) -> tuple[Output, Cache]:
+        x1, x2 = _halves(x)
+        caches = []
+        for i in range(self.depth):
+            p, s = copy_of((params, state), i)
+            moved, f = self.f.prefill(p["f"], s["f"], x2, window=window, lengths=lengths)
+            x1 = x1 + moved
+            moved, g = self.g.prefill(p["g"], s["g"], x1, window=window, lengths=lengths)
+            x2 = x2 + moved
+            caches.append({"f": f, "g": g})
+        return jnp.concatenate((x1, x2), -1), tuple(caches)
+
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        x1, x2 = _halves(x)
+        caches = []
+        for i, one in enumerate(cache):
+            p, s = copy_of((params, state), i)
+            moved, f = self.f.decode(p["f"], s["f"], one["f"], x2, position)
+            x1 = x1 + moved
+            moved, g = self.g.decode(p["g"], s["g"], one["g"], x1, position)
+            x2 = x2 + moved
+            caches.append({"f": f, "g": g})
+        return jnp.concatenate((x1, x2), -1), tuple(caches)
 
 
 def _halves(x: Input) -> tuple[Array, Array]:

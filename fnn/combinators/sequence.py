@@ -132,7 +132,9 @@ def over_sequence(layer: Layer, /) -> Layer:
         dparams, dx = layer.backward(params, saved, _masked(values, mask))
         return dparams, _like(dy, _masked(dx, mask))
 
-    return wrapping(over_sequence, layer, (init, apply, forward, backward))
+    # Generation hands on arrays, and what is padding it tells by their lengths.
+    functions = init, apply, forward, backward
+    return wrapping(over_sequence, layer, functions, (layer.prefill, layer.decode))
 
 
 class _Residuals(NamedTuple):

@@ -10,7 +10,17 @@ import jax
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
+from fnn._core.types import (
+    Array,
+    Cache,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    Residuals,
+    State,
+)
 from fnn.combinators._parts import branching, fold, parts_of
 from fnn.layer import Layer, output_shape
 
@@ -79,4 +89,23 @@ def serial(*layers: Layer, **named: Layer) -> Layer:
             gradients.append(dparams)
         return pack(reversed(gradients)), dy
 
-    return branching(serial, layers, named, (init, apply, forward, backward))
+    def prefill(
+        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
+    ) -> tuple[Output, Cache]:
+        caches = []
+        for name, layer in parts:
+            x, c = layer.prefill(params[name], state[name], x, window=window, lengths=lengths)
+            caches.append(c)
+        return x, pack(caches)
+
+    def decode(
+        params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        caches = []
+        for name, layer in parts:
+            x, c = layer.decode(params[name], state[name], cache[name], x, position)
+            caches.append(c)
+        return x, pack(caches)
+
+    functions = init, apply, forward, backward
+    return branching(serial, layers, named, functions, (prefill, decode))

@@ -60,7 +60,7 @@ def dense(
             dparams["bias"] = dy.sum(tuple(range(dy.ndim - 1)))
         return dparams, dy @ params["weight"].T
 
-    return stateless(init, forward, backward)
+    return stateless(init, forward, backward, positionwise=True)
 
 
 def check_weight(bias: Unchecked, initializer: Unchecked) -> None:

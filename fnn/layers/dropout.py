@@ -136,7 +136,12 @@ def gaussian_noise(std: Coefficient) -> Layer:
         scaled_noise = (jnp.asarray(std, noise.dtype) * noise).astype(wide.dtype)
         return downcast(wide + scaled_noise, x), state, ()
 
-    return stateful(lambda key, x: ((), ()), forward, lambda params, residuals, dy: ((), dy))
+    return stateful(
+        lambda key, x: ((), ()),
+        forward,
+        lambda params, residuals, dy: ((), dy),
+        positionwise=True,
+    )
 
 
 def check_rate(rate: Unchecked, name: str = "rate") -> None:
@@ -185,7 +190,7 @@ def _dropout(rate: Scalar, mask_shape: Callable[[Input], tuple[int, ...]]) -> La
         del params
         return (), scaled(residuals[0], rate, dy) if residuals else dy
 
-    return stateful(lambda key, x: ((), ()), forward, backward)
+    return stateful(lambda key, x: ((), ()), forward, backward, positionwise=True)
 
 
 def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:

@@ -85,7 +85,7 @@ def embedding(
         return {"weight": downcast(dweight, weight)}, None
 
     plain = None if padding_index is None else reference
-    return stateless(init, forward, backward, reference=plain)
+    return stateless(init, forward, backward, reference=plain, positionwise=True)
 
 
 def _check_padding(index: Unchecked, count: int) -> None:

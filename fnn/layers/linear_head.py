@@ -55,4 +55,4 @@ def linear_head(
         del params, residuals
         return {"weight": dy.weight} | ({"bias": dy.bias} if bias else {}), dy.features
 
-    return stateless(init, forward, backward)
+    return stateless(init, forward, backward, positionwise=True)

@@ -57,7 +57,7 @@ def prelu() -> Layer:
         dslope = product.sum(tuple(range(x.ndim - 1))).astype(params["slope"].dtype)
         return {"slope": dslope}, jnp.where(x > 0, dy, _slope_over(params, x) * dy)
 
-    return stateless(init, forward, backward)
+    return stateless(init, forward, backward, positionwise=True)
 
 
 def _slope_over(params: Params, x: Array) -> Array:
@@ -106,7 +106,7 @@ def glu() -> Layer:
         # a first meets what is 1 at most: a product with dy may overflow where the result does not.
         return (), downcast(jnp.concatenate([da, da * (a * rest)], -1), dy)
 
-    return stateless(lambda key, x: (), forward, backward)
+    return stateless(lambda key, x: (), forward, backward, positionwise=True)
 
 
 @constructor
@@ -209,4 +209,4 @@ def _gated_dense(width: int, initializer: jax.nn.initializers.Initializer, gate:
         dboth = downcast(jnp.concatenate([dg, du], -1), dy)
         return {"weight": outer_sum(x, dboth)}, dboth @ params["weight"].T
 
-    return stateless(init, forward, backward)
+    return stateless(init, forward, backward, positionwise=True)

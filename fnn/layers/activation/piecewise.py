@@ -25,12 +25,14 @@ _SIGN = "pass one number in that range: the branch is told by the sign of y"
 def activation(
     forward: Callable[[Input], tuple[Output, Residuals]],
     backward: Callable[[Residuals, Cotangent], Cotangent],
+    positionwise: bool = True,
 ) -> Layer:
     """Lift ``forward(x) -> y, residuals`` and ``backward(residuals, dy) -> dx`` to a layer.
 
     Args:
         forward: takes x, of floating numbers, and returns y and what to save.
         backward: takes what was saved and dy, and returns dx.
+        positionwise: False for one that looks along another axis than the last.
     """
 
     def checked(params: Params, x: Input) -> tuple[Output, Residuals]:
@@ -38,7 +40,12 @@ def activation(
         check.floating(x)
         return forward(x)
 
-    return stateless(lambda key, x: (), checked, lambda params, r, dy: ((), backward(r, dy)))
+    return stateless(
+        lambda key, x: (),
+        checked,
+        lambda params, r, dy: ((), backward(r, dy)),
+        positionwise=positionwise,
+    )
 
 
 def _from_output(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Layer:
@@ -65,7 +72,12 @@ def identity() -> Layer:
     >>> identity().apply((), (), jnp.array([-2.0, 3.0]))[0]
     Array([-2.,  3.], dtype=float32)
     """
-    return stateless(lambda key, x: (), lambda params, x: (x, ()), lambda params, r, dy: ((), dy))
+    return stateless(
+        lambda key, x: (),
+        lambda params, x: (x, ()),
+        lambda params, r, dy: ((), dy),
+        positionwise=True,
+    )
 
 
 @constructor

@@ -50,7 +50,7 @@ def softmax(axis: int = -1) -> Layer:
         wide = jnp.where(y == 0, 0, upcast(dy))
         return downcast(y * (wide - (wide * y).sum(axis, keepdims=True)), dy)
 
-    return activation(forward, backward)
+    return activation(forward, backward, positionwise=axis == -1)
 
 
 @constructor
@@ -83,7 +83,7 @@ def log_softmax(axis: int = -1) -> Layer:
         p = jax.nn.softmax(upcast(saved), axis) if _is_half(saved) else jnp.exp(saved)
         return downcast(wide - p * wide.sum(axis, keepdims=True), dy)
 
-    return activation(forward, backward)
+    return activation(forward, backward, positionwise=axis == -1)
 
 
 def _is_half(x: Input) -> bool:

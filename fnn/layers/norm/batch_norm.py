@@ -93,7 +93,8 @@ def batch_norm(
         )
     check.number(momentum, "momentum", least=0, most=1, remedy="pass the share to keep")
     norm = _BatchNorm(momentum, epsilon, scale, shift, track_running_stats)
-    return stateful(norm.init, norm.forward, norm.backward)
+    # Out of training the statistics are those of the state.
+    return stateful(norm.init, norm.forward, norm.backward, positionwise=True)
 
 
 class _Batch(NamedTuple):

@@ -255,7 +255,8 @@ class _Norm(NamedTuple):
 def _made(norm: _Norm) -> Layer:
     """Check the options of a norm, and make the layer."""
     check_options(norm.epsilon, norm.scale, norm.shift)
-    return stateless(norm.init, norm.forward, norm.backward)
+    of_channels = norm.positions is _unchanged and norm.axes == "... C"
+    return stateless(norm.init, norm.forward, norm.backward, positionwise=of_channels)
 
 
 def _normal(residuals: _Residuals) -> Array:
