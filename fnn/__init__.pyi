@@ -13,6 +13,7 @@ from fnn._core.errors import InputError as InputError
 from fnn._core.linear_head import LinearHead as LinearHead
 from fnn.combinators.cross import over_query as over_query, residual_cross as residual_cross
 from fnn.combinators.join import add as add, concatenate as concatenate
+from fnn.combinators.over_parts import over_parts as over_parts
 from fnn.combinators.parallel import parallel as parallel
 from fnn.combinators.remat import remat as remat
 from fnn.combinators.repeat import repeat as repeat
@@ -20,6 +21,7 @@ from fnn.combinators.residual import residual as residual
 from fnn.combinators.reversible import reversible as reversible
 from fnn.combinators.sequence import Sequence as Sequence, over_sequence as over_sequence
 from fnn.combinators.serial import serial as serial
+from fnn.combinators.shared import shared as shared
 from fnn.combinators.walk import children as children, map_layers as map_layers
 from fnn.gradient.estimators.dp_sgd import dp_sgd as dp_sgd, privacy_spent as privacy_spent
 from fnn.gradient.estimators.label_noise import label_noise as label_noise
@@ -107,7 +109,11 @@ from fnn.layers.recurrent.recurrent import (
     rnn as rnn,
 )
 from fnn.layers.shape import flatten as flatten, reshape as reshape
-from fnn.train.checkpoint import load_weights as load_weights, save_weights as save_weights
+from fnn.layers.unembedding import unembedding as unembedding
+from fnn.train.checkpoint import (
+    load_train_state as load_train_state,
+    save_train_state as save_train_state,
+)
 from fnn.train.evaluate import evaluate as evaluate, predict as predict
 from fnn.train.fit import History as History, fit as fit
 from fnn.train.generate import generate as generate
@@ -117,3 +123,4 @@ from fnn.train.step import (
     init_train_state as init_train_state,
     train_step as train_step,
 )
+from fnn.train.weights import load_weights as load_weights, save_weights as save_weights

@@ -47,6 +47,10 @@ def block() -> fnn.Layer:
     return fnn.serial(fnn.dense(WIDTH), norm, fnn.gelu(), fnn.dropout(RATE))
 
 
+def normed() -> fnn.Layer:
+    return fnn.serial(fnn.dense(WIDTH), fnn.batch_norm(momentum=MOMENTUM, epsilon=EPSILON))
+
+
 def around_lstm(p, s, x):
     y = formula(lstm_step)(p, s, x)
     return y._replace(values=y.values + x.values)
@@ -100,6 +104,43 @@ LAYERS = [
         {"plain": (len(LENGTHS), T, H)},
         draw=sequence(LENGTHS, (0, 0)),
         large=3,
+    ),
+    LayerCase(
+        "over_parts",
+        lambda: fnn.serial(
+            fnn.over_parts(fnn.dropout(RATE), fnn.dense(WIDTH)),
+            fnn.over_parts(fnn.tanh(), fnn.identity()),
+        ),
+        draw=lambda random, shape: (random.normal(size=shape), random.normal(size=(4, 3))),
+    ),
+    LayerCase(
+        "shared-branches",
+        lambda: fnn.shared(
+            fnn.serial(fnn.over_parts(left=normed(), right=normed()), fnn.add()),
+            {"0/right": "0/left"},
+        ),
+        draw=lambda random, shape: {
+            "left": random.normal(size=shape),
+            "right": random.normal(size=shape),
+        },
+    ),
+    LayerCase(
+        "shared-in-repeat",
+        lambda: fnn.shared(
+            fnn.serial(
+                fnn.dense(WIDTH),
+                fnn.repeat(fnn.serial(a=fnn.dense(WIDTH), act=fnn.silu(), b=fnn.dense(WIDTH)), 2),
+                fnn.dense(WIDTH),
+            ),
+            {"2": "0", "1/b": "1/a"},
+        ),
+    ),
+    LayerCase(
+        "shared-embedding",
+        lambda: fnn.shared(fnn.serial(fnn.embedding(6, WIDTH), fnn.unembedding(6)), {"1": "0"}),
+        lambda p, s, x: p[0]["weight"][x] @ p[0]["weight"].T,
+        {"plain": (4, 3)},
+        draw=lambda random, shape: random.integers(0, 6, shape),
     ),
     LayerCase("repeat", lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(block(), 3))),
     LayerCase(

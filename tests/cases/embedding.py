@@ -45,6 +45,12 @@ def turned(x: Any, base: float = BASE) -> Any:
 
 
 LAYERS = [
+    LayerCase("unembedding", lambda: fnn.unembedding(3), lambda p, s, x: x @ p["weight"].T),
+    LayerCase(
+        "unembedding-chunked",
+        lambda: fnn.unembedding(3, chunked=True),
+        lambda p, s, x: fnn.LinearHead(x, p["weight"].T),
+    ),
     LayerCase(
         "embedding",
         lambda: fnn.embedding(COUNT, 3, initializer=NORMAL),

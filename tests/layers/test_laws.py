@@ -420,6 +420,7 @@ WRAPPED = {
     "residual": fnn.residual,
     "over_sequence": fnn.over_sequence,
     "serial": lambda layer: fnn.serial(layer, layer),
+    "shared": lambda layer: fnn.shared(fnn.serial(layer, layer), {"1": "0"}),
     "repeat": lambda layer: fnn.repeat(layer, 2),
     "reversible": lambda layer: fnn.reversible(layer, layer),
 }
