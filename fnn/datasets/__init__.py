@@ -1,4 +1,4 @@
-"""Data to learn from: digits that come with fnn, Fashion-MNIST, and text."""
+"""Data to learn from: digits that come with fnn, Fashion-MNIST, text, and toys."""
 
 from fnn._core.lazy import attach_stub
 

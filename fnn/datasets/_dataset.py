@@ -1,4 +1,4 @@
-"""What a data set is here: images and labels, in a part to learn from and a part to test on."""
+"""What a data set is here: inputs and targets, in a part to learn from and a part to test on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 
 
 class Dataset(NamedTuple):
-    """Data set: images and labels, to train on and to test on.
+    """Data set: inputs and targets, to train on and to test on.
 
     It unpacks as ``(x, y), (test_x, test_y)``.
 
     Args:
-        train: images (n, H, W) uint8 and labels (n,) int32.
+        train: images (n, H, W) uint8 or points (n, D) float32; labels (n,) int32 or values (n, O)
+            float32.
         test: the same for examples held out.
     """
 
