@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ except ImportError:
 _TEMPORARY = re.compile(r"\.fnn-[0-9a-f]{16}(\.[^.]*)?")
 # Not on every system.
 _NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+_LOCK = ".fnn-lock"
 # A longer end of a name is no file type, and the temporary name must fit where the name does.
 _LONGEST_SUFFIX = 16
 
@@ -138,6 +140,49 @@ def output_folder(folder: Path | str) -> Path:
             "a folder to write to", f"{folder} ({error.strerror})", "name another folder"
         ) from error
     return folder
+
+
+class FolderLock:
+    """Lock on a folder, which one process at a time holds; the system frees it when that ends.
+
+    Args:
+        folder: that exists and can be written to.
+    Raises:    InputError where another holds it.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> lock = FolderLock(folder)
+    >>> lock.close()
+    >>> FolderLock(folder).close()
+    """
+
+    def __init__(self, folder: Path | str):
+        file = Path(folder, _LOCK)
+        try:
+            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o666)
+        except OSError as error:
+            raise _unwritable(file, error) from error
+        self._free = weakref.finalize(self, os.close, self._descriptor)
+        if locks is None:
+            return
+        try:
+            locks.flock(self._descriptor, locks.LOCK_EX | locks.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise InputError(
+                "a folder that no other run writes to",
+                f"{folder} (where one writes now)",
+                "wait for it, or name another folder",
+            ) from error
+
+    @property
+    def closed(self) -> bool:
+        """Whether the lock was given back."""
+        return not self._free.alive
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self._free()
 
 
 def _unwritable(path: Path | str, error: OSError) -> InputError:

@@ -31,11 +31,11 @@ from fnn.layer import Layer
 from fnn.layers.activation.softmax import log_softmax
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer, eval_params
-from fnn.train.checkpoint import save_weights
 from fnn.train.evaluate import predict
 from fnn.train.fit import History, check_plan, fit
 from fnn.train.metrics import accuracy as accuracy_of_labels
 from fnn.train.step import init_train_state, train_step
+from fnn.train.weights import save_weights
 
 LossName: TypeAlias = Literal[
     "cross_entropy", "nll", "squared_error", "absolute_error", "huber", "binary_cross_entropy",

@@ -1,157 +1,269 @@
-"""Weights in files: one array a name, in the safetensors format that other tools read."""
+"""Train states in files, from which training goes on bit for bit."""
 
 from __future__ import annotations
 
+import base64
+import functools
+import importlib.metadata
+import json
+import platform
 from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fnn._core.atomic_write import as_path, atomic_write
+from fnn._core.atomic_write import as_path
 from fnn._core.errors import InputError, describe, entry
-from fnn._core.types import Array, Params, PyTree, State, Unchecked
+from fnn._core.types import Unchecked
+from fnn.layer import Layer
+from fnn.losses import Loss
+from fnn.optim.optimizer import Optimizer
 from fnn.train import _safetensors
+from fnn.train._arrays_file import (
+    Content,
+    content_of,
+    matched,
+    named_leaves,
+    other_kind,
+    write_content,
+)
+from fnn.train.step import TrainState
 
-_GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
-_REMEDY = "build the model that was saved"
+# What JSON holds, and bytes: the position of a reader of data.
+DataState: TypeAlias = Any
+_PACKAGES = ("fnn", "jax", "jaxlib", "numpy")
 
 
-def named_leaves(tree: PyTree) -> dict[str, Unchecked]:
-    """Return the leaves of a tree by path, such as ``hidden/0/weight``.
+class Checkpoint(NamedTuple):
+    """What a checkpoint says of itself, beside the arrays.
 
     Args:
-        tree: any tree.
-    Raises:    InputError for two leaves of one path.
-
-    >>> import jax.numpy as jnp
-    >>> named_leaves({"hidden": ({"bias": jnp.zeros(1)},)})
-    {'hidden/0/bias': Array([0.], dtype=float32)}
+        step: how many steps were taken.
+        model: the description of the model, as it prints; None where none was given.
+        loss: that of the loss.
+        optimizer: that of the optimizer.
+        hyperparameters: the numbers of the train state by their paths; what is no single number,
+            such as a key, by its dtype and shape.
+        data_state: the position of the reader of data, as it was given.
+        score: what the checkpoint is judged by, None where nothing was given.
+        versions: those of fnn, jax, jaxlib, numpy and Python.
     """
-    leaves = jax.tree.leaves_with_path(tree)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    if len(named) != len(leaves):
-        raise InputError(
-            "a path of its own for every array",
-            f"{len(named)} paths for {len(leaves)} arrays",
-            "name layers without a slash",
-        )
-    return named
+
+    step: int
+    model: str | None
+    loss: str | None
+    optimizer: str | None
+    hyperparameters: dict[str, float | str]
+    data_state: DataState
+    score: float | None
+    versions: dict[str, str]
 
 
 @entry
-def save_weights(file: Path | str, params: Params, state: State = ()) -> None:
-    """Write parameters and state as safetensors, under names like ``params/0/weight``.
+def save_train_state(
+    file: Path | str,
+    train_state: TrainState,
+    *,
+    model: Layer | None = None,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+    data_state: DataState = None,
+) -> None:
+    """Write a train state, from which training goes on bit for bit.
 
-    An existing file is replaced once the new one is complete. The file holds a checksum of itself,
-    which `load_weights` verifies. A whole `fnn.TrainState` can stand in place of the parameters;
-    of a key its words are written.
+    One file in the safetensors format, with a checksum of every array and of the whole; an existing
+    one is replaced once the new one is complete. To keep the last ones of a run, and to write while
+    training goes on, see `fnn.train.Checkpoints`.
 
     Args:
         file: where to; its folder must exist.
-        params: the parameters of a model, or any tree of arrays.
-        state: what the layers remember.
-    Raises:    InputError for what is no array, a dtype that the format lacks, and a file that
-        cannot be written to; OSError where writing fails.
+        train_state: as `fnn.fit`, or a step of training, returns it.
+        model: the model, whose description is written beside the arrays.
+        loss: the loss, likewise.
+        optimizer: the optimizer, likewise.
+        data_state: the position of a reader of data: what JSON holds (a tuple comes back as a
+            list), and bytes. Data in memory has none: their order follows from key and step.
+    Raises:    InputError for what is no train state, a dtype that the format lacks, a data state
+        that JSON does not hold, and a file that cannot be written to; OSError where writing fails.
 
-    >>> import pathlib, tempfile, jax.numpy as jnp
-    >>> file = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
-    >>> save_weights(file, {"bias": jnp.ones(2)})
-    >>> load_weights(file, like=({"bias": jnp.zeros(2)}, ()))[0]
-    {'bias': Array([1., 1.], dtype=float32)}
+    >>> import fnn, jax, jax.numpy as jnp, pathlib, tempfile
+    >>> model, optimizer = fnn.dense(2), fnn.optim.adam(0.1)
+    >>> start = fnn.init_train_state(model, optimizer, jnp.ones((1, 3)), key=jax.random.key(0))
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "run.safetensors")
+    >>> save_train_state(file, start, model=model, optimizer=optimizer)
+    >>> again = fnn.load_train_state(file, like=start)
+    >>> bool((again.params["weight"] == start.params["weight"]).all())
+    True
+    >>> fnn.train.checkpoint_info(file).optimizer
+    'adam(0.1)'
     """
-    leaves = named_leaves({"params": params, "state": state})
-    arrays = {name: _stored(name, leaf) for name, leaf in leaves.items()}
-    with atomic_write(as_path(file)) as temporary, temporary.open("wb") as written:
-        _safetensors.write(written, arrays)
+    content = pack_train_state(train_state, model, loss, optimizer, data_state)
+    write_content(as_path(file), content)
+
+
+def pack_train_state(
+    train_state: TrainState,
+    model: Layer | None = None,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+    data_state: DataState = None,
+    score: float | None = None,
+    *,
+    copy: bool = False,
+) -> Content:
+    """Return what stands in the file of a train state.
+
+    Args:
+        train_state: the train state.
+        model: described in words, if there.
+        loss: likewise.
+        optimizer: likewise.
+        data_state: the position of the reader of data.
+        score: what the checkpoint is judged by.
+        copy: whether the arrays are to be copies: the buffers may be given away meanwhile.
+    """
+    remedy = "pass what fnn.fit returns first, or use fnn.save_weights"
+    _require_train_state(train_state, "a TrainState", remedy)
+    leaves = named_leaves(train_state)
+    if isinstance(train_state.step, jax.core.Tracer):
+        raise InputError("step to have values", "a traced array", "save outside of jax.jit")
+    try:
+        position = json.dumps(data_state, default=_of_bytes, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "data_state to be what JSON holds, or bytes",
+            f"{describe(data_state)} ({error})",
+            "pass numbers, texts, bytes, and lists and dictionaries of them",
+        ) from error
+    hyper = {name: _number(value) for name, value in train_state.hyperparameters.items()}
+    described = {
+        name: None if value is None else repr(value)
+        for name, value in (("model", model), ("loss", loss), ("optimizer", optimizer))
+    }
+    words = {
+        "step": str(int(train_state.step)),
+        "description": json.dumps(described),
+        "hyperparameters": json.dumps(hyper),
+        "data_state": position,
+        "score": json.dumps(None if score is None else float(score)),
+        "versions": json.dumps(_versions()),
+    }
+    return content_of(train_state, "train_state", words, copy, leaves)
 
 
 @entry
-def load_weights(file: Path | str, like: tuple[Params, State]) -> tuple[Params, State]:
-    """Read parameters and state written by `save_weights`, in the structure of `like`.
+def load_train_state(file: Path | str, like: TrainState) -> TrainState:
+    """Read a train state written by `save_train_state`, in the structure of `like`.
 
-    Nothing is filled in or converted: all names, shapes and dtypes must be those of `like`.
+    Training goes on from it bit for bit: ``fnn.fit(..., start=load_train_state(file, like))``.
+    Nothing is filled in or converted.
 
     Args:
         file: the file.
-        like: ``(params, state)``, as `init` of the same model gives, or `jax.eval_shape` of it.
-    Raises:    InputError when a name, a shape or a dtype differs, when a dtype is one that JAX
-        would narrow, and for a file that is damaged: truncated, or changed by a single bit.
+        like: a train state of the same model and optimizer, as `fnn.init_train_state` gives, or
+            `jax.eval_shape` of it.
+    Raises:    InputError for a train state of another model or optimizer, with the first array that
+        differs; for a file of another kind or version; and for one that is damaged, with the name
+        of the array where the damage is in one.
 
-    >>> import fnn, jax, pathlib, tempfile
-    >>> file = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
-    >>> model, x = fnn.dense(2), jax.ShapeDtypeStruct((1, 3), "float32")
-    >>> fnn.save_weights(file, *model.init(jax.random.key(0), x))
-    >>> params, state = load_weights(file, like=jax.eval_shape(model.init, jax.random.key(1), x))
-    >>> params["weight"].shape
-    (3, 2)
+    >>> import fnn, jax, jax.numpy as jnp, pathlib, tempfile
+    >>> make = lambda optimizer: fnn.init_train_state(
+    ...     fnn.dense(1), optimizer, jnp.ones((1, 2)), key=jax.random.key(0)
+    ... )
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "run.safetensors")
+    >>> fnn.save_train_state(file, make(fnn.optim.sgd(0.1)))
+    >>> load_train_state(file, like=make(fnn.optim.adam(0.1)))
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn.load_train_state: expected a train state like that of the \
+    arguments, got nothing at opt_state/step, where int32 of shape () should be; build the \
+    model and the optimizer that were saved
     """
-    if not isinstance(like, tuple | list) or len(like) != 2:
-        raise InputError("like to be (params, state)", describe(like), "pass (params, ()) for one")
-    arrays = _safetensors.read(as_path(file))
-    tree = {"params": like[0], "state": like[1]}
-    wanted = named_leaves(tree)
-    if set(arrays) != set(wanted):
-        missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
-        raise InputError(
-            f"the {len(wanted)} arrays of the model",
-            f"a file without {missing[:3]} and with {extra[:3]} besides",
-            _REMEDY,
-        )
-    leaves = [_loaded(name, arrays[name], leaf) for name, leaf in wanted.items()]
-    loaded = jax.tree.unflatten(jax.tree.structure(tree), leaves)
-    return loaded["params"], loaded["state"]
+    remedy = "make it with fnn.init_train_state for the same model and optimizer"
+    _require_train_state(like, "like to be a TrainState", remedy)
+    found = _safetensors.read(as_path(file))
+    if found.kind != "train_state":
+        raise other_kind("a train state", file, found.kind)
+    saved = json.loads(found.words["description"])
+    known = [saved[name] for name in ("model", "optimizer") if saved[name]]
+    remedy = "build the model and the optimizer that were saved" + (
+        f": {' and '.join(known)}" if known else ""
+    )
+    expected = "a train state like that of the arguments"
+    leaves = matched(found.arrays, found.keys, named_leaves(like), expected, remedy)
+    loaded: TrainState = jax.tree.unflatten(jax.tree.structure(like), list(leaves.values()))
+    return loaded
 
 
-def _is_key(leaf: Unchecked) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+@entry
+def checkpoint_info(file: Path | str) -> Checkpoint:
+    """Return what a file of `save_train_state` says of itself; its arrays are not read.
+
+    Args:
+        file: the file.
+    Raises:    InputError for a file of another kind or version, and for one whose header is
+        damaged.
+
+    >>> import fnn, jax, jax.numpy as jnp, pathlib, tempfile
+    >>> start = fnn.init_train_state(
+    ...     fnn.dense(1), fnn.optim.sgd(0.5), jnp.ones((1, 2)), key=jax.random.key(0)
+    ... )
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "run.safetensors")
+    >>> fnn.save_train_state(file, start, data_state={"row": 7})
+    >>> info = checkpoint_info(file)
+    >>> info.step, info.data_state, info.hyperparameters
+    (0, {'row': 7}, {'optimizer/learning_rate': 0.5})
+    """
+    kind, words = _safetensors.read_words(as_path(file))
+    if kind != "train_state":
+        raise other_kind("a train state", file, kind)
+    described = json.loads(words["description"])
+    return Checkpoint(
+        step=int(words["step"]),
+        **described,
+        hyperparameters=json.loads(words["hyperparameters"]),
+        data_state=json.loads(words["data_state"], object_hook=_to_bytes),
+        score=json.loads(words["score"]),
+        versions=json.loads(words["versions"]),
+    )
 
 
-def _stored(name: str, leaf: Unchecked) -> np.ndarray:
-    """Return a leaf as it is written."""
-    if isinstance(leaf, jax.core.Tracer):
-        raise InputError(f"{name} to have values", "a traced array", "save outside of jax.jit")
+def _require_train_state(value: Unchecked, expected: str, remedy: str) -> None:
+    if not isinstance(value, TrainState):
+        raise InputError(expected, describe(value), remedy)
+
+
+def _versions() -> dict[str, str]:
+    return dict(_package_versions()) | {"python": platform.python_version()}
+
+
+@functools.cache
+def _package_versions() -> tuple[tuple[str, str], ...]:
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            found.append((name, "unknown"))
+    return tuple(found)
+
+
+def _number(value: Unchecked) -> float | str:
+    """Return a hyper-parameter for the words of a file."""
     try:
-        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} to be an array", describe(leaf), "leave it out") from error
-    if isinstance(leaf, np.ma.MaskedArray):
-        raise InputError(f"{name} to have no mask", describe(leaf), "fill it, as in x.filled(0)")
-    return array
+        return float(value)
+    except (TypeError, ValueError):
+        return describe(value)
 
 
-def _loaded(name: str, array: np.ndarray, leaf: Unchecked) -> Array:
-    """Return an array of the file as JAX holds it, if it is one like `leaf`."""
-    if _is_key(leaf):
-        return _loaded_key(name, array, leaf)
-    like = leaf
-    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-        like = jax.eval_shape(lambda: jnp.asarray(leaf))
-    dtype = np.dtype(like.dtype).newbyteorder("=")
-    if array.shape != tuple(like.shape) or array.dtype != dtype:
-        raise InputError(f"{name} to be {describe(like)}", describe(array), _REMEDY)
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise InputError(
-            f"{name} of a dtype that JAX holds here",
-            describe(array),
-            "set jax.config.update('jax_enable_x64', True), or save it in 32 bits",
-        )
-    if getattr(leaf, "weak_type", False) and not array.shape:
-        # A number of Python's, which leaves the dtype of a sum to the other one.
-        number = jnp.asarray(array.item())
-        return number if number.dtype == dtype else jnp.asarray(array)
-    return jnp.asarray(array)
+def _of_bytes(value: Unchecked) -> Unchecked:
+    """Return what JSON does not hold as something that it does."""
+    if isinstance(value, bytes):
+        return {"bytes in base64": base64.b64encode(value).decode()}
+    if isinstance(value, np.integer | np.floating | np.bool_):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is none of them")
 
 
-def _loaded_key(name: str, words: np.ndarray, leaf: Unchecked) -> Array:
-    """Return the key of some words, if its generator is that of the key `leaf`."""
-    for generator in _GENERATORS:
-        key = jax.random.key(0, impl=generator)
-        if key.dtype == leaf.dtype:
-            like = jax.random.key_data(key)
-            shape = (*leaf.shape, *like.shape)
-            if words.shape != shape or words.dtype != like.dtype:
-                expected = f"{name} to be {like.dtype} of shape {shape}, the words of a key"
-                raise InputError(expected, describe(words), _REMEDY)
-            return jax.random.wrap_key_data(jnp.asarray(words), impl=generator)
-    raise InputError(f"{name} of a known generator", describe(leaf), "save its jax.random.key_data")
+def _to_bytes(found: dict[str, Unchecked]) -> Unchecked:
+    return base64.b64decode(found["bytes in base64"]) if "bytes in base64" in found else found
