@@ -6,8 +6,8 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,127 +15,33 @@ import numpy as np
 
 from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
-from fnn._core.table import table
 from fnn._core.types import Array, Data, Key, Output, Params, PyTree, State, Unchecked
 from fnn.combinators.walk import join
 from fnn.gradient.objective import as_batch
-from fnn.lab._tape import Step, Tape, probes_of
+from fnn.lab._graph import Edge, Graph as Graph, Kind, Node
+from fnn.lab._tape import LAYER, LOSS, Operand, Step, Tape, fold_likelihood, probes_of
 from fnn.lab.tolerance import rounding
 from fnn.layer import Layer, use_manual
 from fnn.losses import Loss, mean
 from fnn.losses._loss import counted_weights, require_loss
 
-Kind: TypeAlias = Literal["input", "parameter", "target", "constant", "operation", "layer", "loss"]
 Detail: TypeAlias = Literal["layers", "operations"]
+Objective: TypeAlias = Callable[..., Array]
 
 # What a graph of more nodes than this is folded to.
 _READABLE = 60
 _SHORT = 24
-# How a call is called that is a layer, with its path, or a loss.
-_LAYER, _LOSS = "layer:", "loss:|"
 _SYMBOLS = {
     "add": "+", "add_any": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−x", "exp": "exp",
     "log": "log", "logistic": "σ", "sigmoid": "σ", "square": "x²", "dot_general": "@", "max": "max",
     "reduce_sum": "Σ", "reduce_max": "max", "pow": "xʸ", "sqrt": "√",
-    "rsqrt": "1/√", "select_n": "select", "transpose": "ᵀ", "mean": "mean",
+    "rsqrt": "1/√", "select_n": "select", "transpose": "ᵀ", "mean": "mean", "scan": "loop",
+    "gather": "pick", "take_along_axis": "pick", "_take_along_axis": "pick", "concatenate": "join",
+    "gt": ">", "ge": "≥", "lt": "<", "le": "≤", "eq": "=", "ne": "≠",
+    "conv_general_dilated": "conv",
 }  # fmt: skip
-
-
-class Node(NamedTuple):
-    """A node of the computation graph.
-
-    Args:
-        name: its name, no other's.
-        label: what is written in it: ``x``, ``×``, ``dense(3)``.
-        kind: leaves are ``"input"``, ``"parameter"``, ``"target"`` and ``"constant"``, the others
-            ``"operation"``, ``"layer"`` and ``"loss"``.
-        value: what goes forward, or a list where there are several arrays.
-        gradient: what comes backward: the derivative of the graph's value, by hand for layers and
-            losses that have it so; None where there is none, as for integers.
-        auto: the same by autodiff.
-        agrees: whether the two are equal to rounding.
-    """
-
-    name: str
-    label: str
-    kind: Kind
-    value: PyTree
-    gradient: PyTree
-    auto: PyTree
-    agrees: bool
-
-
-class Edge(NamedTuple):
-    """An edge of the computation graph, from an operand to what is made of it.
-
-    Args:
-        source: the name of the operand's node.
-        target: the name of the node that it goes into.
-        derivative: that of the target in the source, where both are one number; else None.
-    """
-
-    source: str
-    target: str
-    derivative: float | None
-
-
-class Graph(NamedTuple):
-    """A computation graph, with forward and backward values.
-
-    Args:
-        nodes: the nodes by name, operands before what is made of them.
-        edges: the edges.
-        root: the name of the node that is the value.
-        note: what was folded to make it readable; empty where nothing was.
-    """
-
-    nodes: dict[str, Node]
-    edges: tuple[Edge, ...]
-    root: str
-    note: str = ""
-
-    def to_dict(self) -> dict[str, PyTree]:
-        """Return the graph as lists, numbers and text, as JSON has them."""
-        nodes = [
-            node._replace(**{field: _listed(getattr(node, field)) for field in _ARRAYS})._asdict()
-            for node in self.nodes.values()
-        ]
-        edges = [edge._asdict() for edge in self.edges]
-        return {"nodes": nodes, "edges": edges, "root": self.root, "note": self.note}
-
-    def to_dot(self) -> str:
-        """Return the graph in the DOT language of Graphviz."""
-        shapes = {"operation": "circle", "layer": "box", "loss": "doubleoctagon"}
-        lines = ["digraph {", "  rankdir=LR;"]
-        for node in self.nodes.values():
-            label = "\\n".join((node.label, _shown(node.value), _shown(node.gradient)))
-            style = f'label="{_quoted(label)}", shape={shapes.get(node.kind, "plaintext")}'
-            lines.append(f'  "{_quoted(node.name)}" [{style}];')
-        for edge in self.edges:
-            known = "" if edge.derivative is None else f' [label="{edge.derivative:.3g}"]'
-            lines.append(f'  "{_quoted(edge.source)}" -> "{_quoted(edge.target)}"{known};')
-        return "\n".join([*lines, "}"])
-
-    def describe(self) -> str:
-        """Return the graph in words, for those who cannot see it."""
-        parts = []
-        for node in self.nodes.values():
-            sources = [self.nodes[e.source].label for e in self.edges if e.target == node.name]
-            made = f" of {', '.join(sources)}" if sources else ""
-            backward = "no gradient" if node.gradient is None else f"gradient {_node_text(node)[1]}"
-            parts.append(f"{node.kind} {node.label}{made}: value {_node_text(node)[0]}, {backward}")
-        return "; ".join(parts) + "."
-
-    def __str__(self) -> str:
-        rows = [
-            [node.label, node.kind, *_node_text(node), "" if node.agrees else "by hand ≠ autodiff"]
-            for node in self.nodes.values()
-        ]
-        lines = [table(("node", "kind", "value", "gradient", ""), rows), self.note]
-        return "\n".join(filter(None, lines))
-
-
-_ARRAYS = ("value", "gradient", "auto")
+# Operations whose constant may stand first.
+_ORDERED = {"sub", "div", "pow", "gt", "ge", "lt", "le"}
 
 
 @entry
@@ -153,14 +59,20 @@ def graph(
     makes small, in training mode, with the layers as nodes: their gradients are those by hand, and
     a node says where autodiff gives others.
 
-    What only changes the form of an array (broadcasting, reshaping, conversion) is left out, and
-    loops of few turns are unrolled. A graph of more than 60 nodes is folded: combinators become
-    nodes, the innermost first, and the graph says so.
+    What only changes the form of an array (broadcasting, reshaping, conversion) and the arithmetic
+    of indices are left out, loops of few turns are unrolled, and log-softmax with the negative
+    log-likelihood is one node. A graph of more than 60 nodes is folded, and says so: operations
+    become layers, combinators become nodes, the innermost first, and so do loops and calls of
+    functions under `jax.jit`.
+
+    `Graph.frames` steps through it, `Graph.blank` makes an exercise of it, `fnn.plot.graph` draws
+    it; it prints as a table, and is written as DOT, JSON and words.
 
     Args:
         function: a function to one number, or a model.
         args: its arguments, or ``loss, params, state, batch``.
-        detail: of a model, ``"layers"`` for a node to a layer, or ``"operations"``.
+        detail: ``"layers"`` for a node to a layer, and to log-softmax with its loss, or
+            ``"operations"``.
         key: of a model, the key of its layers' randomness.
         named: arguments of the function by name.
     Raises:    InputError for a result that is not one floating-point number.
@@ -192,7 +104,16 @@ def graph(
         again = inspect.BoundArguments(bound.signature, values)
         return function(*again.args, **again.kwargs)
 
-    return _draw_up(flat, flat, {name: ("input", value) for name, value in leaves.items()})
+    inputs: dict[str, tuple[Kind, Array]] = {
+        name: ("input", value) for name, value in leaves.items()
+    }
+    found = _draw_up(flat, flat, inputs, detail)
+    if len(found.nodes) <= _READABLE:
+        return found
+    found = _draw_up(flat, flat, inputs, detail, folded=True)
+    few = len(found.nodes) <= _READABLE
+    advice = "" if few else f"; {len(found.nodes)} nodes are left: put parts under jax.jit"
+    return found._replace(note=f"calls and loops are folded{advice}")
 
 
 def _leaves(tree: PyTree) -> dict[str, Array]:
@@ -224,17 +145,24 @@ def _of_model(
         part, _, path = name.partition("/")
         inputs[path if part == "params" else name] = (kinds.get(part, "parameter"), value)
 
-    def objective(way: Callable[[Layer], Layer], depth: int) -> Callable[..., Array]:
+    def objective(way: Callable[[Layer], Layer], depth: int, detail: Detail) -> Objective:
         marked = _marked(model, "", way, depth, detail)
         return functools.partial(_objective, structure, marked, loss, state, key)
 
-    for depth in range(_depth(model), -1, -1):
-        by_hand, by_auto = (objective(way, depth) for way in (use_manual, _as_it_is))
-        found = _draw_up(by_hand if detail == "layers" else by_auto, by_auto, inputs)
+    deepest = _depth(model)
+    by_auto = objective(_as_it_is, deepest, "operations")
+    if detail == "operations":
+        found = _draw_up(by_auto, by_auto, inputs, detail)
+        if len(found.nodes) <= _READABLE:
+            return found
+    notes = ["operations are folded to layers"] * (detail == "operations")
+    for depth in range(deepest, -1, -1):
+        ways = (objective(way, depth, "layers") for way in (use_manual, _as_it_is))
+        found = _draw_up(*ways, inputs, "layers")
         if len(found.nodes) <= _READABLE or depth == 0:
             break
-    folded = depth < _depth(model)
-    return found._replace(note=f"combinators below depth {depth} are folded" if folded else "")
+    notes += [f"combinators below depth {depth} are folded"] * (depth < deepest)
+    return found._replace(note="; ".join(notes))
 
 
 def _objective(
@@ -245,7 +173,7 @@ def _objective(
     # In float64 where the two ways are compared.
     state = jax.tree.map(_widest, state)
     prediction, _ = model.apply(tree["params"], state, tree["x"], key=key, train=True)
-    values = _named(f"{_LOSS}{loss!r}", loss.apply)(prediction, tree["target"])
+    values = _named(f"{LOSS}{loss!r}", loss.apply)(prediction, tree["target"])
     weights = counted_weights(loss, tree["target"], tree.get("weights"))
     if values.size == 1 and weights is None:
         return values.reshape(())
@@ -285,7 +213,7 @@ def _marked(
     if detail == "operations":
         return Layer(layer.init, layer.plain, layer.forward, layer.backward)
     inside, text = way(layer), repr(layer)
-    name = f"{_LAYER}{path}|{text if len(text) <= _SHORT else layer.name}"
+    name = f"{LAYER}{path}|{text if len(text) <= _SHORT else layer.name}"
 
     def apply(
         params: Params, state: State, x: PyTree, /, *, key: Key = None, train: bool = False
@@ -308,52 +236,76 @@ def _draw_up(
     by_hand: Callable[..., Array],
     by_auto: Callable[..., Array],
     inputs: Mapping[str, tuple[Kind, Array]],
+    detail: Detail,
+    folded: bool = False,
 ) -> Graph:
     """Return the graph of a function, by hand where it has such gradients, and by auto."""
     names, values = list(inputs), [value for _, value in inputs.values()]
-    steps, root = _tape(by_hand, values).record(values, names)
-    gradients, auto = (_gradients(f, values, names, steps) for f in (by_hand, by_auto))
+    steps, root = _tape(by_hand, values, folded).record(values, names)
+    gradients, auto = (_gradients(f, values, names, steps, folded) for f in (by_hand, by_auto))
     agrees = _agreements(by_hand, by_auto, values, names, steps)
-    above, nodes, edges = _ancestors(steps, root), {}, []
+    if detail == "layers":
+        steps = fold_likelihood(steps)
+    above, edges = _ancestors(steps, root), []
+    nodes: dict[str, Node] = {}
     called = {name: name for name in names}
 
-    def leaf(name: str) -> None:
-        kind, value = inputs[name]
-        grads = gradients.get(name), auto.get(name)
-        nodes[name] = _node(name, name, kind, value, *grads, agrees.get(name, True))
+    def leaf(name: str, kind: Kind, value: Array, here: str) -> None:
+        grads = gradients.get(here), auto.get(here)
+        nodes[name] = _node(name, name, kind, value, *grads, agrees.get(here, True))
 
     for step in (step for step in steps if step.node in above):
-        for source in step.operands:
-            if source is not None and source in inputs and source not in nodes:
-                leaf(source)
+        for source in step.sources:
+            if source in inputs and source not in nodes:
+                leaf(source, *inputs[source], source)
         kind, path, label = _appearance(step)
+        constants = {o.key: _free("constant", nodes) for o in step.operands if _is_drawn(o, kind)}
+        for operand in step.operands:
+            if operand.key in constants:
+                leaf(constants[operand.key], "constant", operand.value, operand.key)
         called[step.node] = name = _free(path or label, nodes)
         value = step.results[0] if len(step.results) == 1 else list(step.results)
         grads = gradients[step.node], auto[step.node]
         nodes[name] = _node(name, label, kind, value, *grads, agrees[step.node])
-        edges += [
-            Edge(called[source], name, _derivative(step, i))
-            for i, source in enumerate(step.operands)
-            if source is not None
-        ]
+        for i, operand in enumerate(step.operands):
+            source = called[operand.node] if operand.node else constants.get(operand.key)
+            if source is not None:
+                back = jax.tree.map(np.asarray, gradients.get(operand.key))
+                edges.append(Edge(source, name, _derivative(step, i), back))
     if root in inputs:
-        leaf(root)
+        leaf(root, *inputs[root], root)
     return Graph(nodes, tuple(_merged(edges)), called[root])
 
 
-def _tape(function: Callable[..., Array], values: list[Array]) -> Tape:
+def _is_drawn(operand: Operand, kind: Kind) -> bool:
+    """Say whether an operand is a constant with a node of its own: an array of several values."""
+    value = operand.value
+    if operand.node is not None or kind != "operation" or np.ndim(value) == 0:
+        return False
+    is_number = any(jnp.issubdtype(value.dtype, one) for one in (jnp.floating, jnp.bool_))
+    return is_number and not _is_uniform(value)
+
+
+def _is_uniform(value: Array) -> bool:
+    flat = np.asarray(value).ravel()
+    return bool(flat.size and (flat == flat[0]).all())
+
+
+def _tape(function: Callable[..., Array], values: list[Array], folded: bool = False) -> Tape:
     traced = jax.make_jaxpr(function)(*values)
     results = traced.out_avals
     one = len(results) == 1 and results[0].shape == ()
     if not one or not jnp.issubdtype(results[0].dtype, jnp.floating):
         got = ", ".join(map(str, results))
         raise InputError("a function to one floating-point number", got, "sum over the result")
-    return Tape(traced, lambda name: name.startswith((_LAYER, _LOSS)))
+    if folded:
+        return Tape(traced, lambda name: not name.startswith("custom_"), unrolled=0)
+    return Tape(traced, lambda name: name.startswith((LAYER, LOSS)))
 
 
 def _free(name: str, taken: Mapping[str, Node]) -> str:
     """Return a name, or that name with the first number that makes it new."""
-    names = (name if i == 1 else f"{name} {i}" for i in itertools.count(1))
+    names = (name if i == 1 else f"{name} ({i})" for i in itertools.count(1))
     return next(one for one in names if one not in taken)
 
 
@@ -370,7 +322,9 @@ def _agreements(
     with jax.enable_x64(True):
         wide = [_widened(value) for value in values]
         again = _tape(by_hand, wide).record(wide, names)[0]
-        one, other = (_gradients(f, wide, names, again) for f in (by_hand, by_auto))
+        ways = (_gradients(f, wide, names, again) for f in (by_hand, by_auto))
+        nodes = {*names, *(step.node for step in again)}
+        one, other = ({key: way[key] for key in way if key in nodes} for way in ways)
     scale = max(np.abs(leaf).max(initial=0) for leaf in jax.tree.leaves(other))
     limit = scale * rounding(jnp.float64, max(np.size(leaf) for leaf in jax.tree.leaves(other)))
 
@@ -386,10 +340,14 @@ def _widened(value: Array) -> Array:
 
 
 def _gradients(
-    function: Callable[..., Array], values: list[Array], names: list[str], steps: list[Step]
+    function: Callable[..., Array],
+    values: list[Array],
+    names: list[str],
+    steps: list[Step],
+    folded: bool = False,
 ) -> dict[str, PyTree]:
-    """Return the derivative of the value in every node, by name."""
-    tape = _tape(function, values)
+    """Return the derivative of the value in every node, by name, and along every edge, by key."""
+    tape = _tape(function, values, folded)
     floating = [bool(jnp.issubdtype(value.dtype, jnp.floating)) for value in values]
 
     def value(probes: dict[str, list[Array]], floats: list[Array]) -> Array:
@@ -399,16 +357,22 @@ def _gradients(
         return tape.value(probes, arrays, names)
 
     floats = [value for value, is_float in zip(values, floating, strict=True) if is_float]
-    of_nodes, of_inputs = jax.grad(value, (0, 1))(probes_of(steps), floats)
+    of_probes, of_inputs = jax.grad(value, (0, 1))(probes_of(steps), floats)
     found = {}
     for step in steps:
-        grads = [
-            grad if jnp.issubdtype(result.dtype, jnp.floating) else None
-            for grad, result in zip(of_nodes[step.node], step.results, strict=True)
-        ]
-        found[step.node] = grads[0] if len(grads) == 1 else grads
+        results = {step.node: step.results} | {o.key: o.results for o in step.operands if o.node}
+        found |= {key: _floating(of_probes[key], arrays) for key, arrays in results.items()}
     known = (name for name, is_float in zip(names, floating, strict=True) if is_float)
     return found | dict(zip(known, of_inputs, strict=True))
+
+
+def _floating(gradients: list[Array], results: Sequence[Array]) -> PyTree:
+    """Return the gradient of one result or those of several, None in place of integers."""
+    found = [
+        gradient if jnp.issubdtype(result.dtype, jnp.floating) else None
+        for gradient, result in zip(gradients, results, strict=True)
+    ]
+    return found[0] if len(found) == 1 else found
 
 
 def _ancestors(steps: list[Step], root: str) -> set[str]:
@@ -416,7 +380,7 @@ def _ancestors(steps: list[Step], root: str) -> set[str]:
     found = {root}
     for step in reversed(steps):
         if step.node in found:
-            found |= {node for node in step.operands if node is not None}
+            found |= set(step.sources)
     return found
 
 
@@ -430,26 +394,31 @@ def _node(
 def _appearance(step: Step) -> tuple[Kind, str, str]:
     """Return the kind, the path and the label of an operation, a plain constant beside it."""
     before, _, label = step.name.partition("|")
-    if step.name.startswith(_LAYER):
-        return "layer", before.removeprefix(_LAYER), label
-    if step.name.startswith(_LOSS):
+    if step.name.startswith(LAYER):
+        return "layer", before.removeprefix(LAYER), label
+    if step.name.startswith(LOSS):
         return "loss", "", label
-    symbol = _SYMBOLS.get(step.name, step.name)
-    pairs = zip(step.operands, step.inputs, strict=True)
-    numbers = [f"{float(a):.3g}" for node, a in pairs if node is None and np.ndim(a) == 0]
-    return "operation", "", " ".join([symbol, *numbers[:1]])
+    words = [_SYMBOLS.get(step.name, step.name)]
+    for i, operand in enumerate(step.operands):
+        floats = jnp.issubdtype(jnp.asarray(operand.value).dtype, jnp.number)
+        if operand.node is None and floats and _is_uniform(operand.value):
+            number = f"{float(np.ravel(operand.value)[0]):.3g}"
+            first = i == 0 and step.name in _ORDERED
+            return "operation", "", " ".join([number, *words] if first else [*words, number])
+    return "operation", "", words[0]
 
 
 def _derivative(step: Step, i: int) -> float | None:
     """Return the derivative of a number in one of the numbers that it is made of."""
-    scalars = (*step.inputs, *step.results)
-    if len(step.results) != 1 or any(
-        np.ndim(a) or not jnp.issubdtype(jnp.asarray(a).dtype, jnp.floating) for a in scalars
-    ):
+    arrays = [jnp.asarray(operand.value) for operand in step.operands]
+    scalars = [*arrays, *step.results]
+    if step.run is None or len(step.results) != 1 or any(np.ndim(a) for a in scalars):
         return None
-    arrays = [jnp.asarray(a) for a in step.inputs]
+    if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in scalars):
+        return None
+    run = step.run
     tangents = [jnp.ones_like(a) if j == i else jnp.zeros_like(a) for j, a in enumerate(arrays)]
-    _, (slope,) = jax.jvp(lambda *xs: tuple(step.run(*xs)), tuple(arrays), tuple(tangents))
+    _, (slope,) = jax.jvp(lambda *xs: tuple(run(*xs)), tuple(arrays), tuple(tangents))
     return float(slope)
 
 
@@ -459,40 +428,10 @@ def _merged(edges: list[Edge]) -> list[Edge]:
     for edge in edges:
         ends = edge.source, edge.target
         before = found.get(ends)
-        known = [e.derivative for e in (before, edge) if e is not None]
-        total = None if None in known else math.fsum(d for d in known if d is not None)
-        found[ends] = edge._replace(derivative=total)
+        if before is not None:
+            known = before.derivative, edge.derivative
+            total = None if None in known else math.fsum(d for d in known if d is not None)
+            back = jax.tree.map(np.add, before.gradient, edge.gradient)
+            edge = edge._replace(derivative=total, gradient=back)
+        found[ends] = edge
     return list(found.values())
-
-
-def _node_text(node: Node) -> tuple[str, str]:
-    """Return the value and the gradient of a node as short text."""
-    return _shown(node.value), _shown(node.gradient)
-
-
-def _shown(value: PyTree) -> str:
-    """Return an array as short text: the number, or its shape, mean and standard deviation.
-
-    >>> _shown(np.float32(0.25)), _shown(np.ones((2, 3))), _shown(None)
-    ('0.25', '2×3, mean 1, std 0', '')
-    """
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return " | ".join(_shown(part) for part in value)
-    array = np.asarray(value)
-    if array.size == 1:
-        return f"{array.item():.4g}" if array.dtype != bool else str(array.item())
-    shape = "×".join(map(str, array.shape))
-    if array.dtype.kind in "iub" or not array.size:
-        return f"{shape} {array.dtype}"
-    wide = np.asarray(array, np.float64)
-    return f"{shape}, mean {wide.mean():.3g}, std {wide.std():.3g}"
-
-
-def _listed(value: PyTree) -> PyTree:
-    return jax.tree.map(lambda a: np.asarray(a).tolist(), value)
-
-
-def _quoted(text: str) -> str:
-    return text.replace('"', '\\"')

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from fnn.lab.graph import Graph, Node
+    from fnn.lab._graph import Graph, Node
 
 Point: TypeAlias = tuple[float, float]
 
@@ -77,7 +77,7 @@ def graph(graph: Graph, *, step: int | None = None, hide: Collection[str] = ()) 
         value = "?" if blank else _text(node.value) if name in forward else ""
         gradient = "?" if blank else _text(node.gradient) if name in backward else ""
         boxes[name] = _draw_node(axes, node, places.nodes[name], value, gradient)
-    for source, target, derivative in graph.edges:
+    for source, target, derivative, _ in graph.edges:
         ends = boxes[source], boxes[target]
         known = derivative if step is None else None
         _draw_edge(axes, places.edges[source, target], ends, known)
