@@ -57,6 +57,26 @@ def saved(file: Path) -> bytes:
     return file.read_bytes()
 
 
+def train_state() -> fnn.TrainState:
+    params = jax.tree.map(jax.numpy.asarray, PARAMS)
+    optimizer = fnn.optim.adam(0.1)
+    numbers = {"optimizer/learning_rate": jax.numpy.asarray(0.1)}
+    key, step = jax.random.key(3), jax.numpy.int32(7)
+    return fnn.TrainState(params, (), optimizer.init(params["weight"]), key, step, numbers)
+
+
+def checkpoint(file: Path) -> bytes:
+    fnn.save_train_state(file, train_state(), model=fnn.dense(3), data_state={"row": 7})
+    return file.read_bytes()
+
+
+def read_checkpoint(file: Path) -> Any:
+    """Return the arrays with the words, which have a reader of their own."""
+    found = fnn.load_train_state(file, train_state())
+    info = fnn.train.checkpoint_info(file)
+    return found._replace(key=jax.random.key_data(found.key)), np.array(repr(info))
+
+
 def idx() -> bytes:
     head = bytes((0, 0, 8, 3)) + b"".join(n.to_bytes(4, "big") for n in IMAGES.shape)
     return head + IMAGES.tobytes()
@@ -64,6 +84,7 @@ def idx() -> bytes:
 
 FORMATS = {
     "safetensors": Format(saved, lambda file: fnn.load_weights(file, (PARAMS, ()))[0]),
+    "train_state": Format(checkpoint, read_checkpoint),
     "idx.gz": Format(lambda file: gzip.compress(idx(), mtime=0), fnn.datasets.read_idx),
     # No checksum: the data may change, the form may not.
     "idx": Format(
@@ -116,6 +137,15 @@ def insert(content: bytearray, random: np.random.Generator) -> None:
     content[start:start] = random.bytes(length)
 
 
+def swap(content: bytearray, random: np.random.Generator) -> None:
+    """Two stretches of one length in each other's place."""
+    one, length = stretch(content, random)
+    other = int(random.integers(len(content) - length + 1))
+    parts = content[one : one + length], content[other : other + length]
+    if abs(one - other) >= length:
+        content[other : other + length], content[one : one + length] = parts
+
+
 def truncate(content: bytearray, random: np.random.Generator) -> None:
     del content[int(random.integers(len(content))) :]
 
@@ -137,7 +167,7 @@ def digits(content: bytearray, random: np.random.Generator) -> None:
 
 
 DAMAGES = (
-    flip, overwrite, clear, cut, repeat, insert, truncate, extend, spoil_head, digits
+    flip, overwrite, clear, cut, repeat, insert, swap, truncate, extend, spoil_head, digits
 )  # fmt: skip
 
 
@@ -188,12 +218,13 @@ def attack(name: str, count: int, seed: int, folder: Path) -> tuple[Counter[str]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000, help="for every format")
+    parser.add_argument("--only", choices=FORMATS, action="append", help="a format")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     options = parser.parse_args()
     print(f"seed {options.seed}")
     got_through = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in FORMATS:
+        for name in options.only or FORMATS:
             counts, bad = attack(name, options.count, options.seed, Path(folder))
             print(f"{name}: {', '.join(f'{n} {what}' for what, n in counts.items())}")
             got_through += bad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -240,6 +241,84 @@ def test_like_that_is_no_pair_is_refused(tmp_path, like):
     fnn.save_weights(tmp_path / "m", {"a": jnp.ones(1)})
     with pytest.raises(fnn.InputError, match=r"expected like to be \(params, state\)"):
         fnn.load_weights(tmp_path / "m", like)
+
+
+# A part of a file, and other names.
+
+
+def two_models():
+    x = jax.ShapeDtypeStruct((2, 3), "float32")
+    old = fnn.serial(body=fnn.serial(fnn.dense(4), fnn.batch_norm()), head=fnn.dense(2))
+    new = fnn.serial(encoder=fnn.serial(fnn.dense(4), fnn.batch_norm()), out=fnn.dense(5))
+    return old.init(KEY, x), new.init(jax.random.key(9), x)
+
+
+def test_a_part_is_read_under_another_name_and_the_rest_stays(tmp_path):
+    saved, like = two_models()
+    fnn.save_weights(tmp_path / "m", *saved)
+    params, state = fnn.load_weights(
+        tmp_path / "m", like, only="encoder/*", rename={"body/*": "encoder/*"}
+    )
+    for got, expected in (
+        (params["encoder"], saved[0]["body"]),
+        (state["encoder"], saved[1]["body"]),
+        (params["out"], like[0]["out"]),
+    ):
+        assert jax.tree.structure(got) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.parametrize("only", ["*/weight", ["0/weight", "1/weight"], ("?/weight",)])
+def test_patterns_say_which_arrays_are_read(tmp_path, only):
+    saved = ({"weight": jnp.ones(2), "bias": jnp.ones(2)}, {"weight": jnp.ones(3)})
+    like = ({"weight": jnp.zeros(2), "bias": jnp.zeros(2)}, {"weight": jnp.zeros(3)})
+    fnn.save_weights(tmp_path / "m", saved)
+    loaded = fnn.load_weights(tmp_path / "m", (like, ()), only=only)[0]
+    assert [leaf.tolist() for leaf in jax.tree.leaves(loaded)] == [[0, 0], [1, 1], [1, 1, 1]]
+
+
+def test_names_of_another_tool_are_renamed_as_a_whole(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"net.w": np.ones(2, "float32"), "b": np.zeros(1, "float32")}, tmp_path / "m")
+    like = {"weight": jnp.zeros(2), "bias": jnp.ones(1)}
+    rename = {"net.w": "params/weight", "*": "params/bias"}
+    loaded = fnn.load_weights(tmp_path / "m", (like, ()), rename=rename)[0]
+    assert (loaded["weight"].tolist(), loaded["bias"].tolist()) == ([1, 1], [0])
+
+
+PARTS = {
+    "nothing-meant": ({"only": "decoder/*"}, "a pattern that matches an array of the model"),
+    "no-pattern": ({"only": 3}, "expected only to be patterns"),
+    "no-patterns": ({"only": [3]}, "expected only to be patterns"),
+    "missing": ({"only": "encoder/*"}, "got nothing at params/encoder/0/bias"),
+    "other-shape": (
+        {"rename": {"body/*": "encoder/*", "head/*": "out/*"}},
+        "expected params/out/bias to be float32 of shape (5,), got float32 of shape (2,)",
+    ),
+    "more": ({"only": ["encoder/*", "head/*"]}, "a pattern that matches an array of the model"),
+    "nothing-renamed": ({"rename": {"tail/*": "out/*"}}, "matches an array of the file"),
+    "one-name": ({"rename": {"body/*": "a"}}, "expected names that stay apart, got 4 arrays"),
+    "two-stars": ({"rename": {"*/*": "a/*"}}, "patterns with one * at most"),
+    "no-mapping": ({"rename": [("a", "b")]}, "patterns with one * at most"),
+    "no-text": ({"rename": {"body/*": 3}}, "patterns with one * at most"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_that_is_not_there_is_refused(tmp_path, name):
+    saved, like = two_models()
+    fnn.save_weights(tmp_path / "m", *saved)
+    options, message = PARTS[name]
+    with pytest.raises(fnn.InputError, match=rf"^fnn\.load_weights: .*{re.escape(message)}"):
+        fnn.load_weights(tmp_path / "m", like, **options)
+
+
+def test_what_stays_needs_values(tmp_path):
+    like = two_models()[1]
+    fnn.save_weights(tmp_path / "m", *like)
+    with pytest.raises(fnn.InputError, match="expected values of params/out/bias in like"):
+        fnn.load_weights(tmp_path / "m", jax.eval_shape(lambda: like), only="encoder/*")
 
 
 # Damage.
