@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
 import jax
 
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
-from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
+from fnn._core.types import (
+    Array,
+    Cache,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    PyTree,
+    Residuals,
+    State,
+)
 from fnn.combinators._parts import branching, fold, parts_of
 from fnn.layer import Layer
 
@@ -36,51 +50,85 @@ def over_parts(*layers: Layer, **named: Layer) -> Layer:
     >>> over_parts(fnn.relu(), fnn.identity()).apply(((), ()), ((), ()), (x, x))[0]
     (Array([0., 2.], dtype=float32), Array([-1.,  2.], dtype=float32))
     """
-    parts, pack = parts_of(layers, named)
+    of = _Parts(*parts_of(layers, named), named=bool(named))
+    functions = of.init, of.apply, of.forward, of.backward
+    return branching(over_parts, layers, named, functions, (of.prefill, of.decode))
 
-    def check_parts(x: Input) -> None:
-        wanted = f"a dict of {', '.join(named)}" if named else f"a tuple of {len(layers)}"
-        fits = isinstance(x, dict) and set(x) == set(named) if named else type(x) is tuple
-        if not fits or len(x) != len(parts):
+
+class _Parts(NamedTuple):
+    """The functions of layers, each over its own part."""
+
+    layers: list[tuple[Any, Layer]]
+    pack: Callable[[Iterable[Any]], PyTree]
+    named: bool
+
+    def check(self, x: Input) -> None:
+        """Raise unless x has one part for each layer, and no others."""
+        names = [name for name, _ in self.layers]
+        wanted = f"a dict of {', '.join(names)}" if self.named else f"a tuple of {len(names)}"
+        fits = isinstance(x, dict) and set(x) == set(names) if self.named else type(x) is tuple
+        if not fits or len(x) != len(names):
             got = f"a dict of {', '.join(map(str, x))}" if isinstance(x, dict) else describe(x)
             raise InputError(f"x to be {wanted}", got, "give one part to each layer")
 
-    def init(key: Array, x: Input, /) -> tuple[Params, State]:
-        check_parts(x)
-        key = check.key(key)
-        pairs = [
-            layer.init(jax.random.fold_in(key, i), x[name]) for i, (name, layer) in enumerate(parts)
-        ]
-        return pack(p for p, _ in pairs), pack(s for _, s in pairs)
+    def init(self, key: Array, x: Input, /) -> tuple[Params, State]:
+        self.check(x)
+        keys = (jax.random.fold_in(check.key(key), i) for i in range(len(self.layers)))
+        pairs = [layer.init(k, x[name]) for (name, layer), k in zip(self.layers, keys, strict=True)]
+        return self.pack(p for p, _ in pairs), self.pack(s for _, s in pairs)
 
     def apply(
-        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+        self, params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
-        check_parts(x)
+        self.check(x)
         results = [
             layer.apply(params[name], state[name], x[name], key=fold(key, i), train=train)
-            for i, (name, layer) in enumerate(parts)
+            for i, (name, layer) in enumerate(self.layers)
         ]
-        return pack(y for y, _ in results), pack(s for _, s in results)
+        return self.pack(y for y, _ in results), self.pack(s for _, s in results)
 
     def forward(
-        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+        self, params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
-        check_parts(x)
+        self.check(x)
         results = [
             layer.forward(params[name], state[name], x[name], key=fold(key, i), train=train)
-            for i, (name, layer) in enumerate(parts)
+            for i, (name, layer) in enumerate(self.layers)
         ]
-        return (
-            pack(y for y, _, _ in results),
-            pack(s for _, s, _ in results),
-            pack(r for _, _, r in results),
-        )
+        y, state, residuals = (self.pack(part) for part in zip(*results, strict=True))
+        return y, state, residuals
 
     def backward(
-        params: Params, residuals: Residuals, dy: Cotangent, /
+        self, params: Params, residuals: Residuals, dy: Cotangent, /
     ) -> tuple[Params, Cotangent]:
-        pairs = [layer.backward(params[name], residuals[name], dy[name]) for name, layer in parts]
-        return pack(dparams for dparams, _ in pairs), pack(dx for _, dx in pairs)
+        pairs = [
+            layer.backward(params[name], residuals[name], dy[name]) for name, layer in self.layers
+        ]
+        return self.pack(dparams for dparams, _ in pairs), self.pack(dx for _, dx in pairs)
 
-    return branching(over_parts, layers, named, (init, apply, forward, backward))
+    def prefill(
+        self,
+        params: Params,
+        state: State,
+        x: Input,
+        /,
+        *,
+        window: int,
+        lengths: Array | None = None,
+    ) -> tuple[Output, Cache]:
+        self.check(x)
+        pairs = [
+            layer.prefill(params[name], state[name], x[name], window=window, lengths=lengths)
+            for name, layer in self.layers
+        ]
+        return self.pack(y for y, _ in pairs), self.pack(c for _, c in pairs)
+
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        self.check(x)
+        pairs = [
+            layer.decode(params[name], state[name], cache[name], x[name], position)
+            for name, layer in self.layers
+        ]
+        return self.pack(y for y, _ in pairs), self.pack(c for _, c in pairs)

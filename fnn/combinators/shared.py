@@ -14,6 +14,7 @@ from fnn._core.description import constructor
 from fnn._core.errors import InputError, at, describe
 from fnn._core.types import (
     Array,
+    Cache,
     Cotangent,
     Input,
     Key,
@@ -72,12 +73,14 @@ def shared(model: Layer, /, ties: Mapping[str, str]) -> Layer:
         users.backward,
         children=MappingProxyType({"": _titled(model, owners)}),
         rebuild=lambda model: shared(model, ties),
+        prefill=users.prefill,
+        decode=users.decode,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shared:
-    """The four functions, by the paths of layers without children: of users, and their owners."""
+    """The functions, by the paths of layers without children: of users, and their owners."""
 
     model: Layer
     owners: Mapping[str, str]
@@ -114,6 +117,23 @@ class _Shared:
                 dparams = _put(dparams, user, ())
         return dparams, dx
 
+    def prefill(
+        self,
+        params: Params,
+        state: State,
+        x: Input,
+        /,
+        *,
+        window: int,
+        lengths: Array | None = None,
+    ) -> tuple[Output, Cache]:
+        return self.model.prefill(self.filled(params), state, x, window=window, lengths=lengths)
+
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        return self.model.decode(self.filled(params), state, cache, x, position)
+
     def filled(self, params: Params) -> Params:
         """Return the parameters of the model, those of owners at the paths of users too."""
         for user, owner in self.owners.items():
@@ -130,8 +150,10 @@ def _owners(model: Layer, ties: Unchecked) -> dict[str, str]:
     leaves = [path for path, layer in layers_by_path(model).items() if not layer.children]
     found: dict[str, str] = {}
     for user, owner in ties.items():
-        inside = {path: [_rest(leaf, path) for leaf in leaves] for path in (user, owner)}
-        below, above = ({rest for rest in inside[path] if rest is not None} for path in inside)
+        below, above = (
+            {rest for leaf in leaves if (rest := _rest(leaf, path)) is not None}
+            for path in (user, owner)
+        )
         for path, rests in ((user, below), (owner, above)):
             if not rests or not path:
                 known = ", ".join(sorted(set(filter(None, leaves))))
@@ -144,7 +166,7 @@ def _owners(model: Layer, ties: Unchecked) -> dict[str, str]:
                 f"layers at {sorted(above)} and at {sorted(below)} below them",
                 "share between equal layers, or equal combinators of them",
             )
-        found |= {join(user, rest): join(owner, rest) for rest in below if rest is not None}
+        found |= {join(user, rest): join(owner, rest) for rest in below}
     twice = sorted(set(found) & set(found.values()))
     if twice:
         raise InputError(

@@ -54,6 +54,7 @@ _FEATURES_LAST = (
     "lstm_cell",
     "gru_cell",
     "embedding",
+    "unembedding",
     "attention",
     "positional",
     "rotary",

@@ -145,6 +145,26 @@ class Modules:
         both.read = first.read
         return both
 
+    def take_tied(self, path: str, count: int, read: set[str]) -> None:
+        """Take the modules of a layer whose parameters are those of another, where there are any.
+
+        Args:
+            path: that of the layer.
+            count: how many modules such a layer has.
+            read: the entries that have been read: a module that is tied to them is taken.
+        """
+        if self.names is not None and path in self.names:
+            self.named.add(path)
+            return
+        for name in list(self.left)[:count]:
+            if self.is_tied(self.left[name], read):
+                del self.left[name]
+
+    def is_tied(self, entries: Entries, read: set[str]) -> bool:
+        """Say whether all entries of a module are tied to some that have been read."""
+        tied = set().union(*(names for names in self.ties.values() if names & read))
+        return set(entries.full.values()) <= tied
+
     def check_all_read(self, read: set[str]) -> None:
         """Raise unless every entry has been read, itself or under a name that it is tied to."""
         for names in self.ties.values():

@@ -97,7 +97,7 @@ def _direction(layer: Layer, weights: Weights, suffix: str) -> Params:
 
 
 def embedding(layer: Layer, weights: Weights) -> tuple[Params, State]:
-    """Convert Embedding, of tokens or of positions."""
+    """Convert Embedding, of tokens or of positions, and Linear (K, C) as an unembedding."""
     del layer
     return {"weight": weights["weight"]}, ()
 
@@ -150,5 +150,6 @@ CONVERTERS: dict[str, Converter] = {
     "gru_cell": recurrent,
     "embedding": embedding,
     "positional": embedding,
+    "unembedding": embedding,
     "attention": attention,
 }

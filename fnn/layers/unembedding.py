@@ -9,7 +9,7 @@ from fnn._core.description import constructor
 from fnn._core.linear_head import LinearHead
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals
 from fnn.layer import Layer, stateless
-from fnn.layers._initializers import lecun_normal
+from fnn.layers._initializers import check_initializer, draw, lecun_normal
 from fnn.layers.dense import outer_sum
 
 
@@ -47,12 +47,12 @@ def unembedding(
     """
     check.count(count, "count")
     check.flag(chunked, "chunked")
-    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+    check_initializer(initializer)
 
     def init(key: Array, x: Input) -> Params:
         check.floating(x)
         check.shape(x, "... C", remedy="give x a last axis")
-        return {"weight": initializer(check.key(key), (x.shape[-1], count), x.dtype).T}
+        return {"weight": draw(initializer, key, (x.shape[-1], count), x.dtype).T}
 
     def forward(params: Params, x: Input) -> tuple[Output, Residuals]:
         weight = params["weight"]
@@ -66,4 +66,4 @@ def unembedding(
             return {"weight": dy.weight.T}, dy.features
         return {"weight": outer_sum(dy, x)}, dy @ params["weight"]
 
-    return stateless(init, forward, backward)
+    return stateless(init, forward, backward, positionwise=True)
