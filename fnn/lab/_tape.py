@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
-from fnn._core.types import Array, PyTree, Unchecked
+from fnn._core.types import Array, Unchecked
 
 # What changes the form of an array and not its values, and nobody draws.
 _HIDDEN = {
@@ -301,18 +301,6 @@ def _is_index(equation: JaxprEqn, operands: Sequence[_Value]) -> bool:
     arrays = [value.array for value in known] + [var.aval for var in equation.outvars]
     one = len({operand.node for operand in known}) == 1
     return one and not any(map(_is_floating, arrays))
-
-
-def probes_of(steps: Sequence[Step]) -> dict[str, PyTree]:
-    """Return a zero for every result of every step, by its node, and for all that it reads."""
-
-    def zeros(arrays: Sequence[Array]) -> list[Array]:
-        return [jnp.zeros_like(a) if _is_floating(a) else jnp.zeros(()) for a in arrays]
-
-    reads = [o for step in steps for o in step.operands if o.node is not None]
-    return {step.node: zeros(step.results) for step in steps} | {
-        operand.key: zeros(operand.results) for operand in reads
-    }
 
 
 def fold_likelihood(steps: list[Step]) -> list[Step]:

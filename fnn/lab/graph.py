@@ -7,7 +7,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from fnn._core.types import Array, Data, Key, Output, Params, PyTree, State, Unc
 from fnn.combinators.walk import join
 from fnn.gradient.objective import as_batch
 from fnn.lab._graph import Edge, Graph as Graph, Kind, Node
-from fnn.lab._tape import LAYER, LOSS, Operand, Step, Tape, fold_likelihood, probes_of
+from fnn.lab._tape import LAYER, LOSS, Operand, Step, Tape, fold_likelihood
 from fnn.lab.tolerance import rounding
 from fnn.layer import Layer, use_manual
 from fnn.losses import Loss, mean
@@ -107,9 +107,8 @@ def graph(
     inputs: dict[str, tuple[Kind, Array]] = {
         name: ("input", value) for name, value in leaves.items()
     }
-    found = _draw_up(flat, flat, inputs, detail)
-    if len(found.nodes) <= _READABLE:
-        return found
+    if _size(flat, inputs, detail) <= _READABLE:
+        return _draw_up(flat, flat, inputs, detail)
     found = _draw_up(flat, flat, inputs, detail, folded=True)
     few = len(found.nodes) <= _READABLE
     advice = "" if few else f"; {len(found.nodes)} nodes are left: put parts under jax.jit"
@@ -151,18 +150,15 @@ def _of_model(
 
     deepest = _depth(model)
     by_auto = objective(_as_it_is, deepest, "operations")
-    if detail == "operations":
-        found = _draw_up(by_auto, by_auto, inputs, detail)
-        if len(found.nodes) <= _READABLE:
-            return found
+    if detail == "operations" and _size(by_auto, inputs, detail) <= _READABLE:
+        return _draw_up(by_auto, by_auto, inputs, detail)
     notes = ["operations are folded to layers"] * (detail == "operations")
     for depth in range(deepest, -1, -1):
-        ways = (objective(way, depth, "layers") for way in (use_manual, _as_it_is))
-        found = _draw_up(*ways, inputs, "layers")
-        if len(found.nodes) <= _READABLE or depth == 0:
+        by_hand, by_auto = (objective(way, depth, "layers") for way in (use_manual, _as_it_is))
+        if depth == 0 or _size(by_hand, inputs, "layers") <= _READABLE:
             break
     notes += [f"combinators below depth {depth} are folded"] * (depth < deepest)
-    return found._replace(note="; ".join(notes))
+    return _draw_up(by_hand, by_auto, inputs, "layers")._replace(note="; ".join(notes))
 
 
 def _objective(
@@ -232,6 +228,22 @@ def _depth(layer: Layer) -> int:
     return 1 + max((_depth(child) for child in layer.children.values()), default=0)
 
 
+def _size(
+    function: Callable[..., Array], inputs: Mapping[str, tuple[Kind, Array]], detail: Detail
+) -> int:
+    """Return how many nodes the graph of a function has; nothing is computed."""
+    names, values = list(inputs), [value for _, value in inputs.values()]
+    tape, sizes = _tape(function, values), []
+
+    def count(*given: Array) -> None:
+        steps, root = tape.record(given, names)
+        steps = fold_likelihood(steps) if detail == "layers" else steps
+        sizes.append(len(_ancestors(steps, root)))
+
+    jax.eval_shape(count, *values)
+    return sizes[0]
+
+
 def _draw_up(
     by_hand: Callable[..., Array],
     by_auto: Callable[..., Array],
@@ -242,8 +254,10 @@ def _draw_up(
     """Return the graph of a function, by hand where it has such gradients, and by auto."""
     names, values = list(inputs), [value for _, value in inputs.values()]
     steps, root = _tape(by_hand, values, folded).record(values, names)
-    gradients, auto = (_gradients(f, values, names, steps, folded) for f in (by_hand, by_auto))
-    agrees = _agreements(by_hand, by_auto, values, names, steps)
+    ways = [by_hand] if by_hand is by_auto else [by_hand, by_auto]
+    gradients, *others = _gradients(ways, values, names, _results(steps), folded)
+    auto = others[0] if others else gradients
+    agrees = _agreements(ways, values, names)
     if detail == "layers":
         steps = fold_likelihood(steps)
     above, edges = _ancestors(steps, root), []
@@ -266,7 +280,7 @@ def _draw_up(
         called[step.node] = name = _free(path or label, nodes)
         value = step.results[0] if len(step.results) == 1 else list(step.results)
         grads = gradients[step.node], auto[step.node]
-        nodes[name] = _node(name, label, kind, value, *grads, agrees[step.node])
+        nodes[name] = _node(name, label, kind, value, *grads, agrees.get(step.node, True))
         for i, operand in enumerate(step.operands):
             source = called[operand.node] if operand.node else constants.get(operand.key)
             if source is not None:
@@ -310,60 +324,76 @@ def _free(name: str, taken: Mapping[str, Node]) -> str:
 
 
 def _agreements(
-    by_hand: Callable[..., Array],
-    by_auto: Callable[..., Array],
-    values: list[Array],
-    names: list[str],
-    steps: list[Step],
+    ways: list[Callable[..., Array]], values: list[Array], names: list[str]
 ) -> dict[str, bool]:
-    """Return for every node whether its two gradients are equal in float64."""
-    if by_hand is by_auto:
-        return dict.fromkeys([*names, *(step.node for step in steps)], True)
+    """Return for the nodes whether their gradients both ways are equal in float64."""
+    if len(ways) == 1:
+        return {}
     with jax.enable_x64(True):
         wide = [_widened(value) for value in values]
-        again = _tape(by_hand, wide).record(wide, names)[0]
-        ways = (_gradients(f, wide, names, again) for f in (by_hand, by_auto))
-        nodes = {*names, *(step.node for step in again)}
-        one, other = ({key: way[key] for key in way if key in nodes} for way in ways)
-    scale = max(np.abs(leaf).max(initial=0) for leaf in jax.tree.leaves(other))
-    limit = scale * rounding(jnp.float64, max(np.size(leaf) for leaf in jax.tree.leaves(other)))
+        tape = _tape(ways[0], wide)
+        shapes = jax.eval_shape(lambda *given: _results(tape.record(given, names)[0]), *wide)
+        one, other = _gradients(ways, wide, names, shapes)
+    nodes = [key for key in one if key in names or key in shapes.nodes]
+    leaves = [leaf for key in nodes for leaf in jax.tree.leaves(other[key])]
+    scale = max(np.abs(leaf).max(initial=0) for leaf in leaves)
+    limit = scale * rounding(jnp.float64, max(map(np.size, leaves)))
 
     def equal(a: PyTree, b: PyTree) -> bool:
         pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
         return all(np.allclose(x, y, rtol=0, atol=limit, equal_nan=True) for x, y in pairs)
 
-    return {name: equal(one[name], other[name]) for name in one}
+    return {key: equal(one[key], other[key]) for key in nodes}
 
 
 def _widened(value: Array) -> Array:
     return value.astype("float64") if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
+class _Results(NamedTuple):
+    """What operations result in by node, and what they read by the key of the operand."""
+
+    nodes: dict[str, tuple[Array, ...]]
+    reads: dict[str, tuple[Array, ...]]
+
+
+def _results(steps: list[Step]) -> _Results:
+    reads = {o.key: o.results for step in steps for o in step.operands if o.node is not None}
+    return _Results({step.node: step.results for step in steps}, reads)
+
+
 def _gradients(
-    function: Callable[..., Array],
+    ways: list[Callable[..., Array]],
     values: list[Array],
     names: list[str],
-    steps: list[Step],
+    results: _Results,
     folded: bool = False,
-) -> dict[str, PyTree]:
-    """Return the derivative of the value in every node, by name, and along every edge, by key."""
-    tape = _tape(function, values, folded)
+) -> list[dict[str, PyTree]]:
+    """Return for each function the derivative in every node, by name, and along edges, by key."""
     floating = [bool(jnp.issubdtype(value.dtype, jnp.floating)) for value in values]
 
-    def value(probes: dict[str, list[Array]], floats: list[Array]) -> Array:
+    def value(tape: Tape, probes: dict[str, list[Array]], floats: list[Array]) -> Array:
         left = iter(floats)
         pairs = zip(floating, values, strict=True)
         arrays = [next(left) if is_float else array for is_float, array in pairs]
         return tape.value(probes, arrays, names)
 
     floats = [value for value, is_float in zip(values, floating, strict=True) if is_float]
-    of_probes, of_inputs = jax.grad(value, (0, 1))(probes_of(steps), floats)
-    found = {}
-    for step in steps:
-        results = {step.node: step.results} | {o.key: o.results for o in step.operands if o.node}
-        found |= {key: _floating(of_probes[key], arrays) for key, arrays in results.items()}
-    known = (name for name, is_float in zip(names, floating, strict=True) if is_float)
-    return found | dict(zip(known, of_inputs, strict=True))
+    known = [name for name, is_float in zip(names, floating, strict=True) if is_float]
+    arrays = results.nodes | results.reads
+    probes = {key: [_zeros(one) for one in group] for key, group in arrays.items()}
+    tapes = [_tape(way, values, folded) for way in ways]
+    run = jax.jit(lambda *at: [jax.grad(functools.partial(value, t), (0, 1))(*at) for t in tapes])
+    return [
+        {key: _floating(of_probes[key], arrays[key]) for key in arrays}
+        | dict(zip(known, of_inputs, strict=True))
+        for of_probes, of_inputs in run(probes, floats)
+    ]
+
+
+def _zeros(array: Array) -> Array:
+    floats = jnp.issubdtype(array.dtype, jnp.floating)
+    return jnp.zeros(array.shape, array.dtype) if floats else jnp.zeros(())
 
 
 def _floating(gradients: list[Array], results: Sequence[Array]) -> PyTree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import jax
@@ -21,20 +22,24 @@ LOSS = fnn.losses.cross_entropy()
 NEURON = {"x1": 1.0, "w1": 0.5, "x2": -2.0, "w2": 0.75, "b": 0.25, "t": 1.0}
 MODELS = {
     "two layers, a batch of 1": (fnn.serial(fnn.dense(4), fnn.sigmoid(), fnn.dense(2)), X[:1]),
-    "norm and residual": (
-        fnn.serial(
-            fnn.dense(3),
-            fnn.batch_norm(),
-            fnn.residual(fnn.serial(fnn.dense(3), fnn.relu())),
-            fnn.dense(2),
-        ),
+    "norm and a residual block": (
+        fnn.serial(fnn.batch_norm(), fnn.residual(fnn.serial(fnn.dense(3), fnn.relu()))),
         X,
     ),
-    "a recurrence": (
+    "an LSTM of three steps": (
         fnn.serial(fnn.lstm(3), fnn.last_step(), fnn.dense(2)),
-        X.reshape(2, 2, 3),
+        np.concatenate([X, X[:2]]).reshape(2, 3, 3),
     ),
 }
+
+
+@functools.cache
+def drawn_up(name, detail="layers"):
+    """The model of a name with its parameters, state and batch, and its graph."""
+    model, x = MODELS[name]
+    params, state = model.init(KEY, x)
+    batch = x, LABELS[: len(x)]
+    return model, params, state, batch, fnn.graph(model, LOSS, params, state, batch, detail=detail)
 
 
 def neuron(x1, w1, x2, w2, b, t):
@@ -92,10 +97,7 @@ def test_the_gradient_of_a_number_is_the_sum_over_its_edges(name):
 @pytest.mark.parametrize("detail", ["layers", "operations"])
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_a_model_are_those_of_value_and_grad(name, detail):
-    model, x = MODELS[name]
-    params, state = model.init(KEY, x)
-    batch = x, LABELS[: len(x)]
-    graph = fnn.graph(model, LOSS, params, state, batch, detail=detail)
+    model, params, state, batch, graph = drawn_up(name, detail)
     (value, _), grads = fnn.value_and_grad(model, LOSS)(params, state, batch)
     close(graph.nodes[graph.root].value, value)
     found = 0
@@ -107,7 +109,7 @@ def test_gradients_of_a_model_are_those_of_value_and_grad(name, detail):
     assert found == sum(node.kind == "parameter" for node in graph.nodes.values())
     assert all(node.agrees for node in graph.nodes.values())
     if detail == "layers":
-        paths = [row.path for row in fnn.summary(model, x).rows]
+        paths = [row.path for row in fnn.summary(model, batch[0]).rows]
         assert [node.name for node in graph.nodes.values() if node.kind == "layer"] == paths
 
 
@@ -165,9 +167,8 @@ def test_steps_show_values_forwards_and_then_gradients_backwards():
 
 
 def test_the_picture_of_every_model_has_its_nodes():
-    for model, x in MODELS.values():
-        params, state = model.init(KEY, x)
-        graph = fnn.graph(model, LOSS, params, state, (x, LABELS[: len(x)]))
+    for name in MODELS:
+        graph = drawn_up(name)[-1]
         drawn = texts(plot.graph(graph))
         assert all(node.label in drawn for node in graph.nodes.values())
 
