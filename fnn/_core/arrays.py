@@ -11,6 +11,8 @@ import numpy as np
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, PyTree, Unchecked
 
+_REAL = (jnp.floating, jnp.integer, jnp.bool_)
+
 
 def as_arrays(tree: PyTree, name: str) -> PyTree:
     """Return a tree of arrays in which those that JAX does not take are NumPy's, of native order.
@@ -23,6 +25,36 @@ def as_arrays(tree: PyTree, name: str) -> PyTree:
     True
     """
     return jax.tree.map(lambda leaf: _as_array(leaf, name), tree)
+
+
+def require_arrays(tree: Unchecked, name: str = "x") -> PyTree:
+    """Return a tree of arrays of real numbers as JAX takes them, or of their shapes, or raise.
+
+    >>> require_arrays(jnp.ones(2)).shape
+    (2,)
+    >>> require_arrays([1.0, "a"])
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected x of arrays, got 1.0; convert it with jnp.asarray
+    """
+    leaves = jax.tree.leaves(tree)
+    wrong = [leaf for leaf in leaves if not is_array(leaf)]
+    if wrong or not leaves:
+        got = describe(wrong[0] if wrong else tree)
+        raise InputError(f"{name} of arrays", got, "convert it with jnp.asarray")
+    tree = as_arrays(tree, name)
+    for leaf in jax.tree.leaves(tree):
+        if not any(jnp.issubdtype(leaf.dtype, kind) for kind in _REAL):
+            raise InputError(f"{name} of real numbers", describe(leaf), "encode it first")
+    return tree
+
+
+def is_array(leaf: Unchecked) -> bool:
+    """Say whether something has the shape and dtype of an array, as no class of arrays has.
+
+    >>> is_array(jnp.ones(2)), is_array(1.0), is_array(jax.Array)
+    (True, False, False)
+    """
+    return isinstance(getattr(leaf, "shape", None), tuple) and hasattr(leaf, "dtype")
 
 
 def as_target(target: Unchecked) -> Array:

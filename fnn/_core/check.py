@@ -5,6 +5,7 @@ The function that a user called is named by `fnn._core.errors.naming`, the layer
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from numbers import Integral
@@ -64,13 +65,49 @@ def one_of(
         raise InputError(f"{name} of {', '.join(map(repr, names))}", describe(value), remedy)
 
 
-def function(value: Unchecked, name: str, remedy: str = "pass it uncalled, as in jnp.sin") -> None:
-    """Raise unless a value is a function.
+def function(
+    value: Unchecked,
+    name: str,
+    remedy: str = "pass it uncalled, as in jnp.sin",
+    *,
+    takes: str = "",
+) -> None:
+    """Raise unless a value is a function and, as far as that is known, takes some arguments.
+
+    Args:
+        value: what may be one.
+        name: what it is called.
+        remedy: what to do.
+        takes: its arguments as a signature names them, ``"params, x, *, key"``; those before the
+            star are given by position.
 
     >>> function(len, "activation")
+    >>> function(lambda x: x, "init", takes="key, x")
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected init to be a function of (key, x), got one of (x); \
+    pass it uncalled, as in jnp.sin
     """
     if not callable(value):
         raise InputError(f"{name} to be a function", describe(value), remedy)
+    if not takes or _is_inner(value):
+        return
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # Functions written in C may not tell.
+        return
+    positional, _, keywords = takes.partition("*, ")
+    places = [argument for argument in positional.split(", ") if argument]
+    try:
+        signature.bind(*places, **dict.fromkeys(filter(None, keywords.split(", "))))
+    except TypeError as error:
+        given = f"one of ({', '.join(signature.parameters)})"
+        raise InputError(f"{name} to be a function of ({takes})", given, remedy) from error
+
+
+def _is_inner(value: Unchecked) -> bool:
+    """Say whether a function was made inside one of fnn, which knows what to make."""
+    module, name = (str(getattr(value, key, "")) for key in ("__module__", "__qualname__"))
+    return module.startswith("fnn.") and "<locals>" in name
 
 
 def floating(x: Unchecked, name: str = "x") -> None:

@@ -171,6 +171,11 @@ def _remake(make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     return make(*_unpack(args), **_unpack(kwargs))
 
 
+def _with_ints(value: Any) -> Any:
+    """Return arguments with Python's integers for NumPy's, in which 2 times 200 may be 144."""
+    return int(value) if isinstance(value, np.integer) else _map_parts(_with_ints, value)
+
+
 P = ParamSpec("P")
 T = TypeVar("T", bound=Described)
 
@@ -178,8 +183,8 @@ T = TypeVar("T", bound=Described)
 def constructor(make: Callable[P, T]) -> Callable[P, T]:
     """Write down the call on what `make` returns: a layer, a loss, an optimizer, a schedule.
 
-    Errors inside name the constructor. What a constructor outside of fnn makes is equal to itself
-    alone.
+    Errors inside name the constructor. It is given Python's integers for NumPy's. What a
+    constructor outside of fnn makes is equal to itself alone.
 
     Args:
         make: the function that makes it, at the top of a module if it is to be pickled.
@@ -199,6 +204,7 @@ def constructor(make: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(make)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        args, kwargs = _with_ints(args), _with_ints(kwargs)
         with naming(name):
             made = make(*args, **kwargs)
         return made.made_by(Call(call, args, kwargs))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from fnn._core.errors import entry
+from fnn._core import check
+from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import PyTree
 from fnn.layer import Layer, require_layer
 
@@ -36,15 +37,23 @@ def map_layers(function: Callable[[str, Layer], Layer], layer: Layer, path: str 
         function: what is called for each layer, with its path and itself.
         layer: the model.
         path: where the model stands in a larger one.
+    Raises:    InputError for what is no layer, no path or no function, and for a function that
+        returns something else.
 
     >>> import fnn
     >>> model = fnn.serial(fnn.dense(3), fnn.relu())
     >>> map_layers(lambda path, layer: fnn.use_manual(layer), model)
     serial(use_manual(dense(3)), use_manual(relu()))
     """
+    remedy = "pass one of a path and a layer, which returns a layer"
+    check.function(function, "function", remedy, takes="path, layer")
     require_layer(layer)
+    if not isinstance(path, str):
+        raise InputError("a path of text", describe(path), "leave it out for a whole model")
     if layer.rebuild is None:
-        return function(path, layer)
+        made = function(path, layer)
+        require_layer(made, f"a layer from the function at {path or '.'!r}")
+        return made
     return layer.rebuild(
         *(map_layers(function, child, join(path, name)) for name, child in layer.children.items())
     )

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
-from fnn._core.arrays import as_arrays
+from fnn._core.arrays import as_arrays, require_arrays
 from fnn._core.description import Described
 from fnn._core.errors import InputError, describe, entry, named, naming
+from fnn._core.place import check_place
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import (
     Array,
@@ -88,7 +89,8 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
             each parameter: for small models, and sharp in float64 (some 10 digits), not in float32
             (some 4); or an `Estimator`, which changes the batch or the gradient:
             `fnn.label_noise`, `fnn.dp_sgd`. All are drop-in replacements of each other.
-    Raises:    InputError for another `gradient`, and for what is no layer or no loss.
+    Raises:    InputError for another `gradient`, and for what is no layer or no loss; the returned
+        function for parameters and state of another model.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model, loss = fnn.dense(1), fnn.losses.squared_error()
@@ -114,6 +116,8 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
     ) -> ValueStateGrads:
         with naming("fnn.value_and_grad"):
             made = as_batch(batch)
+            require_arrays(made.x)
+            check_place(model, params, state, made.x)
         return run(params, state, made, key)
 
     return gradient_of

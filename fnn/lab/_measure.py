@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import require_arrays
 from fnn._core.errors import entry
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import Array, Cotangent, Input, Output, Params, PyTree, Residuals, State
-from fnn.lab._input import check_arrays
 from fnn.lab.summary import residual_bytes, unique_bytes
 from fnn.layer import Layer, require_layer
 
@@ -144,7 +144,7 @@ def measure(layer: Layer, x: Input, *, key: Array, rounds: int = ROUNDS) -> Meas
 
     """
     require_layer(layer)
-    check_arrays(x)
+    x = require_arrays(x)
     check.key(key)
     check.count(rounds, "rounds")
     random = np.random.default_rng(0)

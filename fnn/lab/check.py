@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from fnn._core import check
+from fnn._core.arrays import require_arrays
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.place import check_like
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import (
     Array,
@@ -26,7 +28,6 @@ from fnn._core.types import (
     Unchecked,
 )
 from fnn.gradient.numeric import with_doubt
-from fnn.lab._input import check_arrays
 from fnn.lab.agreement import GradientError, Report, agreements, largest, leafwise
 from fnn.lab.tolerance import difference, rounding
 from fnn.layer import Layer, require_layer
@@ -63,7 +64,8 @@ def check_layer(
     Raises:    GradientError, an AssertionError that holds the table, where a leaf disagrees: it
         names leaf, index, both values, their ratio, and guesses at the mistake, such as 'sign',
         'factor 2', 'transposed' or 'missing mean over batch'. InputError for what is no layer, for
-        an x that is no array, and for parameters of another layer.
+        an x that is no array, and for parameters or state of another
+        layer.
 
     >>> import fnn, jax
     >>> x = jax.random.normal(jax.random.key(1), (5, 3))
@@ -163,7 +165,11 @@ def gradients(
         train: whether the layer runs in training mode.
         numeric: whether differences are taken too.
     """
-    check_arrays(x)
+    x = require_arrays(x)
+    like = jax.eval_shape(layer.init, jax.random.key(0), x)
+    for name, wanted, own in (("params", like[0], params), ("state", like[1], state)):
+        if own is not None:
+            check_like(name, wanted, own)
     check.count(seed, "seed", 0)
     check.flag(train, "train")
     check.flag(numeric, "numeric")

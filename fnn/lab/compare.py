@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from fnn._core import check
 from fnn._core.errors import InputError, entry
+from fnn._core.place import check_place
 from fnn._core.table import table
 from fnn._core.tree import inexact_leaves
 from fnn._core.types import Array, Data, Grads, Params, PyTree, State, Unchecked
@@ -21,7 +22,7 @@ from fnn.gradient.objective import (
     objective_in,
     value_and_grad,
 )
-from fnn.lab._input import check_place, read_batch
+from fnn.lab._input import read_batch
 from fnn.lab._measure import Measurement, both_ways, machine
 from fnn.lab.agreement import Agreement, agreements, largest
 from fnn.lab.check import widened

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import jax
 
+from fnn._core.arrays import require_arrays
 from fnn._core.errors import entry
+from fnn._core.place import check_place
 from fnn._core.table import in_bytes, table
 from fnn._core.types import Array, Input, Key, Output, Params, PyTree, State, Unchecked
 from fnn.combinators.walk import join, layers_by_path, map_layers
-from fnn.lab._input import check_arrays
 from fnn.layer import Layer, require_layer
 
 
@@ -102,7 +103,7 @@ def summary(model: Layer, x: Input) -> Summary:
 
     """
     require_layer(model)
-    check_arrays(x)
+    x = require_arrays(x)
     key = jax.eval_shape(lambda: jax.random.key(0))
     x = jax.eval_shape(lambda x: x, x)
     params, state = jax.eval_shape(model.init, key, x)
@@ -134,7 +135,8 @@ def layer_shapes(
         params: its parameters, or their shapes.
         state: its state, or its shapes.
         x: a batch, or its `jax.ShapeDtypeStruct`.
-    Raises:    InputError for what is no layer or no array.
+    Raises:    InputError for what is no layer or no array, and for parameters and state of another
+        model.
 
     >>> import fnn, jax
     >>> x = jax.ShapeDtypeStruct((2, 3), "float32")
@@ -144,7 +146,8 @@ def layer_shapes(
 
     """
     require_layer(model)
-    check_arrays(x)
+    x = require_arrays(x)
+    check_place(model, params, state, x)
     seen: dict[str, tuple[Input, Output]] = {}
     watched = map_layers(functools.partial(_watched, seen), model)
     jax.eval_shape(lambda p, s, x: watched.apply(p, s, x)[0], params, state, x)

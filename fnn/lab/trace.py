@@ -11,6 +11,7 @@ import numpy as np
 
 from fnn._core import check
 from fnn._core.errors import entry
+from fnn._core.place import check_place
 from fnn._core.table import table
 from fnn._core.tree import inexact_leaves
 from fnn._core.types import (
@@ -30,7 +31,7 @@ from fnn._core.types import (
 from fnn.combinators.sequence import Sequence, step_mask
 from fnn.combinators.walk import children, join, map_layers, part
 from fnn.gradient.objective import manual_gradients, value_and_grad
-from fnn.lab._input import check_place, read_batch
+from fnn.lab._input import read_batch
 from fnn.lab.cost import WIDTH
 from fnn.layer import Layer
 from fnn.losses import Loss

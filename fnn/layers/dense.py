@@ -11,7 +11,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
-from fnn.layers._initializers import lecun_normal
+from fnn.layers._initializers import check_initializer, draw, lecun_normal
 
 
 @constructor
@@ -71,7 +71,7 @@ def check_weight(bias: Unchecked, initializer: Unchecked) -> None:
         initializer: draws the weight.
     """
     check.flag(bias, "bias")
-    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+    check_initializer(initializer)
 
 
 def init_weight(
@@ -92,7 +92,7 @@ def init_weight(
     """
     check.floating(x)
     check.shape(x, "... I", remedy="give x a last axis")
-    weight = initializer(check.key(key), (x.shape[-1], width), x.dtype)
+    weight = draw(initializer, key, (x.shape[-1], width), x.dtype)
     return {"weight": weight} | ({"bias": jnp.zeros(width, x.dtype)} if bias else {})
 
 

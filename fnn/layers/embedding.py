@@ -11,6 +11,7 @@ from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
+from fnn.layers._initializers import check_initializer, draw
 
 standard_normal = jax.nn.initializers.normal(1.0)
 
@@ -59,12 +60,12 @@ def embedding(
     """
     check.count(count, "count")
     check.count(width, "width")
-    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+    check_initializer(initializer)
     _check_padding(padding_index, count)
 
     def init(key: Array, x: Input) -> Params:
         _check_indices(x, count)
-        weight = initializer(check.key(key), (count, width), jnp.result_type(float))
+        weight = draw(initializer, key, (count, width), jnp.result_type(float))
         return {"weight": weight if padding_index is None else weight.at[padding_index].set(0)}
 
     def forward(params: Params, x: Input) -> tuple[Output, Residuals]:

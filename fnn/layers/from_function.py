@@ -42,7 +42,7 @@ def from_function(
     >>> from_function(jnp.sin).derivation, square.derivation
     ('auto', 'manual')
     """
-    _check_function(f, "f")
+    _check_function(f, "f", "x")
     if backward is None:
 
         def apply(
@@ -53,7 +53,7 @@ def from_function(
 
         return autodiff(lambda key, x: ((), ()), apply)
 
-    _check_function(backward, "backward")
+    _check_function(backward, "backward", "x, dy")
 
     def pull_back(params: Params, x: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
         del params
@@ -64,8 +64,8 @@ def from_function(
     return stateless(lambda key, x: (), lambda params, x: (f(x), x), pull_back)
 
 
-def _check_function(value: Unchecked, name: str) -> None:
+def _check_function(value: Unchecked, name: str, takes: str) -> None:
     """Raise unless a value is a function, and no layer, which can be called too."""
-    check.function(value, name)
+    check.function(value, name, takes=takes)
     if isinstance(value, Layer):
         raise InputError(f"{name} to be a function", describe(value), "put the layer in itself")

@@ -12,11 +12,12 @@ import numpy as np
 from fnn._core import check
 from fnn._core.arrays import jax_dtype
 from fnn._core.errors import InputError, describe
+from fnn._core.place import check_place
 from fnn._core.types import Array, Data, Params, PyTree, State, Target, Unchecked
 from fnn.gradient.objective import Batch, as_batch, fill
-from fnn.layer import Layer, output_shape
+from fnn.layer import Layer, output_shape, require_layer
 from fnn.losses import Loss
-from fnn.losses._loss import check_weights, counted_weights
+from fnn.losses._loss import check_weights, counted_weights, require_loss
 from fnn.train.metrics import Metrics, check_metrics, checks_of
 
 
@@ -27,6 +28,8 @@ def check_data(
     state: State,
     data: Data,
     metrics: Metrics | None = None,
+    *,
+    outputs: PyTree | None = None,
 ) -> Batch:
     """Return the data on the device, after looking at all of it.
 
@@ -39,11 +42,16 @@ def check_data(
         state: of the model.
         data: x, targets and weights.
         metrics: what else is computed of outputs and targets.
+        outputs: shapes of the model's outputs, of a part of data whose first part was looked at
+            with the model: its weights may be 0 all over, and nothing is traced.
     Raises:    InputError for data that is empty, of differing lengths, not finite (naming the first
         such index) or beyond what JAX holds, not fit for the model, or not fit for the loss or for
-        a metric, and for weights that are negative, or all 0.
+        a metric, for weights that are negative, or all 0, and for parameters and state of another
+        model.
 
     """
+    require_layer(model)
+    require_loss(loss)
     batch = as_batch(data)
     x, target, weights = batch
     examples = length(x)
@@ -57,17 +65,20 @@ def check_data(
     if weights is not None:
         check_finite("weights", weights)
         check_weights(weights)
-        if not (np.asarray(weights) != 0).any():
+        if outputs is None and not (np.asarray(weights) != 0).any():
             raise InputError("a weight above 0", "none", "leave the weights out, or check them")
     check_finite("x", fill(x, weights))
     check_finite("target", _that_count(target, weights))
-    prediction = output_shape(model, params, state, jax.tree.map(_spec, x))
-    loss.check(prediction, _that_count(target, weights))
+    if outputs is None:
+        spec = jax.tree.map(_spec, x)
+        check_place(model, params, state, spec)
+        outputs = output_shape(model, params, state, spec)
+    loss.check(outputs, _that_count(target, weights))
     with contextlib.suppress(InputError):
         # Weights of the wrong shape are found where the values are: here they are no mask.
         weights = counted_weights(loss, target, weights)
     for check_pair in checks_of(check_metrics(metrics)):
-        check_pair(prediction, _that_count(target, weights))
+        check_pair(outputs, _that_count(target, weights))
     return jax.tree.map(jnp.asarray, batch)
 
 

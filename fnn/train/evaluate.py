@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn._core.arrays import as_arrays
+from fnn._core.arrays import require_arrays
 from fnn._core.description import Structure, split
 from fnn._core.errors import entry, naming
+from fnn._core.place import check_place
 from fnn._core.types import Array, Data, Input, Output, Params, Scalar, State, Target
 from fnn.gradient.objective import Batch, fill
-from fnn.layer import Layer
+from fnn.layer import Layer, require_layer
 from fnn.losses import Loss
 from fnn.losses._loss import checked_weights, counted_weights, left_out
 from fnn.train.batch import check_batch_size, check_data, check_finite, in_batches, length
@@ -35,7 +36,8 @@ def predict(
         x: an array or a tree of arrays.
         batch_size: how many examples at a time, 1 or more.
     Shapes:    x (n, ...), the result (n, ...), on the device
-    Raises:    InputError for an empty x, one that is not finite, or a batch size below 1.
+    Raises:    InputError for an empty x, one that is not finite, a batch size below 1, and for
+        parameters and state of another model.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model = fnn.relu()
@@ -43,10 +45,12 @@ def predict(
     Array([0., 2., 3.], dtype=float32)
 
     """
-    x = as_arrays(x, "x")
+    require_layer(model)
+    x = require_arrays(x)
     length(x)
     check_batch_size(batch_size)
     check_finite("x", x)
+    check_place(model, params, state, x)
     structure, numbers = split(model=model)
     return _predict(structure, numbers, params, state, jax.tree.map(jnp.asarray, x), batch_size)
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.place import first_difference
 from fnn._core.types import (
     Array,
     Data,
     Input,
     OptState,
     Params,
-    PyTree,
     Scalar,
     State,
     Unchecked,
@@ -151,47 +151,6 @@ def _moved(p: Array, u: Array) -> Array:
         return p + u
     wide = max(p.dtype, u.dtype, key=lambda dtype: dtype.itemsize)
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
-
-
-def first_difference(expected: PyTree, got: PyTree, *, dtypes: bool = True) -> str:
-    """Say where two trees first differ in structure, shape or dtype; "" where they do not.
-
-    Args:
-        expected: a tree of arrays or of their shapes.
-        got: another.
-        dtypes: whether these are compared.
-
-    >>> first_difference({"a": jnp.ones(2)}, {"a": jnp.ones(3)})
-    'float32 of shape (3,) at a, where float32 of shape (2,) should be'
-    """
-    trees = [
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-            for path, leaf in jax.tree.leaves_with_path(tree)
-        }
-        for tree in (expected, got)
-    ]
-    for path in dict.fromkeys((*trees[0], *trees[1])):
-        one, other = (tree.get(path) for tree in trees)
-        if other is None:
-            return f"nothing at {path or '.'}, where {_kind(one)} should be"
-        if one is None:
-            return f"{_kind(other)} at {path or '.'}, where nothing should be"
-        shapes = [jnp.shape(leaf) for leaf in (one, other)]
-        kinds = [getattr(leaf, "dtype", None) or jnp.result_type(leaf) for leaf in (one, other)]
-        if shapes[0] != shapes[1] or (dtypes and kinds[0] != kinds[1]):
-            return f"{_kind(other)} at {path or '.'}, where {_kind(one)} should be"
-    structures: list[Unchecked] = [jax.tree.structure(tree) for tree in (expected, got)]
-    if structures[0] != structures[1]:
-        return f"{structures[1]}, where {structures[0]} should be"
-    return ""
-
-
-def _kind(leaf: Unchecked) -> str:
-    """Say what a leaf of a tree is."""
-    if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
-        return f"{leaf.dtype} of shape {tuple(leaf.shape)}"
-    return describe(leaf)
 
 
 def _unless_skipped(before: OptState, after: OptState, state: State, new_state: State) -> State:

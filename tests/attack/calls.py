@@ -301,9 +301,7 @@ def functions(folder: Path) -> list[Target]:
 def admitted(hint: Any, value: Any) -> bool:
     """Say whether an annotation that is a flag, a count, a number or a choice admits a value."""
     if isinstance(value, jax.Array | np.generic | np.ndarray) and getattr(value, "shape", 1) == ():
-        if not any(np.issubdtype(value.dtype, kind) for kind in (np.bool_, np.number)) and (
-            not jnp.issubdtype(value.dtype, jnp.floating)
-        ):
+        if not any(jnp.issubdtype(value.dtype, kind) for kind in (np.bool_, np.number)):
             return False
         value = np.asarray(value, np.float64).item() if _is_wide(value) else value.item()
     if hint is bool:
@@ -340,6 +338,18 @@ def plain(hint: Any) -> list[Any] | None:
     return [hint] if simple else None
 
 
+def annotation(function: Callable[..., Any], parameter: str) -> Any:
+    """Return the annotation of a parameter, None where it has none.
+
+    That parameter's alone: others may name types that are imported for the type checker only.
+    """
+    inside = inspect.unwrap(function)
+    inside = inside if hasattr(inside, "__globals__") else inspect.unwrap(type(function).__call__)
+    written = {k: v for k, v in inside.__annotations__.items() if k == parameter}
+    one = types.SimpleNamespace(__annotations__=written)
+    return typing.get_type_hints(one, inside.__globals__, include_extras=True).get(parameter)
+
+
 class Attack(NamedTuple):
     """One argument of one call, and what stands in its place."""
 
@@ -373,9 +383,7 @@ def attempt(attack: Attack, value: Any) -> tuple[Verdict, str]:
     except Exception as error:
         return Verdict.OPAQUE, f"{type(error).__name__}: {str(error)[:90]}"
     if attack.parameter not in target.data:
-        hint = typing.get_type_hints(inspect.unwrap(target.function), include_extras=True).get(
-            attack.parameter
-        )
+        hint = annotation(target.function, attack.parameter)
         # A number at run time may be a schedule where the docstring says so.
         scheduled = typing.get_origin(hint) is typing.Annotated and callable(value)
         simple = None if hint is None or scheduled else plain(hint)

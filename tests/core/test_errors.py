@@ -979,7 +979,7 @@ FITS = [
         "finite data",
         r"nan at x\[1, 3\]",
     ),
-    Bad("predict-list", lambda: predict([1.0]), "predict", "arrays", r"1\.0"),
+    Bad("predict-list", lambda: predict([1.0]), "predict", "x of arrays", r"1\.0"),
 ]
 
 

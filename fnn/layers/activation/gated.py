@@ -14,7 +14,7 @@ from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals
 from fnn.layer import Layer, stateless
-from fnn.layers._initializers import lecun_normal
+from fnn.layers._initializers import check_initializer, draw, lecun_normal
 from fnn.layers.activation.smooth import gelu_function, gelu_slope, sigmoids, silu_slope
 from fnn.layers.dense import outer_sum
 
@@ -185,12 +185,12 @@ class _Gate(NamedTuple):
 def _gated_dense(width: int, initializer: jax.nn.initializers.Initializer, gate: _Gate) -> Layer:
     """Make the layer of one matrix product, half of which is the gate of the other."""
     check.count(width, "width")
-    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+    check_initializer(initializer)
 
     def init(key: Array, x: Input) -> Params:
         check.floating(x)
         check.shape(x, "... C", remedy=_CHANNELS)
-        return {"weight": initializer(check.key(key), (x.shape[-1], 2 * width), x.dtype)}
+        return {"weight": draw(initializer, key, (x.shape[-1], 2 * width), x.dtype)}
 
     def forward(params: Params, x: Input) -> tuple[Output, Residuals]:
         check.floating(x)

@@ -18,7 +18,7 @@ from fnn.combinators.residual import residual
 from fnn.combinators.sequence import over_sequence
 from fnn.combinators.serial import serial
 from fnn.layer import Init, Layer
-from fnn.layers._initializers import lecun_normal
+from fnn.layers._initializers import check_initializer, lecun_normal
 from fnn.layers.activation.gated import geglu, swiglu
 from fnn.layers.activation.piecewise import relu
 from fnn.layers.activation.smooth import gelu, silu
@@ -77,7 +77,7 @@ def mlp(
             "True",
             "leave it out, or name an activation without gate",
         )
-    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+    check_initializer(initializer)
     make = partial(_mlp_parts, activation=activation, bias=bias, initializer=initializer)
     # How wide its layers are, the weights tell; only init asks them.
     return _with_init(partial(_init_mlp, make, hidden), make(1, 1))

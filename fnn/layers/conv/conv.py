@@ -30,7 +30,7 @@ from fnn._core.description import constructor
 from fnn._core.errors import InputError
 from fnn._core.types import Array, Input, Params, Unchecked
 from fnn.layer import Layer, stateless
-from fnn.layers._initializers import lecun_normal
+from fnn.layers._initializers import check_initializer, draw, lecun_normal
 from fnn.layers._window import Geometry, Padding, Sizes, Window
 from fnn.layers.conv import _fast as fast, _reference as plain
 from fnn.layers.conv._weight_gradient import weight_gradient
@@ -101,7 +101,7 @@ def conv(
         geometry = window.over(x, MOST_AXES)
         check_groups(x.shape[-1], groups, f"x of {x.shape[-1]} channels")
         shape = (*geometry.size, x.shape[-1] // groups, channels)
-        return with_zero_bias(initializer(key, shape, x.dtype), channels if bias else 0)
+        return with_zero_bias(draw(initializer, key, shape, x.dtype), channels if bias else 0)
 
     def reference(params: Params, x: Input) -> Array:
         return _reference(params, x, window, groups)
@@ -167,7 +167,7 @@ def depthwise_conv(
     def init(key: Array, x: Input) -> Params:
         geometry = window.over(x, MOST_AXES)
         channels = x.shape[-1] * multiplier
-        weight = initializer(key, (*geometry.size, 1, channels), x.dtype)
+        weight = draw(initializer, key, (*geometry.size, 1, channels), x.dtype)
         return with_zero_bias(weight, channels if bias else 0)
 
     def groups(params: Params) -> int:
@@ -227,7 +227,7 @@ def check_options(window: Window, bias: Unchecked, initializer: Unchecked) -> No
     if rank is not None and rank > MOST_AXES:
         raise InputError(f"1 to {MOST_AXES} spatial axes", str(rank), "pass a shorter tuple")
     check.flag(bias, "bias")
-    check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+    check_initializer(initializer)
 
 
 def check_groups(channels: int, groups: int, got: str) -> None:

@@ -9,7 +9,7 @@ from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, Input, Params, Unchecked
 from fnn.layer import Layer, stateless
-from fnn.layers._initializers import lecun_normal
+from fnn.layers._initializers import draw, lecun_normal
 from fnn.layers._window import (
     Geometry,
     Padding,
@@ -99,7 +99,7 @@ def conv_transpose(
         geometry, _ = _transposed(window, output_padding, x)
         inputs = x.shape[-1]
         check_groups(inputs, groups, f"x of {inputs} channels")
-        drawn = initializer(key, (*geometry.size, inputs // groups, channels), x.dtype)
+        drawn = draw(initializer, key, (*geometry.size, inputs // groups, channels), x.dtype)
         grouped = drawn.reshape(*drawn.shape[:-1], groups, -1).swapaxes(-3, -1)
         weight = grouped.reshape(*geometry.size, channels // groups, inputs)
         return with_zero_bias(weight, channels if bias else 0)

@@ -8,6 +8,7 @@ product too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,6 +19,7 @@ from fnn._core import check
 from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast, wide_dtype
 from fnn._core.types import Array, Cotangent, Input, Params, PyTree, Unchecked
+from fnn.layers._initializers import check_drawn, check_initializer, draw as draw_weight
 from fnn.layers.dense import outer_sum
 
 orthogonal = jax.nn.initializers.orthogonal()
@@ -83,8 +85,7 @@ def check_settings(settings: Settings) -> None:
     check.flag(settings.bias, "bias")
     check.number(settings.forget_bias, "forget_bias")
     for name in ("initializer", "recurrent_initializer"):
-        remedy = "pass one of jax.nn.initializers, such as jax.nn.initializers.orthogonal()"
-        check.function(getattr(settings, name), name, remedy)
+        check_initializer(getattr(settings, name), name)
 
 
 def checked_forget_bias(forget_bias: Unchecked, bias: Unchecked) -> float:
@@ -319,18 +320,20 @@ def init_cell(cell: Cell, settings: Settings, key: Array, inputs: int, dtype: An
     # Half precision is drawn in float32: an orthogonal matrix cannot be made of less.
     drawn = wide_dtype(dtype)
 
-    def draw(key: Array, initializer: Initializer, rows: int) -> Array:
-        keys = jax.random.split(key, gates)
-        matrices = jax.vmap(lambda k: initializer(k, (rows, width), drawn))(keys)
+    def draw(key: Array, name: str, rows: int) -> Array:
+        keys, initializer = jax.random.split(key, gates), getattr(settings, name)
+        one = functools.partial(draw_weight, initializer, shape=(rows, width), dtype=drawn)
+        matrices = jax.vmap(lambda k: one(k, name=name))(keys)
+        check_drawn(matrices, name)
         return jnp.moveaxis(matrices, 0, 1).reshape(rows, gates * width).astype(dtype)
 
     input_key, recurrent_key, *others = jax.random.split(key, 3 if cell.projected else 2)
     params = {
-        "input_weight": draw(input_key, settings.initializer, inputs),
-        "recurrent_weight": draw(recurrent_key, settings.recurrent_initializer, hidden),
+        "input_weight": draw(input_key, "initializer", inputs),
+        "recurrent_weight": draw(recurrent_key, "recurrent_initializer", hidden),
     }
     if cell.projected:
-        projection = settings.initializer(others[0], (width, hidden), drawn)
+        projection = draw_weight(settings.initializer, others[0], (width, hidden), drawn)
         params["projection_weight"] = projection.astype(dtype)
     if settings.bias:
         first = jnp.zeros(gates * width, dtype)
