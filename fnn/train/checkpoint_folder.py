@@ -183,12 +183,14 @@ class Checkpoints:
 def latest_checkpoint(folder: Path | str) -> Path | None:
     """Return the checkpoint of the last step in a folder, None where there is none.
 
+    So a script that starts and goes on is one: ``file = latest_checkpoint(folder)``, and where it
+    is there, ``start=fnn.load_train_state(file, like)`` in place of ``key=key``.
+
     Args:
-        folder: as `Checkpoints` writes it.
+        folder: as `Checkpoints` writes it; it need not exist.
     Raises:    InputError for what is no folder.
 
-    >>> import tempfile
-    >>> latest_checkpoint(tempfile.mkdtemp()) is None
+    >>> latest_checkpoint("of-a-run-to-come") is None
     True
     """
     return max(checkpoint_files(folder), key=_step_of, default=None)
@@ -199,12 +201,11 @@ def best_checkpoint(folder: Path | str, best: Best = "lowest") -> Path | None:
     """Return the checkpoint of the best score in a folder, None where none has one.
 
     Args:
-        folder: as `Checkpoints` writes it.
+        folder: as `Checkpoints` writes it; it need not exist.
         best: which score is the best, ``"lowest"`` or ``"highest"``; of equal ones the first.
     Raises:    InputError for what is no folder, and for a damaged file in it.
 
-    >>> import tempfile
-    >>> best_checkpoint(tempfile.mkdtemp()) is None
+    >>> best_checkpoint("of-a-run-to-come") is None
     True
     """
     check.one_of(best, "best", ("lowest", "highest"))
@@ -223,6 +224,8 @@ def checkpoint_files(folder: Path | str) -> list[Path]:
     place = as_path(folder, "folder")
     try:
         found = [file for file in place.iterdir() if _NAME.fullmatch(file.name)]
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise InputError(
             "a folder of checkpoints", f"{place} ({error.strerror})", "name another folder"
