@@ -33,6 +33,7 @@ from fnn.gradient.objective import (
 from fnn.interop.torch import from_torch as from_torch
 from fnn.lab.agreement import GradientError as GradientError
 from fnn.lab.check import check_layer as check_layer
+from fnn.lab.check_loss import check_loss as check_loss
 from fnn.lab.compare import Comparison as Comparison, compare as compare
 from fnn.lab.graph import Graph as Graph, graph as graph
 from fnn.lab.summary import summary as summary
@@ -41,6 +42,7 @@ from fnn.lab.tune import Tuning as Tuning, tune as tune
 from fnn.layer import (
     Layer as Layer,
     autodiff as autodiff,
+    positionwise as positionwise,
     stateful as stateful,
     stateless as stateless,
     use_auto as use_auto,
@@ -116,7 +118,7 @@ from fnn.train.checkpoint import (
 )
 from fnn.train.evaluate import evaluate as evaluate, predict as predict
 from fnn.train.fit import History as History, fit as fit
-from fnn.train.generate import generate as generate
+from fnn.train.generate import generate as generate, generate_stream as generate_stream
 from fnn.train.metrics import accuracy as accuracy
 from fnn.train.step import (
     TrainState as TrainState,

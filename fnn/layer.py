@@ -123,6 +123,7 @@ def _no_prefill(
     params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
 ) -> tuple[Output, Cache]:
     """Raise: what every layer does that was given no other function."""
+    del params, state, x, window, lengths
     raise InputError(
         "a layer that generates from a cache",
         "one without",
@@ -135,7 +136,20 @@ def _no_decode(
     params: Params, state: State, cache: Cache, x: Input, position: Array, /
 ) -> tuple[Output, Cache]:
     """Raise: what every layer does that was given no other function."""
+    del cache, position
     return _no_prefill(params, state, x, window=1)
+
+
+# What the functions of a layer are called with.
+_TAKES = {
+    "init": "key, x",
+    "apply": "params, state, x, *, key, train",
+    "forward": "params, state, x, *, key, train",
+    "backward": "params, residuals, dy",
+    "reference": "params, state, x, *, key, train",
+    "prefill": "params, state, x, *, window, lengths",
+    "decode": "params, state, cache, x, position",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -192,8 +206,10 @@ class Layer(Described):
     title: str = ""
 
     def __post_init__(self) -> None:
-        for name in (*self.functions[:4], "prefill", "decode"):
-            check.function(getattr(self, name), name, "pass a function, see fnn.Layer")
+        for name, takes in _TAKES.items() if self.call is None else ():
+            if name != "reference" or self.reference is not None:
+                remedy = "pass a function, see fnn.Layer"
+                check.function(getattr(self, name), name, remedy, takes=takes)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply, self.forward, self.backward))
@@ -282,9 +298,7 @@ def _with_cache(
 ) -> Layer:
     """Return the layer with its functions for `fnn.generate`, if there are any."""
     check.flag(positionwise, "positionwise")
-    given = [
-        name for name, one in (("prefill", prefill), ("decode", decode)) if one is not None
-    ]
+    given = [name for name, one in (("prefill", prefill), ("decode", decode)) if one is not None]
     if len(given) == 1 or (given and positionwise):
         raise InputError(
             "prefill and decode, or positionwise=True, or none of them",
@@ -451,8 +465,11 @@ def stateless(
     ((), Array([12.], dtype=float32))
 
     """
-    for name, function in (("init", init), ("forward", forward), ("backward", backward)):
-        check.function(function, name, "pass a function, see fnn.stateless")
+    given = {"key, x": init, "params, x": forward, "params, residuals, dy": backward}
+    for name, (takes, function) in zip(("init", "forward", "backward"), given.items(), strict=True):
+        check.function(function, name, "pass a function, see fnn.stateless", takes=takes)
+    if reference is not None:
+        check.function(reference, "reference", "pass the formula, or None", takes="params, x")
 
     def layer_init(key: Array, x: Input, /) -> tuple[Params, State]:
         return init(key, x), ()

@@ -81,7 +81,8 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
     ) -> tuple[Output, Cache]:
         def one(x: Input, copy: PyTree) -> tuple[Output, Cache]:
-            return layer.prefill(*copy, x, window=window, lengths=lengths)
+            params, state = copy
+            return layer.prefill(params, state, x, window=window, lengths=lengths)
 
         y, caches = jax.lax.scan(one, x, (params, state), length=times)
         # Apart, so that a step is written into each in its place; a scan would copy them all.
@@ -92,7 +93,8 @@ def repeat(layer: Layer, times: int, /) -> Layer:
     ) -> tuple[Output, Cache]:
         caches = []
         for i, one in enumerate(cache):
-            x, one = layer.decode(*copy_of((params, state), i), one, x, position)
+            p, s = copy_of((params, state), i)
+            x, one = layer.decode(p, s, one, x, position)
             caches.append(one)
         return x, tuple(caches)
 

@@ -18,6 +18,7 @@ scaled already. Source: Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -114,6 +115,24 @@ def attend(
     total = jnp.where(total > 0, total, 1)[..., :steps]
     o = sums[..., :steps, :] / total[..., None]
     return o.astype(q.dtype), Rows(top[..., :steps] + jnp.log(total))
+
+
+def attend_cached(q: Any, k: Any, v: Any, scoring: Scoring, position: Any) -> Any:
+    """Return o (B, M, G, 1, D) of one query at a position, () or (B,), over all keys up to it.
+
+    Keys and values (B, M, S, D) stand at their positions; what is behind the query's is not seen.
+    """
+    if jnp.ndim(position):
+        one = partial(_attend_row, scoring)
+        return jax.vmap(one)(q, k, v, position)
+    z, seen = _scores(q, k, None, scoring, position[None], positions(k.shape[2]))
+    p = _masked(seen, jax.nn.softmax(z, -1)).astype(v.dtype)
+    return wide_einsum(_TO_QUERIES, p, v).astype(q.dtype)
+
+
+def _attend_row(scoring: Scoring, q: Any, k: Any, v: Any, position: Any) -> Any:
+    """Return what `attend_cached` does for one row of the batch."""
+    return attend_cached(q[None], k[None], v[None], scoring, position)[0]
 
 
 def attend_backward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from fnn._core.precision import downcast, upcast
 from fnn._core.tree import inexact_leaves
 from fnn._core.types import (
     Array,
+    Cache,
     Coefficient,
     Cotangent,
     Input,
@@ -29,9 +31,17 @@ from fnn._core.types import (
 )
 from fnn.combinators.sequence import Sequence, step_mask
 from fnn.layer import Layer, stateful
-from fnn.layers._initializers import lecun_normal
+from fnn.layers._initializers import check_initializer, lecun_normal
 from fnn.layers.attention._blocks import Dropping
-from fnn.layers.attention._blockwise import Rows, Scoring, Whole, attend, attend_backward, plain
+from fnn.layers.attention._blockwise import (
+    Rows,
+    Scoring,
+    Whole,
+    attend,
+    attend_backward,
+    attend_cached,
+    plain,
+)
 from fnn.layers.attention.position import BASE, check_base, rotate
 from fnn.layers.dense import dense
 from fnn.layers.dropout import check_rate, given_key
@@ -123,6 +133,8 @@ def attention(
         reference=lambda params, state, x, *, key=None, train=False: _apply(
             plan, params, state, x, key=key, train=train
         ),
+        prefill=partial(_prefill, plan),
+        decode=partial(_decode, plan),
     )
 
 
@@ -185,8 +197,7 @@ def _check_plan(plan: _Plan) -> None:
         remedy = "pass one of positions, such as lambda t, s: -abs(t - s) / 8"
         check.function(plan.scoring.bias, "score_bias", remedy)
     check_rate(plan.dropout, "dropout")
-    remedy = "pass one of jax.nn.initializers, such as jax.nn.initializers.lecun_normal()"
-    check.function(plan.initializer, "initializer", remedy)
+    check_initializer(plan.initializer)
 
 
 def _init(plan: _Plan, key: Array, x: Input, /) -> tuple[Params, State]:
@@ -221,24 +232,27 @@ def _init(plan: _Plan, key: Array, x: Input, /) -> tuple[Params, State]:
     return params, ()
 
 
-def _project(plan: _Plan, params: Params, values: _Values) -> tuple[Any, Any, Any]:
-    """Return q, k and v in the shapes of `_blockwise`."""
+def _project(
+    plan: _Plan, params: Params, values: _Values, first: Array | None = None
+) -> tuple[Any, Any, Any]:
+    """Return q, k and v in the shapes of `_blockwise`; `first` is the position of the first."""
     width = params["query"]["weight"].shape[1] // plan.heads
-    q = _heads(plan, params, "query", values.query, width)
+    q = _heads(plan, params, "query", values.query, width, first)
     q = downcast(upcast(q) * width**-0.5, q)
     groups = plan.heads // plan.key_value_heads
     q = q.reshape(*q.shape[:2], plan.key_value_heads, groups, width).transpose(0, 2, 3, 1, 4)
     k, v = (
-        _heads(plan, params, name, values.memory, width).swapaxes(1, 2) for name in ("key", "value")
+        _heads(plan, params, name, values.memory, width, first).swapaxes(1, 2)
+        for name in ("key", "value")
     )
     return q, k, v
 
 
-def _heads(plan: _Plan, params: Params, name: str, z: Any, width: int) -> Any:
+def _heads(plan: _Plan, params: Params, name: str, z: Any, width: int, first: Array | None) -> Any:
     """Return one of the projections (B, T, N, D), with its channels turned if they are to be."""
     z, _ = _DENSE[plan.bias].apply(params[name], (), z)
     z = z.reshape(*z.shape[:-1], z.shape[-1] // width, width)
-    return z if plan.base is None or name == "value" else rotate(z, plan.base)
+    return z if plan.base is None or name == "value" else rotate(z, plan.base, first=first)
 
 
 def _needed(plan: _Plan, key: Key, train: bool) -> Key:
@@ -275,6 +289,55 @@ def _forward(
     query = _array(x[0] if _is_pair(x) else x)
     residuals = _Residuals(query, there, memory, values.present, q, k, v, o, saved, key)
     return _with_values(x, _zero_padding(y, values.there)), state, residuals
+
+
+def _prefill(
+    plan: _Plan,
+    params: Params,
+    state: State,
+    x: Input,
+    /,
+    *,
+    window: int,
+    lengths: Array | None = None,
+) -> tuple[Output, Cache]:
+    """Return y, and keys and values (B, M, window, D).
+
+    What is behind the end of a row is seen by no query of it, and overwritten when it gets there.
+    """
+    del state, lengths
+    if not plan.scoring.causal:
+        raise InputError(
+            "causal attention, to generate from a cache",
+            "attention that sees what comes after",
+            "pass causal=True to the layer, or cache=False to fnn.generate",
+        )
+    check.floating(x)
+    q, k, v = _project(plan, params, _values(x, params))
+    o, _ = attend(q, k, v, None, plan.scoring, plan.block)
+    y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
+    room = [(0, 0), (0, 0), (0, window - k.shape[2]), (0, 0)]
+    return y, tuple(jnp.pad(a, room) for a in (k, v))
+
+
+def _decode(
+    plan: _Plan, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+) -> tuple[Output, Cache]:
+    """Return y of one step, and the cache with its key and value written in."""
+    del state
+    q, k, v = _project(plan, params, _values(x, params), position)
+    k, v = (_written(a, new, position) for a, new in zip(cache, (k, v), strict=True))
+    o = attend_cached(q, k, v, plan.scoring, position)
+    y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
+    return y, (k, v)
+
+
+def _written(a: Any, new: Any, position: Any) -> Any:
+    """Write one step (B, M, 1, D) into those of a cache (B, M, window, D); XLA does it in place."""
+    new = new.astype(a.dtype)
+    if not jnp.ndim(position):
+        return jax.lax.dynamic_update_slice_in_dim(a, new, position, 2)
+    return jax.vmap(partial(jax.lax.dynamic_update_slice_in_dim, axis=1))(a, new, position)
 
 
 def _backward(

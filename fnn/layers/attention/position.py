@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -12,8 +13,20 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
-from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
-from fnn.layer import Layer, stateless
+from fnn._core.types import (
+    Array,
+    Cache,
+    Cotangent,
+    Input,
+    Key,
+    Output,
+    Params,
+    Residuals,
+    State,
+    Unchecked,
+)
+from fnn.layer import Layer, stateful, stateless
+from fnn.layers._initializers import check_initializer, draw
 
 BASE = 10_000.0
 _small_normal = jax.nn.initializers.normal(0.02)
@@ -59,14 +72,65 @@ def positional(
         remedy = "only learned positions come to an end: pass that as length"
         check.count(length, "length", remedy=remedy)
         initializer = _small_normal if initializer is None else initializer
-        check.function(initializer, "initializer", "pass one of jax.nn.initializers")
+        check_initializer(initializer)
         init = partial(_init_learned, length, initializer)
-        return stateless(init, _forward_learned, _backward_learned)
+        return _added(init, _forward_learned, _backward_learned, _learned_at)
     for name, value in {"length": length, "initializer": initializer}.items():
         if value is not None:
             remedy = "leave it out, or pass kind='learned': only learned positions have one"
             raise InputError(f"no {name} for 'sinusoidal'", describe(value), remedy)
-    return stateless(_init_sinusoidal, _forward_sinusoidal, lambda params, residuals, dy: ((), dy))
+    return _added(
+        _init_sinusoidal,
+        _forward_sinusoidal,
+        lambda params, residuals, dy: ((), dy),
+        _sinusoidal_at,
+    )
+
+
+def _added(
+    init: Callable[[Array, Input], Params],
+    forward: Callable[[Params, Input], tuple[Output, Residuals]],
+    backward: Callable[[Params, Residuals, Cotangent], tuple[Params, Cotangent]],
+    vectors: Callable[[Params, Array, Input], Array],
+) -> Layer:
+    """Return a layer that adds vectors to x, of which ``vectors(params, t, x)`` are those of t."""
+
+    def run(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
+        del key, train
+        y, residuals = forward(params, x)
+        return y, state, residuals
+
+    def prefill(
+        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
+    ) -> tuple[Output, Cache]:
+        del state, lengths
+        if params:
+            _check_window(params["weight"], window)
+        return forward(params, x)[0], ()
+
+    def decode(
+        params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        del state
+        p = vectors(params, steps_from(position, 1), x)
+        return (x + p.astype(x.dtype) if p.ndim == x.ndim else _with_positions(x, p)), cache
+
+    return stateful(
+        lambda key, x: (init(key, x), ()), run, backward, prefill=prefill, decode=decode
+    )
+
+
+def _check_window(weight: Array, window: int) -> None:
+    """Raise unless there are positions for a window."""
+    length = weight.shape[0]
+    if window > length:
+        raise InputError(
+            f"a window of {length} positions at most",
+            f"{window}, for all that is to be read and drawn",
+            f"pass window={length}, which moves on when it is full, or learn more positions",
+        )
 
 
 def _check_steps(x: Unchecked, **sizes: int) -> None:
@@ -87,7 +151,7 @@ def _init_learned(
 ) -> Params:
     _check_steps(x)
     _check_length(x, length)
-    return {"weight": initializer(check.key(key), (length, x.shape[-1]), x.dtype)}
+    return {"weight": draw(initializer, key, (length, x.shape[-1]), x.dtype)}
 
 
 def _forward_learned(params: Params, x: Input) -> tuple[Output, Residuals]:
@@ -121,12 +185,21 @@ def _check_sinusoidal(x: Unchecked) -> None:
 
 
 def _forward_sinusoidal(params: Params, x: Input) -> tuple[Output, Residuals]:
-    del params
     _check_sinusoidal(x)
-    steps, channels = x.shape[-2:]
-    angles = _angles(steps, channels, BASE, upcast(x).dtype)
-    p = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(steps, channels)
-    return _with_positions(x, p), ()
+    return _with_positions(x, _sinusoidal_at(params, steps_from(jnp.int32(0), x.shape[-2]), x)), ()
+
+
+def _sinusoidal_at(params: Params, steps: Array, x: Input) -> Array:
+    """Return sines and cosines (..., T, C) of time steps (..., T)."""
+    del params
+    angles = _angles(steps, x.shape[-1], BASE, upcast(x).dtype)
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(*steps.shape, x.shape[-1])
+
+
+def _learned_at(params: Params, steps: Array, x: Input) -> Array:
+    """Return the learned vectors (..., T, C) of time steps (..., T)."""
+    del x
+    return params["weight"][steps]
 
 
 def _with_positions(x: Any, p: Any) -> Any:
@@ -191,26 +264,40 @@ def check_base(base: Unchecked) -> None:
     check.number(base, "base", above=0, remedy="pass one such as 10_000.0: it sets the angles")
 
 
-def rotate(x: Array, base: float, back: bool = False) -> Array:
+def rotate(x: Array, base: float, back: bool = False, first: Array | None = None) -> Array:
     """Turn x (..., T, N, D) as `rotary` does, or back.
 
     Args:
         x: (..., T, N, D), of even D.
         base: that of `rotary`.
         back: whether to turn by the opposite angles, which takes dy to dx.
+        first: the position of the first step, () or (B,) for each row of x (B, T, N, D); None is 0.
     """
     steps, _, width = x.shape[-3:]
     z = upcast(x)
-    angles = _angles(steps, width, base, z.dtype)
-    shape = (1,) * (x.ndim - 3) + (steps, 1, width // 2)
+    at = steps_from(jnp.int32(0) if first is None else first, steps)
+    angles = _angles(at, width, base, z.dtype)
+    shape = (1,) * (x.ndim - 2 - at.ndim) + (*at.shape, 1, width // 2)
     cos, sin = (f(-angles if back else angles).reshape(shape) for f in (jnp.cos, jnp.sin))
     first, second = jnp.split(z, 2, -1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
     return downcast(turned, x)
 
 
-def _angles(steps: int, width: int, base: float, dtype: Any) -> Any:
-    """Return the angles (T, C / 2), t / base^(2i / C)."""
+def steps_from(first: Array, steps: int) -> Array:
+    """Return the positions (T,) of so many steps, or (B, T) for rows that begin elsewhere.
+
+    Args:
+        first: the position of the first one, () or (B,).
+        steps: T.
+    """
+    return jnp.expand_dims(first, -1) + jnp.arange(steps, dtype=first.dtype).reshape(
+        (1,) * first.ndim + (steps,)
+    )
+
+
+def _angles(steps: Array, width: int, base: float, dtype: Any) -> Any:
+    """Return the angles (..., T, C / 2) of time steps (..., T), t / base^(2i / C)."""
     exponents = jnp.arange(0, width, 2, dtype=dtype) / width
     powers = jnp.power(jnp.asarray(base, dtype), -exponents)
-    return jnp.arange(steps, dtype=dtype)[:, None] * powers[None]
+    return steps.astype(dtype)[..., None] * powers.reshape((1,) * steps.ndim + powers.shape)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn._core.precision import downcast, upcast, wide_dtype
-from fnn._core.types import Array, Input, Params, PyTree
+from fnn._core.types import Array, Cache, Input, Output, Params, PyTree
 from fnn.combinators.sequence import Sequence
 from fnn.layers.recurrent._cells import (
     Cell,
@@ -100,6 +100,8 @@ def _one_way(plan: _Plan) -> Run:
         partial(_forward, plan),
         partial(_backward, plan),
         partial(carry_like, plan.cell, plan.settings),
+        partial(_prefill, plan),
+        partial(_decode, plan),
     )
 
 
@@ -127,6 +129,26 @@ def _apply(plan: _Plan, params: Params, x: Sequence) -> Sequence:
 
 def _forward(plan: _Plan, params: Params, x: Sequence) -> tuple[Sequence, _Residuals]:
     """Return y, and what backward needs."""
+    y, carry, residuals = _run(plan, params, x)
+    return Sequence(y, x.lengths, _ended(plan, carry, x.values)), residuals
+
+
+def _prefill(plan: _Plan, params: Params, x: Sequence) -> tuple[Output, Cache]:
+    """Return y, and the carry after the last step as it is summed, in float32 or wider."""
+    y, carry, _ = _run(plan, params, x)
+    return y, carry
+
+
+def _decode(plan: _Plan, params: Params, carry: Parts, x: Input) -> tuple[Output, Cache]:
+    """Return y (B, H) of one step, and the carry after it."""
+    product = recurrent_product(carry[0], params["recurrent_weight"])
+    gates = plan.cell.gate(project(params, x), product, params, carry)
+    carry = plan.cell.advance(gates, carry)
+    return downcast(carry[0], x), carry
+
+
+def _run(plan: _Plan, params: Params, x: Sequence) -> tuple[Any, Parts, _Residuals]:
+    """Return y, the last carry, and what backward needs."""
     batch, length, _ = x.values.shape
     size, marks = _piece_size(length, batch), _marks(plan, x.lengths, length)
     values = _zeroed(x.values, marks.present)
@@ -142,8 +164,8 @@ def _forward(plan: _Plan, params: Params, x: Sequence) -> tuple[Sequence, _Resid
     room, *rooms = (jnp.zeros((batch, length, width), values.dtype) for width in widths)
     state, over = (_start(plan, x), room, tuple(rooms)), _firsts(length, size)
     (carry, h, saved), before = lax.scan(piece, state, over, reverse=plan.reverse)
-    y = Sequence(_zeroed(h, marks.present), x.lengths, _ended(plan, carry, values))
-    return y, _Residuals(x.values, x.lengths, before, saved)
+    y = _zeroed(h, marks.present)
+    return y, carry, _Residuals(x.values, x.lengths, before, saved)
 
 
 def _forward_step(

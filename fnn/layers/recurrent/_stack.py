@@ -13,14 +13,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn._core.types import Array, Input, Params, PyTree, Residuals
+from fnn._core.errors import InputError
+from fnn._core.types import (
+    Array,
+    Cache,
+    Input,
+    Output,
+    Params,
+    PyTree,
+    Residuals,
+    Unchecked,
+)
 from fnn.combinators.sequence import Sequence
 
 
 class Run(NamedTuple):
-    """Four functions as those of a layer, without state.
+    """Functions as those of a layer, without state.
 
-    `carry` gives the shapes of a carry for a batch size and a dtype.
+    `carry` gives the shapes of a carry for a batch size and a dtype. `prefill` returns y and the
+    carry after the last step, which is not rounded to half precision, and `decode` goes on from it:
+    ``(params, carry, x) -> y, carry`` of one step, x and y (B, ...).
     """
 
     init: Callable[[Array, Input], Params]
@@ -28,6 +40,8 @@ class Run(NamedTuple):
     forward: Callable[[Params, Sequence], tuple[Sequence, Residuals]]
     backward: Callable[[Params, Residuals, Sequence], tuple[Params, Sequence]]
     carry: Callable[[int, Any], PyTree]
+    prefill: Callable[[Params, Sequence], tuple[Output, Cache]]
+    decode: Callable[[Params, Cache, Input], tuple[Output, Cache]]
 
 
 def both_ways(one: Run, other: Run) -> Run:
@@ -68,7 +82,14 @@ def both_ways(one: Run, other: Run) -> Run:
     def carry(batch: int, dtype: Any) -> PyTree:
         return {name: way.carry(batch, dtype) for name, way in ways.items()}
 
-    return Run(init, apply, forward, backward, carry)
+    def refuse(*_: Unchecked) -> tuple[Output, Cache]:
+        raise InputError(
+            "one direction, to generate from a cache",
+            "bidirectional=True",
+            "leave it out: the backward direction begins with what is not drawn yet",
+        )
+
+    return Run(init, apply, forward, backward, carry, refuse, refuse)
 
 
 def stacked(layer: Run, layers: int) -> Run:
@@ -114,4 +135,19 @@ def stacked(layer: Run, layers: int) -> Run:
     def carry(batch: int, dtype: Any) -> PyTree:
         return (layer.carry(batch, dtype),) * layers
 
-    return Run(init, apply, forward, backward, carry)
+    def prefill(params: Params, x: Sequence) -> tuple[Output, Cache]:
+        caches = []
+        for i in range(layers):
+            values, cache = layer.prefill(params[i], x)
+            x = x._replace(values=values)
+            caches.append(cache)
+        return x.values, tuple(caches)
+
+    def decode(params: Params, cache: Cache, x: Input) -> tuple[Output, Cache]:
+        caches = []
+        for i in range(layers):
+            x, one = layer.decode(params[i], cache[i], x)
+            caches.append(one)
+        return x, tuple(caches)
+
+    return Run(init, apply, forward, backward, carry, prefill, decode)

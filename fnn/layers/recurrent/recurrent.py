@@ -37,6 +37,7 @@ from fnn._core.errors import InputError
 from fnn._core.tree import shape_witness
 from fnn._core.types import (
     Array,
+    Cache,
     Cotangent,
     Input,
     Key,
@@ -313,6 +314,8 @@ def _recurrent(cell: Cell, settings: Settings, options: Options) -> Layer:
         partial(_forward, run),
         partial(_backward, run),
         reference=partial(_apply, run),
+        prefill=partial(_prefill, run),
+        decode=partial(_decode, run),
     )
 
 
@@ -345,6 +348,32 @@ def _backward(
     if not whole:
         return dparams, dx.values
     return dparams, dx if dy.carry is not None else dx._replace(carry=None)
+
+
+def _prefill(
+    run: Run,
+    params: Params,
+    state: State,
+    x: Input,
+    /,
+    *,
+    window: int,
+    lengths: Array | None = None,
+) -> tuple[Output, Cache]:
+    """Return y, and the carry after the last step of every row."""
+    del state, window
+    check.floating(x)
+    return run.prefill(params, _as_sequence(run, params, Sequence(x, lengths)))
+
+
+def _decode(
+    run: Run, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+) -> tuple[Output, Cache]:
+    """Return y of one step, and the carry after it."""
+    del state, position
+    _check(x, _inputs(params))
+    y, cache = run.decode(params, cache, x[:, 0])
+    return y[:, None], cache
 
 
 def _as_sequence(run: Run, params: Params, x: Input) -> Sequence:
