@@ -194,19 +194,21 @@ class Graph(NamedTuple):
 
     def _how_value(self, name: str) -> str:
         """Say how the value of a node is found."""
-        node, result = self.nodes[name], shown(self.nodes[name].value)
+        node, result = self.nodes[name], _equals(self.nodes[name].value)
         sources = [self.nodes[edge.source] for edge in self.edges if edge.target == name]
         if not sources:
-            return f"{name} = {result}: given"
+            return f"{name} {result}: given"
         if node.label in ("+", "−", "×", "÷") and len(sources) == 2:
             words = f" {node.label} ".join(one.name for one in sources)
             numbers = [shown(one.value) for one in sources]
             if all(np.size(one.value) == 1 for one in sources):
                 signs = [f"({n})" if n.startswith("-") and i else n for i, n in enumerate(numbers)]
-                return f"{name} = {words} = {f' {node.label} '.join(signs)} = {result}"
-            return f"{name} = {words} = {result}"
-        given = ", ".join(f"{self.title(one.name)} = {shown(one.value)}" for one in sources)
-        return f"{self.title(name)} of {given}: {result}"
+                return f"{name} = {words} = {f' {node.label} '.join(signs)} {result}"
+            return f"{name} = {words} {result}"
+        given = ", ".join(self.title(one.name) for one in sources)
+        if all(np.size(one.value) == 1 for one in sources):
+            given = ", ".join(f"{self.title(one.name)} = {shown(one.value)}" for one in sources)
+        return f"{self.title(name)} of {given} {result}"
 
     def _how_gradient(self, name: str) -> str:
         """Say how the gradient of a node is found from what comes back along its edges."""
@@ -225,7 +227,7 @@ class Graph(NamedTuple):
             ]
         else:
             parts = [f"what comes back from {self.title(edge.target)}" for edge in out]
-        return f"gradient of {title} = {' + '.join(parts)} = {shown(node.gradient)}"
+        return f"gradient of {title} = {' + '.join(parts)} {_equals(node.gradient)}"
 
 
 class Exercise(NamedTuple):
@@ -366,7 +368,7 @@ def is_small(array: Array | np.ndarray) -> bool:
     (True, False)
     """
     shape = np.shape(array)
-    return len(shape) <= 2 and 0 < np.size(array) and max(shape, default=1) <= _SMALL
+    return len(shape) <= 2 and np.size(array) > 0 and max(shape, default=1) <= _SMALL
 
 
 def shown(value: PyTree) -> str:
@@ -391,6 +393,12 @@ def shown(value: PyTree) -> str:
         return f"{_shape(array)} {array.dtype}"
     wide = array.astype(np.float64)
     return f"{_shape(array)}, mean {wide.mean():.3g}, std {wide.std():.3g}"
+
+
+def _equals(value: PyTree) -> str:
+    """Return what a calculation comes to, as the end of a sentence."""
+    several = isinstance(value, list | tuple)
+    return f"= {shown(value)}" if not several and is_small(value) else f"(array {shown(value)})"
 
 
 def _shape(array: np.ndarray) -> str:

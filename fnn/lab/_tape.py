@@ -101,9 +101,7 @@ class Tape:
         unrolled: how many turns of a loop are drawn one by one; a longer one is a node.
     """
 
-    def __init__(
-        self, traced: ClosedJaxpr, kept: Callable[[str], bool], unrolled: int = _UNROLLED
-    ):
+    def __init__(self, traced: ClosedJaxpr, kept: Callable[[str], bool], unrolled: int = _UNROLLED):
         self._traced, self._kept, self._unrolled = traced, kept, unrolled
 
     def record(self, values: Sequence[Array], nodes: Sequence[str]) -> tuple[list[Step], str]:
@@ -194,7 +192,11 @@ class _Player(NamedTuple):
             return [_Value(result) for result in run(*_arrays(operands))]
         if primitive in _HIDDEN:
             _, *others = _arrays(operands)
-            return [operands[0].then(lambda first: run(first, *others)[0])]
+
+            def hidden(first: Array) -> Array:
+                return run(first, *others)[0]
+
+            return [operands[0].then(hidden)]
         if _is_index(equation, operands):
             one = next(operand for operand in operands if operand.node is not None)
             return [one._replace(array=a, read=lambda _, a=a: a) for a in run(*_arrays(operands))]
@@ -296,7 +298,7 @@ def _is_floating(array: Array) -> bool:
 
 
 def _is_index(equation: JaxprEqn, operands: Sequence[_Value]) -> bool:
-    """Say whether an operation counts with whole numbers of one node, as what picks entries does."""
+    """Say whether an operation counts with integers of one node, as what picks entries does."""
     known = [operand for operand in operands if operand.node is not None]
     arrays = [value.array for value in known] + [var.aval for var in equation.outvars]
     one = len({operand.node for operand in known}) == 1

@@ -273,19 +273,18 @@ def _draw_up(
             if source in inputs and source not in nodes:
                 leaf(source, *inputs[source], source)
         kind, path, label = _appearance(step)
-        constants = {o.key: _free("constant", nodes) for o in step.operands if _is_drawn(o, kind)}
-        for operand in step.operands:
-            if operand.key in constants:
-                leaf(constants[operand.key], "constant", operand.value, operand.key)
+        for operand in (one for one in step.operands if _is_drawn(one, kind)):
+            called[operand.key] = _free("constant", nodes)
+            leaf(called[operand.key], "constant", operand.value, operand.key)
         called[step.node] = name = _free(path or label, nodes)
         value = step.results[0] if len(step.results) == 1 else list(step.results)
         grads = gradients[step.node], auto[step.node]
         nodes[name] = _node(name, label, kind, value, *grads, agrees.get(step.node, True))
         for i, operand in enumerate(step.operands):
-            source = called[operand.node] if operand.node else constants.get(operand.key)
-            if source is not None:
+            here = operand.node or operand.key
+            if here in called:
                 back = jax.tree.map(np.asarray, gradients.get(operand.key))
-                edges.append(Edge(source, name, _derivative(step, i), back))
+                edges.append(Edge(called[here], name, _derivative(step, i), back))
     if root in inputs:
         leaf(root, *inputs[root], root)
     return Graph(nodes, tuple(_merged(edges)), called[root])

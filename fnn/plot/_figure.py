@@ -18,25 +18,42 @@ if TYPE_CHECKING:
 # Okabe and Ito's colors, told apart by color-blind eyes.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
+# Where a format keeps what is read to those who cannot see the picture, and its date.
+_FIELDS = {".png": "Description", ".svg": "Title", ".pdf": "Subject"}
+_DATES = {".svg": "Date", ".pdf": "CreationDate"}
+
 
 @entry
 def save(figure: Figure, file: Path | str) -> None:
-    """Write a figure as PNG; the file appears once it is whole.
+    """Write a figure as PNG, SVG or PDF; the file appears once it is whole.
+
+    What the picture shows in words goes into the file, for those who cannot see it: into the title
+    of an SVG, and the description of a PNG or PDF. The same figure gives the same file.
 
     Args:
         figure: what the functions of `fnn.plot` return, or any figure of matplotlib.
-        file: its name, which ends in ``.png`` or has no ending.
+        file: its name, which ends in ``.png``, ``.svg`` or ``.pdf``; without an ending it is PNG.
     Raises:    InputError for what is no figure, and for another ending.
 
     """
     if not hasattr(figure, "savefig"):
         raise InputError("a figure", describe(figure), "pass what fnn.plot.curves returns, say")
-    if not isinstance(file, Path | str) or Path(file).suffix.lower() not in ("", ".png"):
+    suffix = Path(file).suffix.lower() if isinstance(file, Path | str) else "?"
+    if suffix not in ("", *_FIELDS):
         raise InputError(
-            "the name of a PNG file", describe(file), "end it in .png, or call figure.savefig"
+            "the name of a PNG, SVG or PDF file",
+            describe(file),
+            "end it in .png, .svg or .pdf, or call figure.savefig",
         )
-    with atomic_write(file) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    words = str(figure.get_label()) if hasattr(figure, "get_label") else ""
+    metadata: dict[str, str | None] = {_FIELDS.get(suffix, "Description"): words} if words else {}
+    if suffix in _DATES:
+        metadata[_DATES[suffix]] = None
+    with (
+        require("matplotlib", "plot").rc_context({"svg.hashsalt": "fnn"}),
+        atomic_write(file) as temporary,
+    ):
+        figure.savefig(temporary, dpi=150, format=suffix[1:] or "png", metadata=metadata)
 
 
 def new_figure(width: float, height: float) -> Figure:

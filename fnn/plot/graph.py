@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import html
-import io
 import itertools
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fnn._core import check
-from fnn._core.atomic_write import atomic_write
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn._core.types import Unchecked
+from fnn.lab._graph import Edge, Exercise, Graph, Node, is_small
 from fnn.plot._figure import BLUE, RED, new_figure
+from fnn.plot._thumbnail import thumbnail
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from fnn.lab._graph import Graph, Node
-
 Point: TypeAlias = tuple[float, float]
 
-# Inches between layers and between the nodes of one.
-_ACROSS, _DOWN = 1.75, 1.2
+# Inches between layers and between the nodes of one, without and with images, and of an image.
+_ACROSS, _DOWN, _DOWN_IMAGES, _IMAGE = 1.9, 1.35, 2.5, 0.55
 _FORWARD, _BACKWARD, _WRONG, _LINE = BLUE, RED, "#CC0000", "#555555"
 _BOXES = {
     "input": ("round,pad=0.35", "#FFF4D6"),
@@ -42,18 +39,19 @@ _BOXES = {
 
 
 @entry
-def graph(graph: Graph, *, step: int | None = None, hide: Collection[str] = ()) -> Figure:
+def graph(graph: Graph | Exercise, *, step: int | None = None) -> Figure:
     """Computation graph with its values: blue above a node goes forward, red below comes backward.
 
     Leaves are rounded, operations circles, layers and losses boxes. A red frame marks a node whose
-    gradient by hand is not that of autodiff. Numbers on edges are the local derivatives.
+    gradient by hand is not that of autodiff. Numbers on edges are the local derivatives. Images,
+    feature maps and the weights of images are shown small, the first example and 16 channels at
+    most. The empty boxes of an exercise hold a question mark.
 
     Args:
-        graph: what `fnn.graph` returns.
+        graph: what `fnn.graph` returns, or an exercise of it, from `Graph.blank`.
         step: how far the calculation is: the n nodes get their values in steps 1 to n, and their
             gradients in steps n + 1 to 2 n, from the last node to the first; None for all.
-        hide: names of nodes whose numbers are left blank, to be filled in.
-    Raises:    InputError for a step above 2 n, and for names that are not in the graph.
+    Raises:    InputError for what is no graph, and for a step above 2 n.
 
     >>> import fnn
     >>> drawn = graph(fnn.graph(lambda w, x: w * x, 2.0, 3.0))
@@ -61,60 +59,55 @@ def graph(graph: Graph, *, step: int | None = None, hide: Collection[str] = ()) 
     ['w', '2', '3']
 
     """
-    _check(graph, step, hide)
-    places = _places(graph)
+    return draw(graph, step).figure
+
+
+class Drawing(NamedTuple):
+    """A picture of a graph, and what it draws of every node and edge."""
+
+    figure: Figure
+    boxes: list[Patch]
+    values: list[list[Artist]]
+    gradients: list[list[Artist]]
+    derivatives: list[list[Artist]]
+
+
+def draw(graph: Graph | Exercise, step: int | None) -> Drawing:
+    """Draw a graph at a step of its calculation."""
+    exercise = graph if isinstance(graph, Exercise) else None
+    solved = graph.graph if isinstance(graph, Exercise) else graph
+    _check(solved, step)
+    images = _images(solved)
+    places, down = _places(solved), _DOWN_IMAGES if images else _DOWN
     points = list(places.nodes.values())
-    width = max(x for x, _ in points) + 1.0
-    height = max(y for _, y in points) + 1.0
-    figure = new_figure(_ACROSS * width + 0.3, _DOWN * height + 0.5)
+    width, height = (max(column) + 1.0 for column in zip(*points, strict=True))
+    figure = new_figure(_ACROSS * width + 0.3, down * height + 0.9)
     axes: Axes = figure.add_subplot()
     axes.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
     axes.set_axis_off()
-    forward, backward = _known(graph, step)
-    boxes = {}
-    for name, node in graph.nodes.items():
-        blank = name in hide
-        value = "?" if blank else _text(node.value) if name in forward else ""
-        gradient = "?" if blank else _text(node.gradient) if name in backward else ""
-        boxes[name] = _draw_node(axes, node, places.nodes[name], value, gradient)
-    for source, target, derivative, _ in graph.edges:
-        ends = boxes[source], boxes[target]
-        known = derivative if step is None else None
-        _draw_edge(axes, places.edges[source, target], ends, known)
-    axes.set_title(
-        "above: the value, forward; below: the gradient, backward", fontsize=8, color=_LINE
-    )
-    return figure
-
-
-@entry
-def graph_page(graph: Graph, file: Path | str, *, title: str = "Computation graph") -> None:
-    """Write a page with a slider that steps through a graph, forwards and then backwards.
-
-    The page is one file that needs no network.
-
-    Args:
-        graph: what `fnn.graph` returns.
-        file: the HTML file.
-        title: the heading of the page.
-    Raises:    InputError where the file cannot be written.
-
-    """
-    _check(graph, None, ())
-    frames = [_svg(globals()["graph"](graph, step=k)) for k in range(2 * len(graph.nodes) + 1)]
-    drawn = "\n".join(
-        f'<div class="frame"{"" if i == 0 else " hidden"}>{frame}</div>'
-        for i, frame in enumerate(frames)
-    )
-    page = _PAGE.format(
-        title=html.escape(title),
-        last=len(frames) - 1,
-        frames=drawn,
-        words=html.escape(graph.describe()),
-        note=html.escape(graph.note),
-    )
-    with atomic_write(file) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    forward, backward = _known(solved, step)
+    found = Drawing(figure, [], [], [], [])
+    for name, node in solved.nodes.items():
+        found.boxes.append(_draw_box(axes, node, places.nodes[name]))
+        for side, asked, known, drawn in (
+            (1, exercise and exercise.values, forward, found.values),
+            (-1, exercise and exercise.gradients, backward, found.gradients),
+        ):
+            text = _text(node.value if side > 0 else node.gradient) if name in known else ""
+            image = images.get((name, side)) if name in known else None
+            blank = asked is not None and name in asked
+            place = _Place(*places.nodes[name], side, down)
+            drawn.append(_draw_result(axes, place, "?" if blank else text, not blank and image))
+    ends = dict(zip(solved.nodes, found.boxes, strict=True))
+    for edge in solved.edges:
+        route = places.edges[edge.source, edge.target]
+        _draw_arrow(axes, route, (ends[edge.source], ends[edge.target]))
+        is_known = exercise is None and edge.source in backward
+        found.derivatives.append(_draw_derivative(axes, route, edge) if is_known else [])
+    _legend(figure, solved, bool(images), exercise is not None)
+    # What is read to those who cannot see the picture.
+    figure.set_label(solved.describe() if exercise is None else f"An exercise:\n{exercise}")
+    return found
 
 
 class _Places(NamedTuple):
@@ -124,18 +117,23 @@ class _Places(NamedTuple):
     edges: dict[tuple[str, str], list[Point]]
 
 
-def _check(graph: Unchecked, step: Unchecked, hide: Unchecked) -> None:
-    if not (hasattr(graph, "nodes") and hasattr(graph, "edges")):
+class _Place(NamedTuple):
+    """Where the result of a node stands: above it, or below where `side` is -1."""
+
+    x: float
+    y: float
+    side: int
+    down: float
+
+
+def _check(graph: Unchecked, step: Unchecked) -> None:
+    if not isinstance(graph, Graph):
         raise InputError("a Graph", describe(graph), "pass what fnn.graph returns")
     if step is not None:
         check.count(step, "step", least=0)
         if step > 2 * len(graph.nodes):
             most = 2 * len(graph.nodes)
             raise InputError(f"step of 0 to {most}", str(step), "each node takes two steps")
-    unknown = [name for name in hide if name not in graph.nodes]
-    if unknown:
-        known = ", ".join(map(repr, graph.nodes))
-        raise InputError(f"nodes to hide among {known}", repr(unknown[0]), "pass their names")
 
 
 def _places(graph: Graph) -> _Places:
@@ -185,45 +183,125 @@ def _known(graph: Graph, step: int | None) -> tuple[set[str], set[str]]:
     return set(names[:step]), set(names[::-1][: max(step - len(names), 0)])
 
 
-def _draw_edge(
-    axes: Axes, route: list[Point], ends: tuple[Patch, Patch], derivative: float | None
-) -> None:
+def _images(graph: Graph) -> dict[tuple[str, int], np.ndarray]:
+    """Return the colors of the values (1) and gradients (-1) that are images."""
+    read = {
+        name: {graph.nodes[e.source].value.shape[-1] for e in graph.edges
+               if e.target == name and graph.nodes[e.source].kind == "input"
+               and graph.nodes[e.source].value.ndim > 1}
+        for name in graph.nodes
+    }  # fmt: skip
+    found = {}
+    for name, node in graph.nodes.items():
+        # The weights that read flat images are images themselves.
+        flat = {n for edge in graph.edges if edge.source == name for n in read[edge.target]}
+        for side, array in ((1, node.value), (-1, node.gradient)):
+            plain = side > 0 and node.kind == "input"
+            picture = thumbnail(array, node.kind, flat, plain=plain)
+            if picture is not None:
+                found[name, side] = picture
+    return found
+
+
+def _draw_arrow(axes: Axes, route: list[Point], ends: tuple[Patch, Patch]) -> None:
     """Draw an arrow from the border of one box to that of the other."""
-    *_, last, end = route
+    end = route[-1]
     for i, (here, there) in enumerate(itertools.pairwise(route)):
         style = "-|>" if there == end else "-"
-        arrow = {"arrowstyle": style, "color": _LINE, "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
+        arrow = {"arrowstyle": style, "color": _LINE, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
         arrow["patchA"] = ends[0] if i == 0 else None
         arrow["patchB"] = ends[1] if there == end else None
         axes.annotate("", there, here, arrowprops=arrow, zorder=1)
-    if derivative is not None:
-        (x, y), (to_x, to_y) = last, end
-        middle = (x + 0.45 * (to_x - x), y + 0.45 * (to_y - y))
+
+
+def _draw_derivative(axes: Axes, route: list[Point], edge: Edge) -> list[Artist]:
+    """Write the local derivative on an edge, where there is one."""
+    if edge.derivative is None:
+        return []
+    (x, y), (to_x, to_y) = route[-2:]
+    return [
         axes.text(
-            *middle, f"{derivative:.3g}", fontsize=6, color=_LINE, ha="center", va="center",
-            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"}, zorder=2,
-        )  # fmt: skip
+            x + 0.45 * (to_x - x), y + 0.45 * (to_y - y), f"{edge.derivative:.3g}", fontsize=7.5,
+            color=_LINE, ha="center", va="center", zorder=2,
+            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"},
+        )
+    ]  # fmt: skip
 
 
-def _draw_node(axes: Axes, node: Node, place: Point, value: str, gradient: str) -> Patch:
-    """Draw a box with its numbers, and return its border."""
-    (x, y), (box, fill) = place, _BOXES[node.kind]
+def _draw_box(axes: Axes, node: Node, place: Point) -> Patch:
+    """Draw a box with its label, and return its border."""
+    box, fill = _BOXES[node.kind]
     edge, width = (_LINE, 0.8) if node.agrees else (_WRONG, 2.5)
     frame = {"boxstyle": box, "fc": fill, "ec": edge, "lw": width}
-    drawn = axes.text(x, y, node.label, ha="center", va="center", fontsize=8, bbox=frame, zorder=3)
-    # Edges pass behind numbers.
-    paper = {"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8}
-    for text, height, color, side in (
-        (value, 0.22, _FORWARD, "bottom"),
-        (gradient, -0.22, _BACKWARD, "top"),
-    ):
-        axes.text(
-            x, y + height, text, ha="center", va=side, fontsize=6.5, color=color, zorder=4,
-            linespacing=0.95, bbox=paper,
-        )  # fmt: skip
+    drawn = axes.text(
+        *place, node.label, ha="center", va="center", fontsize=10, bbox=frame, zorder=3
+    )
     border = drawn.get_bbox_patch()
     assert border is not None
     return border
+
+
+def _draw_result(axes: Axes, place: _Place, text: str, image: Unchecked) -> list[Artist]:
+    """Write a value above a box, or a gradient below it, an image beyond the numbers."""
+    color, blank = _FORWARD if place.side > 0 else _BACKWARD, text == "?"
+    # Edges pass behind numbers.
+    paper = {"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8}
+    if blank:
+        paper = {"boxstyle": "square,pad=0.25", "fc": "white", "ec": color, "lw": 0.8}
+    away = 0.29 / place.down
+    drawn: list[Artist] = [
+        axes.text(
+            place.x, place.y + place.side * away, text, ha="center",
+            va="bottom" if place.side > 0 else "top", fontsize=8, color=color, zorder=4,
+            linespacing=0.95, bbox=paper,
+        )
+    ]  # fmt: skip
+    if isinstance(image, np.ndarray):
+        lines = text.count("\n") + 1
+        tall, wide = image.shape[:2]
+        size = _IMAGE / max(tall, wide)
+        half = wide * size / _ACROSS / 2
+        near = away + (0.135 * lines + 0.06) / place.down
+        low, high = sorted(place.y + place.side * (near + d) for d in (0, tall * size / place.down))
+        extent = (place.x - half, place.x + half, low, high)
+        limits = axes.get_xlim(), axes.get_ylim()
+        drawn.append(
+            axes.imshow(image, extent=extent, aspect="auto", interpolation="nearest", zorder=4)
+        )
+        axes.set(xlim=limits[0], ylim=limits[1])
+    return drawn
+
+
+def _legend(figure: Figure, graph: Graph, images: bool, exercise: bool) -> None:
+    """Say what shapes, colors and numbers mean, and what was folded."""
+    patches, lines = require("matplotlib.patches", "plot"), require("matplotlib.lines", "plot")
+    marks = [
+        (r"$1.2$", _FORWARD, "above: the value, forward"),
+        (r"$1.2$", _BACKWARD, "below: the gradient, backward"),
+    ]
+    if not exercise and any(edge.derivative is not None for edge in graph.edges):
+        marks.append((r"$1.2$", _LINE, "on edges: the local derivative"))
+    handles = [
+        lines.Line2D([], [], marker=mark, markersize=14, color=color, linestyle="", label=text)
+        for mark, color, text in marks
+    ]
+    kinds = {node.kind for node in graph.nodes.values()}
+    handles += [
+        patches.Patch(facecolor=fill, edgecolor=_LINE, linewidth=0.8, label=kind)
+        for kind, (_, fill) in _BOXES.items()
+        if kind in kinds
+    ]
+    if not all(node.agrees for node in graph.nodes.values()):
+        wrong = {"facecolor": "white", "edgecolor": _WRONG, "linewidth": 2.5}
+        handles.append(patches.Patch(**wrong, label="by hand ≠ autodiff"))
+    across = int(figure.get_figwidth() // 2.1)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=max(across, 1), frameon=False, fontsize=8
+    )
+    note = "maps: red above 0, blue below; images: dark where large" if images else ""
+    title = "; ".join(filter(None, [graph.note, note]))
+    if title:
+        figure.suptitle(title, fontsize=9, color=_LINE)
 
 
 def _text(value: Unchecked) -> str:
@@ -231,9 +309,10 @@ def _text(value: Unchecked) -> str:
     if value is None:
         return "no gradient"
     if isinstance(value, list | tuple):
-        return "\n".join(_text(part) for part in value)
+        shapes = ["×".join(map(str, np.shape(part))) for part in value]
+        return f"{len(shapes)} of {shapes[0]}" if len(set(shapes)) == 1 else "\n".join(shapes)
     array = np.asarray(value)
-    if array.ndim <= 2 and array.size and max(array.shape, default=1) <= 3:
+    if is_small(array):
         rows = np.atleast_2d(array)
         return "\n".join("  ".join(f"{v:.3g}" for v in row) for row in rows.tolist())
     shape = "×".join(map(str, array.shape))
@@ -241,40 +320,3 @@ def _text(value: Unchecked) -> str:
         return f"{shape} {array.dtype}"
     wide = array.astype(np.float64)
     return f"{shape}\n{wide.mean():.2g} ± {wide.std():.2g}"
-
-
-def _svg(figure: Figure) -> str:
-    """Return a figure as SVG to be put into a page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font-family: system-ui, sans-serif; margin: 1rem; color: #222; background: #fff; }}
-.frame svg {{ max-width: 100%; height: auto; }}
-label {{ display: flex; gap: 0.7rem; align-items: center; }}
-input {{ flex: 1; max-width: 40rem; }}
-</style>
-<h1>{title}</h1>
-<label>step <input type="range" id="step" min="0" max="{last}" value="0" autofocus>
-<output id="number">0 of {last}</output></label>
-<div role="img" aria-label="{words}">
-{frames}
-</div>
-<p>{note}</p>
-<script>
-const frames = document.querySelectorAll(".frame");
-document.getElementById("step").addEventListener("input", event => {{
-  frames.forEach((frame, i) => {{ frame.hidden = i != event.target.value; }});
-  document.getElementById("number").value = event.target.value + " of {last}";
-}});
-</script>
-</html>
-"""

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @entry
 def predictions(
-    images: Array, labels: Array, probabilities: Array, names: Sequence[str] | None = None
+    images: Array,
+    labels: Array,
+    probabilities: Array,
+    names: Sequence[str] | None = None,
+    *,
+    percent: bool = True,
 ) -> Figure:
     """Draw images with predicted label and probability, all mistakes first and marked.
 
@@ -29,12 +34,14 @@ def predictions(
     Args:
         images: (n, H, W), dark where a value is large.
         labels: (n,), integers.
-        probabilities: (n, K), one for each class.
+        probabilities: (n, K), one for each class; or scores, the largest of which decides.
         names: K names of the classes; their numbers where it is None.
+        percent: whether the probabilities are written; False for scores, which are none.
     Raises:    InputError for other shapes, labels that are no integers of 0 to K - 1, and another
         number of names.
 
     """
+    check.flag(percent, "percent")
     pixels, shares = numbers(images, "images"), numbers(probabilities, "probabilities")
     truth = np.asarray(labels)
     check.shape(pixels, "n H W", "images", "pass gray images, as images[..., 0]")
@@ -63,7 +70,8 @@ def predictions(
     for axes, i in zip(grid.flat, chosen, strict=False):
         axes.imshow(np.ma.masked_invalid(pixels[i]), cmap="gray_r")
         guess, mistake = int(guesses[i]), guesses[i] != truth[i]
-        title = "?" if guess < 0 else f"{names[guess]}  {shares[i, guess]:.0%}"
+        share = f"  {shares[i, guess]:.0%}" if percent else ""
+        title = "?" if guess < 0 else f"{names[guess]}{share}"
         if mistake:
             title += f"\nis {names[truth[i]]}"
             axes.add_patch(
@@ -72,8 +80,9 @@ def predictions(
                 )
             )
         axes.set_title(title, fontsize=8, color=RED if mistake else "black")
+    what = "Predicted label and its probability" if percent else "Predicted label"
     figure.suptitle(
-        f"Predicted label and its probability: {len(right)} of {n} right; "
+        f"{what}: {len(right)} of {n} right; "
         f"{len(wrong[:20])} of {len(wrong)} mistakes shown, framed",
         fontsize=10,
     )

@@ -170,6 +170,24 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "start"),
+    [("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG"), ("PNG", b"\x89PNG")],
+)
+def test_a_figure_is_written_as_its_name_ends_with_its_words_the_same_every_time(
+    tmp_path, suffix, start
+):
+    written = []
+    for name in ("one", "two"):
+        figure = plot.filters(np.eye(3).reshape(3, 3, 1, 1))
+        figure.set_label("A diagonal of ones.")
+        plot.save(figure, tmp_path / f"{name}.{suffix}")
+        written.append((tmp_path / f"{name}.{suffix}").read_bytes())
+    assert written[0] == written[1]
+    assert written[0].startswith(start)
+    assert b"A diagonal of ones." in written[0]
+
+
 @parametrize(
     [
         Bad("no-history", lambda: plot.curves(3), "plot.curves", "a History", "3"),
@@ -248,10 +266,10 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
         Bad("figure", lambda: plot.save(None, "x.png"), "plot.save", "a figure", "None"),
         Bad(
             "ending",
-            lambda: plot.save(plot.curves(HISTORIES["zero"]), "x.pdf"),
+            lambda: plot.save(plot.curves(HISTORIES["zero"]), "x.jpg"),
             "plot.save",
-            "the name of a PNG file",
-            "'x.pdf'",
+            "the name of a PNG, SVG or PDF file",
+            "'x.jpg'",
         ),
     ]
 )
