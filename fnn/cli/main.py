@@ -3,97 +3,298 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import jax
 
 from fnn._core.errors import InputError, naming
 from fnn._core.extras import require
-from fnn.cli.networks import CHANNELS, HIDDEN, Activation, Model
-from fnn.cli.optimizers import NOISES, OPTIMIZERS
-from fnn.cli.run import DEFAULT_OPTIMIZER, LossName, NotWrittenError, Settings, run
-from fnn.datasets import Dataset, digits, fashion_mnist
+from fnn._core.types import Unchecked
+from fnn.cli.compare_runs import compare_runs
+from fnn.cli.data import IMAGES, TOYS, problem
+from fnn.cli.networks import INITIALIZERS, Activation, Model
+from fnn.cli.optimizers import NOISES, OPTIMIZERS, SCHEDULES
+from fnn.cli.run import DivergedError, NotWrittenError, run
+from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings
+from fnn.cli.sweep import sweep
 
 typer: Any = require("typer", "main")
-Option: Any = typer.Option
 DEFAULT = Settings()
 # A width that is larger fits no index.
 _WIDEST = 2**31 - 1
+# In the order of the help.
+PANELS = ("Data", "Model", "Loss and gradient", "Optimizer", "Noise", "Training", "Results")
+T = TypeVar("T")
 
-DataName: TypeAlias = Literal["digits", "fashion_mnist"]
-_Data = Annotated[DataName, Option(help="Images to learn from.")]
-_DataFolder = Annotated[Path | None, Option(help="Where the four files of fashion_mnist are.")]
+
+def _option(panel: str, words: str, default: str = "", metavar: str = "") -> Any:
+    """Return an option of a group of the help; `default` says what None stands for."""
+    shown: dict[str, Unchecked] = {"show_default": default} if default else {}
+    if metavar:
+        shown["metavar"] = metavar
+    return typer.Option(rich_help_panel=panel, help=words, **shown)
+
+
+def _names(values: Sequence[str]) -> str:
+    return ", ".join(values)
+
+
+_USUAL = "images: {}; points: {}".format
+_Data = Annotated[
+    str,
+    _option(
+        "Data",
+        f"What to learn: {_names((*IMAGES, *TOYS))}, FILE.npz (arrays x and y) or FILE.csv (the"
+        " target in the last column).",
+        metavar="NAME",
+    ),
+]
+_DataFolder = Annotated[
+    Path | None, _option("Data", "Where the four files of fashion_mnist are.", metavar="FOLDER")
+]
 _Model = Annotated[
     Model,
-    Option(
-        metavar="NAME",
-        help="mlp, cnn (convolutions), or rnn or lstm (reads the image row by row).",
+    _option(
+        "Model", "mlp, cnn (convolutions), rnn or lstm (read the image row by row).", metavar="NAME"
     ),
 ]
 _Hidden = Annotated[
     str | None,
-    Option(
-        metavar="WIDTHS",
-        show_default=", ".join(f"{n}: {','.join(map(str, w))}" for n, w in HIDDEN.items()),
-        help="Neurons of each hidden layer, with commas.",
+    _option(
+        "Model",
+        "Neurons of each hidden layer; '' for none.",
+        _names([f"{name}: {','.join(map(str, widths))}" for name, widths in HIDDEN.items()])
+        + f"; points: {','.join(map(str, HIDDEN_OF_POINTS))}",
+        "WIDTHS",
     ),
 ]
 _Channels = Annotated[
     str | None,
-    Option(
-        metavar="WIDTHS",
-        show_default=f"cnn: {','.join(map(str, CHANNELS))}",
-        help="Filters of each convolution of a cnn, with commas.",
+    _option(
+        "Model", "Filters of each convolution of a cnn.", ",".join(map(str, CHANNELS)), "WIDTHS"
     ),
 ]
 _Activation = Annotated[
-    Activation | None,
-    Option(
-        metavar="NAME",
-        show_default="mlp, cnn: relu",
-        help=f"Activation of the hidden layers: {', '.join(get_args(Activation))}.",
+    str | None,
+    _option("Model", f"Of the hidden layers: {_names(get_args(Activation))}.", "relu", "NAME,..."),
+]
+_Initializer = Annotated[
+    str | None,
+    _option(
+        "Model",
+        f"Of the weights: {_names(list(INITIALIZERS))}.",
+        "he_normal before an activation, lecun_normal elsewhere",
+        "NAME,...",
     ),
 ]
 _BatchNorm = Annotated[
-    bool | None,
-    Option(show_default="mlp, cnn: yes", help="Normalize the inputs of every activation."),
+    bool | None, _option("Model", "Batch normalization.", _USUAL("yes in mlp and cnn", "no"))
 ]
-_Dropout = Annotated[float, Option(help="Fraction of hidden neurons switched off while training.")]
-_Loss = Annotated[LossName, Option(metavar="NAME", help=f"Loss: {', '.join(get_args(LossName))}.")]
-_Epochs = Annotated[int, Option(help="How often to go through all images.")]
-_BatchSize = Annotated[int, Option(help="Images a step; 1 is stochastic gradient descent.")]
-_Optimizer = Annotated[
+_Dropout = Annotated[
     str | None,
-    Option(
-        metavar="NAME",
-        show_default=", ".join(f"{model}: {name}" for model, name in DEFAULT_OPTIMIZER.items()),
-        help=f"Optimizer: {', '.join(OPTIMIZERS)}.",
-    ),
+    _option("Model", "Fraction of neurons dropped in training.", _USUAL(0.3, 0), "NUMBER,..."),
 ]
-_LearningRate = Annotated[
-    float | None,
-    Option(show_default="by optimizer", help="How far to step at first; for most falls to 0."),
-]
-_Momentum = Annotated[
-    float | None,
-    Option(show_default="by optimizer", help="Share of the last step kept in the next."),
-]
-_Noise = Annotated[str, Option(metavar="NAME", help=f"Noise injection: {', '.join(NOISES)}.")]
-_NoiseScale = Annotated[
-    float | None,
-    Option(
-        show_default="by noise",
-        help="How much: variance of gradient_noise, radius, standard deviation, share of labels,"
-        " temperature (sgld, psgld, sghmc, baoab), multiple of the limit (dp_sgd).",
+_Loss = Annotated[
+    str | None,
+    _option(
+        "Loss and gradient",
+        f"{_names(get_args(LossName))}.",
+        "cross_entropy; of values: squared_error",
+        "NAME,...",
     ),
 ]
 _Gradient = Annotated[
-    Literal["manual", "auto", "numeric"],
-    Option(help="By hand, by jax.grad, or by differences (for tiny networks)."),
+    str,
+    _option(
+        "Loss and gradient",
+        "manual (derived by hand), auto (jax.grad) or numeric (differences, for tiny networks).",
+        metavar="NAME,...",
+    ),
 ]
-_Seed = Annotated[int, Option(help="All randomness; the same seed gives the same bits.")]
-_Output = Annotated[Path, Option(help="Folder for the results; replaces those of an earlier run.")]
+_Compare = Annotated[
+    bool,
+    _option("Loss and gradient", "Show that the manual gradient equals the automatic one, first."),
+]
+_Costs = Annotated[
+    bool, _option("Loss and gradient", "Measure time and memory of both gradients as well.")
+]
+_Optimizer = Annotated[
+    str | None,
+    _option(
+        "Optimizer",
+        f"{_names(list(OPTIMIZERS))}.",
+        "momentum; rnn, lstm and points: adam",
+        "NAME,...",
+    ),
+]
+_LearningRate = Annotated[
+    str | None,
+    _option("Optimizer", "The size of a step, 0 or more.", "by optimizer and loss", "NUMBER,..."),
+]
+_Schedule = Annotated[
+    str | None,
+    _option(
+        "Optimizer",
+        f"Of the learning rate: {_names(list(SCHEDULES))} (then cosine).",
+        "cosine for most",
+        "NAME,...",
+    ),
+]
+_Momentum = Annotated[
+    str | None,
+    _option(
+        "Optimizer", "Share of the last step kept in the next, in [0, 1).", "by optimizer",
+        "NUMBER,...",
+    ),
+]  # fmt: skip
+_Noise = Annotated[
+    str | None,
+    _option("Noise", f"{_names(list(NOISES))}.", _USUAL("gradient_noise", "none"), "NAME,..."),
+]
+_NoiseScale = Annotated[
+    str | None,
+    _option(
+        "Noise",
+        "Variance of gradient_noise; radius of sphere_noise, perturbed; standard deviation of"
+        " anticorrelated_noise, weight_noise; share of labels; temperature of sgld, psgld, sghmc,"
+        " baoab; multiple of the clipping norm of dp_sgd.",
+        "by noise",
+        "NUMBER,...",
+    ),
+]
+_Epochs = Annotated[
+    int | None, _option("Training", "Passes through all examples.", _USUAL(20, 200))
+]
+_BatchSize = Annotated[
+    str | None,
+    _option(
+        "Training", "Examples a step; 1 is stochastic gradient descent.", _USUAL(100, 40), "INT,..."
+    ),
+]
+_Seed = Annotated[
+    str, _option("Training", "All randomness; the same seed gives the same bits.", "", "INT,...")
+]
+_Plain = Annotated[
+    bool,
+    _option(
+        "Training",
+        "sgd at one learning rate; no norm, dropout, momentum or noise unless asked for.",
+    ),
+]
+_Output = Annotated[
+    Path,
+    _option("Results", "Folder; files of an earlier run are replaced.", metavar="FOLDER"),
+]
+
+
+class _Grouped(typer.core.TyperGroup):  # type: ignore[misc]
+    """A command whose help lists its options group by group."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each group, the rest under Options, and the other commands."""
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in (*PANELS, "Options")}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                panel = getattr(parameter, "rich_help_panel", None) or "Options"
+                groups[panel].append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records, col_max=24)
+        self.format_commands(ctx, formatter)
+
+
+def main(
+    ctx: typer.Context,
+    data: _Data = DEFAULT.data,
+    data_folder: _DataFolder = None,
+    model: _Model = DEFAULT.model,
+    hidden: _Hidden = None,
+    channels: _Channels = None,
+    activation: _Activation = None,
+    initializer: _Initializer = None,
+    batch_norm: _BatchNorm = None,
+    dropout: _Dropout = None,
+    loss: _Loss = None,
+    gradient: _Gradient = DEFAULT.gradient,
+    compare: _Compare = DEFAULT.compare,
+    costs: _Costs = DEFAULT.costs,
+    optimizer: _Optimizer = None,
+    learning_rate: _LearningRate = None,
+    schedule: _Schedule = None,
+    momentum: _Momentum = None,
+    noise: _Noise = None,
+    noise_scale: _NoiseScale = None,
+    epochs: _Epochs = None,
+    batch_size: _BatchSize = None,
+    seed: _Seed = str(DEFAULT.seed),
+    plain: _Plain = DEFAULT.plain,
+    output: _Output = DEFAULT.output,
+) -> None:
+    """Train a network with gradients derived by hand, and see them proven.
+
+    Prints the layers, the manual gradient beside the automatic and the
+    numeric one, and the accuracy on examples held out; writes pictures,
+    metrics, weights and settings into a folder. Several values at once, as
+    in --learning-rate 0.001,0.01,0.1, are several runs in one picture.
+    The exit status is 1 where training diverged, 2 for bad options.
+    """
+    given = {name: value for name, value in locals().items() if name != "ctx"}
+    with _explained():
+        if ctx.invoked_subcommand is not None:
+            _refuse_options(ctx)
+            return
+        lists = {name: read(given[name], name) for name, read in _READERS.items()}
+        fixed = {name: found[0] for name, found in lists.items() if len(found) == 1}
+        several = {name: found for name, found in lists.items() if len(found) > 1}
+        given["hidden"], given["channels"] = widths(hidden), widths(channels)
+        settings = DEFAULT._replace(**{n: v for n, v in given.items() if n not in lists} | fixed)
+        # A seed is one of the points of a toy too: runs that differ by it learn the same ones.
+        learned = problem(data, data_folder, settings.seed)
+        if several:
+            sweep(learned, settings, several)
+        else:
+            run(learned, settings)
+
+
+def compare_runs_command(
+    folders: Annotated[list[Path], typer.Argument(help="Where the runs wrote to.")],
+) -> None:
+    """Show what tells runs apart: settings that differ, and results."""
+    with _explained():
+        print(compare_runs(folders))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Leave with one line that says why, in place of a traceback, where something is wrong."""
+    try:
+        with naming("python -m fnn"):
+            yield
+    except InputError as error:
+        _end(error, 2)
+    except (
+        DivergedError, NotWrittenError, OSError, MemoryError, jax.errors.JaxRuntimeError
+    ) as error:  # fmt: skip
+        _end(error, 1)
+
+
+def _end(error: Exception, status: int) -> None:
+    """Leave with one line that says why."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    print(f"Error: {line}", file=sys.stderr)
+    raise typer.Exit(status) from error
+
+
+def _refuse_options(ctx: Any) -> None:
+    """Raise where options of a training stand before another command."""
+    given = [name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"]
+    if given:
+        raise InputError(f"no options before {ctx.invoked_subcommand}", given[0], "leave them out")
 
 
 def widths(text: str | None) -> tuple[int, ...] | None:
@@ -102,6 +303,9 @@ def widths(text: str | None) -> tuple[int, ...] | None:
     Args:
         text: what stands after the option, None where it was not given.
     Raises:    InputError for anything else.
+
+    >>> widths("256,128"), widths(""), widths(None)
+    ((256, 128), (), None)
     """
     if text is None:
         return None
@@ -114,77 +318,53 @@ def widths(text: str | None) -> tuple[int, ...] | None:
     return found
 
 
-def main(
-    data: _Data = "digits",
-    data_folder: _DataFolder = None,
-    model: _Model = DEFAULT.model,
-    hidden: _Hidden = None,
-    channels: _Channels = None,
-    activation: _Activation = DEFAULT.activation,
-    batch_norm: _BatchNorm = DEFAULT.batch_norm,
-    dropout: _Dropout = DEFAULT.dropout,
-    loss: _Loss = DEFAULT.loss,
-    epochs: _Epochs = DEFAULT.epochs,
-    batch_size: _BatchSize = DEFAULT.batch_size,
-    optimizer: _Optimizer = None,
-    learning_rate: _LearningRate = None,
-    momentum: _Momentum = None,
-    noise: _Noise = DEFAULT.noise,
-    noise_scale: _NoiseScale = None,
-    gradient: _Gradient = DEFAULT.gradient,
-    seed: _Seed = DEFAULT.seed,
-    output: _Output = DEFAULT.output,
-) -> None:
-    """Train a network on real images with gradients derived by hand.
+def _each(convert: Callable[[str], T], kind: str) -> Callable[[str | None, str], list[T | None]]:
+    """Return how a setting is read that may have several values, with commas between them."""
 
-    Prints the layers, then a table of the manual gradient against the
-    automatic and the numeric one, then the accuracy on images held out.
-    Writes curves.png, gradients.png, predictions.png, metrics.csv and
-    model.safetensors.
-    """
-    try:
-        with naming("python -m fnn"):
-            settings = Settings(
-                model, widths(hidden), widths(channels), activation, batch_norm, dropout, loss,
-                epochs, batch_size, optimizer, learning_rate, momentum, noise, noise_scale,
-                gradient, seed, output,
-            )  # fmt: skip
-            run(images(data, data_folder), settings)
-    except InputError as error:
-        _end(error, 2)
-    except (NotWrittenError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
-        _end(error, 1)
+    def read(text: str | None, name: str) -> list[T | None]:
+        if text is None:
+            return [None]
+        try:
+            return [convert(word.strip()) for word in text.split(",")]
+        except ValueError:
+            remedy = "put commas between several"
+            raise InputError(f"{kind} for {name}", repr(text), remedy) from None
+
+    return read
 
 
-def images(data: DataName, folder: Path | None) -> Dataset:
-    """Return the images of a name.
-
-    Args:
-        data: the name.
-        folder: where the files of fashion_mnist are; the digits come with fnn.
-    Raises:    InputError for a folder beside the digits, and for files that are not there.
-    """
-    if data == "fashion_mnist":
-        return fashion_mnist(folder)
-    if folder is not None:
-        raise InputError(
-            "no data_folder for the digits",
-            str(folder),
-            "pass --data fashion_mnist, or leave it out",
-        )
-    return digits()
+def _name(word: str) -> str:
+    if not word:
+        raise ValueError
+    return word
 
 
-def _end(error: Exception, status: int) -> None:
-    """Leave with one line that says why."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    print(f"Error: {line}", file=sys.stderr)
-    raise typer.Exit(status) from error
+_NUMBERS = _each(float, "numbers such as 0.1 or 0.01,0.1")
+_INTS = _each(int, "whole numbers such as 1 or 10,100")
+_WORDS = _each(_name, "names")
+# The settings that may have several values.
+_READERS: dict[str, Callable[[str | None, str], list[Any]]] = {
+    "activation": _WORDS,
+    "initializer": _WORDS,
+    "dropout": _NUMBERS,
+    "loss": _WORDS,
+    "gradient": _WORDS,
+    "optimizer": _WORDS,
+    "learning_rate": _NUMBERS,
+    "schedule": _WORDS,
+    "momentum": _NUMBERS,
+    "noise": _WORDS,
+    "noise_scale": _NUMBERS,
+    "batch_size": _INTS,
+    "seed": _INTS,
+}
 
 
-app = typer.Typer(
+app: Any = typer.Typer(
+    cls=_Grouped,
     add_completion=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-app.command()(main)
+app.callback(invoke_without_command=True)(main)
+app.command("compare-runs")(compare_runs_command)

@@ -1,4 +1,4 @@
-"""The networks of the main job by name: multilayer perceptron, convolutional, recurrent."""
+"""The networks of the command line by name: multilayer perceptron, convolutional, recurrent."""
 
 from __future__ import annotations
 
@@ -25,22 +25,34 @@ Activation: TypeAlias = Literal[
     "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid",
     "straight_through_sign", "identity",
 ]  # fmt: skip
-CHANNELS = (16, 32)
-HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (256, 128), "cnn": (128,), "rnn": (64,), "lstm": (64,)}
+RECURRENT = ("rnn", "lstm")
+# Made once: jax makes a new function at each call, and a program for each.
+INITIALIZERS: dict[str, jax.nn.initializers.Initializer] = {
+    "he_normal": jax.nn.initializers.he_normal(),
+    "he_uniform": jax.nn.initializers.he_uniform(),
+    "glorot_normal": jax.nn.initializers.glorot_normal(),
+    "glorot_uniform": jax.nn.initializers.glorot_uniform(),
+    "lecun_normal": jax.nn.initializers.lecun_normal(),
+    "lecun_uniform": jax.nn.initializers.lecun_uniform(),
+    "orthogonal": jax.nn.initializers.orthogonal(),
+    "normal": jax.nn.initializers.normal(),
+    "zeros": jax.nn.initializers.zeros,
+}
 
 
 def network(
     model: Model,
-    image: tuple[int, ...],
-    classes: int,
+    example: tuple[int, ...],
+    outputs: int,
     *,
-    hidden: tuple[int, ...] | None = None,
-    channels: tuple[int, ...] | None = None,
-    activation: Activation | None = None,
-    normalize: bool | None = None,
-    rate: float = 0.3,
+    hidden: tuple[int, ...],
+    channels: tuple[int, ...] = (),
+    activation: Activation | None = "relu",
+    initializer: str | None = None,
+    normalize: bool = False,
+    rate: float = 0.0,
 ) -> Layer:
-    """Network from images (B, H, W) to scores (B, K).
+    """Network from images (B, H, W) or points (B, D) to outputs (B, K).
 
     ``mlp`` flattens the image into dense layers. ``cnn`` begins with 3x3 convolutions, the spatial
     axes halved after each by max-pooling. ``rnn`` and ``lstm`` read the image row by row, and
@@ -48,52 +60,52 @@ def network(
 
     Args:
         model: which one.
-        image: (H, W).
-        classes: K.
-        hidden: the widths of the dense layers, or of the hidden states; None for the usual ones.
-        channels: the width of each convolution; None for the usual ones.
-        activation: stands after every dense layer or convolution; None for ReLU.
-        normalize: whether a batch normalization stands before every activation; None where there
-            are activations.
+        example: (H, W) of images, (D,) of points, which only ``mlp`` takes.
+        outputs: K.
+        hidden: the widths of the dense layers, or of the hidden states.
+        channels: the width of each convolution.
+        activation: stands after every dense layer or convolution.
+        initializer: of all weights but those inside of a recurrence; None for ``he_normal`` before
+            an activation and ``lecun_normal`` elsewhere.
+        normalize: whether a batch normalization stands before every activation.
         rate: the fraction dropped after it.
     Raises:    InputError for an unknown name, for an argument that the network has no use for, and
         as the layers do.
 
-    >>> network("mlp", (28, 28), 10, hidden=(32,), normalize=False, rate=0.0)
+    >>> network("mlp", (28, 28), 10, hidden=(32,))
     serial(flatten(), dense(32, initializer=variance_scaling), relu(), dense(10))
     """
     check.one_of(model, "model", get_args(Model))
-    is_recurrent = model in ("rnn", "lstm")
-    for name, given, is_useless in (
-        ("channels", channels is not None, model != "cnn"),
-        ("activation", activation is not None, is_recurrent),
-        ("batch_norm", normalize is True, is_recurrent),
-    ):
-        if given and is_useless:
-            raise InputError(f"no {name} for {model}", "one", "leave it out, or take another model")
-    if activation is not None:
-        check.one_of(activation, "activation", get_args(Activation))
-    if normalize is not None:
-        check.flag(normalize, "normalize")
-    he = jax.nn.initializers.he_normal()
-    widths = HIDDEN[model] if hidden is None else hidden
+    if model != "mlp" and len(example) != 2:
+        raise InputError(
+            f"images for {model}", f"points of {example[0]} numbers", "pass --model mlp"
+        )
+    if initializer is not None:
+        check.one_of(initializer, "initializer", INITIALIZERS)
+    he = INITIALIZERS[initializer or "he_normal"]
+    plain = INITIALIZERS[initializer or "lecun_normal"]
+    head = dense(outputs) if initializer is None else dense(outputs, initializer=plain)
+    layers: list[Layer] = []
+    if model in RECURRENT:
+        make = rnn if model == "rnn" else lstm
+        for width in hidden:
+            layers += [make(width, initializer=plain), *([dropout(rate)] if rate else [])]
+        return serial(*layers, last_step(), head)
 
     def unit(layer: Layer, dropped: Callable[[float], Layer]) -> list[Layer]:
-        parts = [layer] if normalize is False else [layer, batch_norm()]
-        parts.append(getattr(fnn, activation or "relu")())
+        parts = [
+            layer,
+            *([batch_norm()] if normalize else []),
+            getattr(fnn, activation or "relu")(),
+        ]
         return [*parts, dropped(rate)] if rate else parts
 
-    layers: list[Layer] = []
-    if is_recurrent:
-        make = rnn if model == "rnn" else lstm
-        for width in widths:
-            layers += [make(width), dropout(rate)] if rate else [make(width)]
-        return serial(*layers, last_step(), dense(classes))
     if model == "cnn":
-        layers.append(reshape(*image, 1))
-        for count in CHANNELS if channels is None else channels:
+        layers.append(reshape(*example, 1))
+        for count in channels:
             layers += [*unit(conv(count, 3, initializer=he), spatial_dropout), max_pool(2)]
-    layers.append(flatten())
-    for width in widths:
+    if len(example) > 1:
+        layers.append(flatten())
+    for width in hidden:
         layers += unit(dense(width, initializer=he), dropout)
-    return serial(*layers, dense(classes))
+    return serial(*layers, head)

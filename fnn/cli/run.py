@@ -1,30 +1,35 @@
-"""The main job: a network for images, its gradient derived by hand, from data to pictures."""
+"""One run: a network, its gradient derived by hand, from data to pictures."""
 
 from __future__ import annotations
 
 import csv
+import functools
+import json
+import math
 import sys
 import tempfile
 import textwrap
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn import losses, plot
-from fnn._core import check
 from fnn._core.atomic_write import atomic_write, check_file, output_folder
-from fnn._core.types import Array, Prediction, Target
-from fnn.cli.networks import Activation, Model, network
+from fnn._core.types import Array, Output, Prediction, Target
+from fnn.cli import pictures
+from fnn.cli.data import Problem
+from fnn.cli.networks import network
 from fnn.cli.optimizers import training
+from fnn.cli.settings import LABELED, NOTES, LossName, Settings, complete, to_plain
 from fnn.combinators.serial import serial
 from fnn.combinators.walk import children
-from fnn.datasets import Dataset
-from fnn.gradient.objective import Gradient, GradientName
+from fnn.gradient.objective import Gradient
 from fnn.lab.compare import Comparison, compare
 from fnn.lab.summary import summary
 from fnn.layer import Layer
@@ -32,96 +37,107 @@ from fnn.layers.activation.softmax import log_softmax
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer, eval_params
 from fnn.train.evaluate import predict
-from fnn.train.fit import History, check_plan, fit
-from fnn.train.metrics import accuracy as accuracy_of_labels
-from fnn.train.step import init_train_state, train_step
+from fnn.train.fit import History, fit
+from fnn.train.metrics import Metrics, accuracy as accuracy_of_labels
+from fnn.train.step import TrainState, init_train_state, train_step
 from fnn.train.weights import save_weights
 
-LossName: TypeAlias = Literal[
-    "cross_entropy", "nll", "squared_error", "absolute_error", "huber", "binary_cross_entropy",
-    "logistic", "hinge",
-]  # fmt: skip
-# Losses whose targets are the labels themselves.
-LABELED = ("cross_entropy", "nll")
-DEFAULT_OPTIMIZER: dict[str, str] = {
-    "mlp": "momentum",
-    "cnn": "momentum",
-    "rnn": "adam",
-    "lstm": "adam",
-}
-# Those that cost most to make come first.
-FILES = ("model.safetensors", "metrics.csv", "curves.png", "gradients.png", "predictions.png")
+WEIGHTS, METRICS, RECORD = "model.safetensors", "metrics.csv", "run.json"
+CURVES, GRADIENTS, PREDICTIONS = "curves.png", "gradients.png", "predictions.png"
 _COMPARED = 64
-
-
-class Settings(NamedTuple):
-    """What one run does; the command line's options, with their defaults."""
-
-    model: Model = "mlp"
-    hidden: tuple[int, ...] | None = None
-    channels: tuple[int, ...] | None = None
-    activation: Activation | None = None
-    batch_norm: bool | None = None
-    dropout: float = 0.3
-    loss: LossName = "cross_entropy"
-    epochs: int = 30
-    batch_size: int = 100
-    optimizer: str | None = None
-    learning_rate: float | None = None
-    momentum: float | None = None
-    noise: str = "gradient_noise"
-    noise_scale: float | None = None
-    gradient: GradientName = "manual"
-    seed: int = 0
-    output: Path = Path("fnn-run")
+_WIDTH = 80
 
 
 class NotWrittenError(Exception):
     """Results that could not be written; all others were."""
 
 
-def build(settings: Settings, image: tuple[int, ...], classes: int) -> tuple[Layer, Loss]:
-    """Return the network for images of a shape, and the loss.
+class DivergedError(Exception):
+    """A run whose loss or parameters became infinite or NaN."""
+
+
+class Job(NamedTuple):
+    """A run made ready: everything that its settings name.
+
+    Args:
+        settings: complete.
+        problem: what is learned.
+        model: the network.
+        loss: compares its outputs with the targets.
+        optimizer: with its noise.
+        gradient: where gradients come from.
+        train: x, and targets as the loss wants them.
+        test: the same for examples held out.
+    """
+
+    settings: Settings
+    problem: Problem
+    model: Layer
+    loss: Loss
+    optimizer: Optimizer
+    gradient: Gradient
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is measured on the examples held out: one metric."""
+        if self.problem.classes:
+            return {"accuracy": accuracy}
+        return {"absolute_error": absolute_error}
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Args:
+        history: of the training.
+        score: accuracy, or mean absolute error where targets are values; NaN without any epoch.
+        diverged: what was wrong and what to do, empty where nothing was.
+    """
+
+    history: History
+    score: float
+    diverged: str
+
+
+def build(settings: Settings, problem: Problem) -> tuple[Layer, Loss]:
+    """Return the network and the loss of complete settings.
 
     Args:
         settings: of the run.
-        image: (H, W).
-        classes: how many there are.
-
-    >>> model, loss = build(Settings(hidden=(32,), batch_norm=False, dropout=0.0), (28, 28), 10)
-    >>> model
-    serial(flatten(), dense(32, initializer=variance_scaling), relu(), dense(10))
+        problem: what is learned.
     """
-    check.one_of(settings.loss, "loss", get_args(LossName))
     model = network(
         settings.model,
-        image,
-        classes,
-        hidden=settings.hidden,
-        channels=settings.channels,
+        problem.example,
+        problem.outputs,
+        hidden=settings.hidden or (),
+        channels=settings.channels or (),
         activation=settings.activation,
-        normalize=settings.batch_norm,
-        rate=settings.dropout,
+        initializer=settings.initializer,
+        normalize=bool(settings.batch_norm),
+        rate=settings.dropout or 0.0,
     )
     if settings.loss == "nll":
         model = serial(*children(model).values(), log_softmax())
-    return model, getattr(losses, settings.loss)()
+    return model, getattr(losses, str(settings.loss))()
 
 
-def targets(loss: LossName, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return labels as the loss wants them: as they are, one-hot, or -1 and +1 for each class.
+def targets(loss: LossName | None, target: np.ndarray, classes: int) -> np.ndarray:
+    """Return targets as the loss wants them: as they are, one-hot, or -1 and +1 for each class.
 
     Args:
         loss: its name.
-        labels: (n,) integers.
-        classes: how many there are.
+        target: (n,) integers, or values.
+        classes: how many there are; 0 where targets are values.
 
     >>> targets("hinge", np.array([1]), 3)
     array([[-1.,  1., -1.]], dtype=float32)
     """
-    if loss in LABELED:
-        return labels
-    one_hot = np.eye(classes, dtype=np.float32)[labels]
+    if loss in LABELED or not classes:
+        return target
+    one_hot = np.eye(classes, dtype=np.float32)[target]
     return 2 * one_hot - 1 if loss in ("logistic", "hinge") else one_hot
 
 
@@ -136,124 +152,266 @@ def accuracy(prediction: Prediction, target: Target) -> Array:
     return accuracy_of_labels(prediction, labels)
 
 
-class _Job(NamedTuple):
-    """A run made ready: everything that its settings name."""
+def absolute_error(prediction: Prediction, target: Target) -> Array:
+    """Return the mean over outputs of the absolute error.
 
-    model: Layer
-    loss: Loss
-    optimizer: Optimizer
-    gradient: Gradient
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
+    Args:
+        prediction: (B, O).
+        target: (B, O).
+    """
+    return jnp.abs(prediction - target).mean(-1)
 
 
-def run(data: Dataset, settings: Settings) -> History:
+def guessing(problem: Problem) -> float:
+    """Return the score without looking at x: the most frequent class, or the median of the values.
+
+    Args:
+        problem: what is learned.
+    """
+    target, test = problem.train[1], problem.test[1]
+    if problem.classes:
+        return float((test == np.bincount(target).argmax()).mean())
+    return float(np.abs(test - np.median(target, 0)).mean())
+
+
+def prepare(problem: Problem, settings: Settings) -> Job:
+    """Return what a run needs, checked as a whole: a step is traced, and nothing is computed.
+
+    Args:
+        problem: what is learned.
+        settings: of the run.
+    Raises:    InputError for settings that do not go together.
+    """
+    settings = complete(settings, problem)
+    model, loss = build(settings, problem)
+    (x, target), (test_x, test_target) = problem.train, problem.test
+    classes = len(problem.classes)
+    optimizer, gradient = training(
+        settings.descent(),
+        settings.gradient,
+        steps=(settings.epochs or 0) * -(-len(x) // (settings.batch_size or 1)),
+        examples=len(x),
+        labels=settings.loss in LABELED,
+        seed=settings.seed,
+    )
+    job = Job(
+        settings, problem, model, loss, optimizer, gradient,
+        (x, targets(settings.loss, target, classes)),
+        (test_x, targets(settings.loss, test_target, classes)),
+    )  # fmt: skip
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    train_state = _init.eval_shape(model, optimizer, gradient, _spec(job), key)
+    batch = tuple(part[: settings.batch_size] for part in job.train)
+    jax.eval_shape(train_step(model, loss, optimizer, gradient), train_state, batch)
+    return job
+
+
+def _spec(job: Job) -> jax.ShapeDtypeStruct:
+    """Return the shape of a batch."""
+    x = job.train[0]
+    return jax.ShapeDtypeStruct((job.settings.batch_size or 1, *x.shape[1:]), x.dtype)
+
+
+# Compiled at once and in haste: the weights are drawn once, and one by one, as a call outside of
+# jit would, their programs take a second and a half.
+@functools.partial(
+    jax.jit,
+    static_argnums=(0, 1, 2, 3),
+    compiler_options={"xla_backend_optimization_level": "0"},
+)
+def _init(
+    model: Layer, optimizer: Optimizer, gradient: Gradient, x: jax.ShapeDtypeStruct, key: Array
+) -> TrainState:
+    return init_train_state(model, optimizer, x, key=key, gradient=gradient)
+
+
+def start(job: Job) -> TrainState:
+    """Return the train state to begin with.
+
+    Args:
+        job: the run.
+    """
+    key = jax.random.key(job.settings.seed)
+    return _init(job.model, job.optimizer, job.gradient, _spec(job), key)
+
+
+def train(
+    job: Job, begin: TrainState, *, progress: bool, epochs: int | None = None
+) -> tuple[TrainState, Outcome]:
+    """Train, and return what the model became and how it went; it does not warn.
+
+    Args:
+        job: the run.
+        begin: the train state to begin with.
+        progress: whether to show a bar.
+        epochs: how many, those of the settings where it is None.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_state, history = fit(
+            job.model,
+            job.loss,
+            job.optimizer,
+            job.train,
+            epochs=job.settings.epochs or 0 if epochs is None else epochs,
+            batch_size=job.settings.batch_size or 1,
+            gradient=job.gradient,
+            validation=job.test,
+            metrics=job.metrics,
+            progress=progress,
+            start=begin,
+        )
+    said = [str(one.message) for one in caught if str(one.message).startswith("fnn.fit")]
+    for one in caught:
+        if str(one.message) not in said:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    score = history.validation.get(next(iter(job.metrics)), np.zeros(0))
+    return train_state, Outcome(
+        history, float(score[-1]) if len(score) else math.nan, " ".join(said)
+    )
+
+
+def run(problem: Problem, settings: Settings) -> Outcome:
     """Print, train, save and draw; all input is checked before anything is computed.
 
     The weights are written as soon as they are there, then the numbers, then the pictures; what
     cannot be written keeps none of the others from it.
 
     Args:
-        data: the images.
+        problem: what is learned.
         settings: what to do.
     Raises:    InputError for settings that do not go together and an output that cannot be written
-        to; `NotWrittenError` at the end where something was not written all the same.
+        to; `NotWrittenError` at the end where something was not written all the same, and
+        `DivergedError` where the run diverged.
     """
     began = time.perf_counter()
-    job = _prepare(data, settings)
-    folder = output_folder(settings.output)
-    for name in FILES:
-        check_file(folder / name)
-    comparison = _introduce(job, settings)
-    train_state, history = fit(
-        job.model,
-        job.loss,
-        job.optimizer,
-        job.train,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        key=jax.random.key(settings.seed),
-        gradient=job.gradient,
-        validation=job.test,
-        metrics={"accuracy": accuracy},
-        progress=True,
-    )
-    params, state = eval_params(train_state.opt_state, train_state.params), train_state.state
-    test_x, test_labels = job.test[0], data.test[1]
+    job = prepare(problem, settings)
+    folder = open_folder(job)
+    begin = start(job)
+    comparison = _introduce(job, begin)
+    train_state, outcome = train(job, begin, progress=True)
+    print(f"\n{_verdict(job, outcome)}")
+    failed = save(job, folder, train_state, outcome)
+    failed |= _draw(job, folder, train_state, outcome, comparison)
+    _conclude(job, folder, outcome, failed, time.perf_counter() - began)
+    return outcome
 
-    failed = _written(folder / FILES[0], lambda file: save_weights(file, params, state))
+
+def files(job: Job) -> tuple[str, ...]:
+    """Return the names of the files that a run writes; those that cost most to make come first.
+
+    Args:
+        job: the run.
+    """
+    drawable = job.problem.has_images or job.problem.example in ((1,), (2,))
+    compared = [GRADIENTS] if job.settings.compare else []
+    return (WEIGHTS, METRICS, RECORD, CURVES, *compared, *([PREDICTIONS] if drawable else []))
+
+
+def open_folder(job: Job) -> Path:
+    """Make the folder for the results, and write the settings into it.
+
+    Args:
+        job: the run.
+    Raises:    InputError where something cannot be written.
+    """
+    folder = output_folder(job.settings.output)
+    for name in files(job):
+        check_file(folder / name)
+    _write_record(folder / RECORD, job, {})
+    return folder
+
+
+def save(job: Job, folder: Path, train_state: TrainState, outcome: Outcome) -> dict[str, str]:
+    """Write weights and numbers; return the names of files that could not be, with the reason.
+
+    Args:
+        job: the run.
+        folder: for the results.
+        train_state: what the model became.
+        outcome: how it went.
+    """
+    params, state = eval_params(train_state.opt_state, train_state.params), train_state.state
+    failed = _written(folder / WEIGHTS, lambda file: save_weights(file, params, state))
     if failed:
         # They cost the most: they are left where there may be room.
-        elsewhere = Path(tempfile.mkdtemp(prefix="fnn-"), FILES[0])
+        elsewhere = Path(tempfile.mkdtemp(prefix="fnn-"), WEIGHTS)
         if not _written(elsewhere, lambda file: save_weights(file, params, state)):
             print(f"the weights are in {elsewhere}", file=sys.stderr)
-    outputs = predict(job.model, params, state, test_x)
-    right = float((np.asarray(outputs).argmax(-1) == test_labels).mean())
-    print(f"\ntest accuracy {right:.4f} on {len(test_x):,} held-out images")
-    results: dict[str, Callable[[Path], None]] = {
-        "metrics.csv": lambda file: _write_metrics(file, history),
-        "curves.png": lambda file: plot.save(plot.curves(history), file),
-        "gradients.png": lambda file: plot.save(plot.gradients(comparison), file),
-        "predictions.png": lambda file: plot.save(
-            plot.predictions(
-                jnp.asarray(test_x), jnp.asarray(test_labels), jax.nn.softmax(outputs)
-            ),
-            file,
-        ),
+    history = outcome.history
+    results: dict[str, float | int | str] = {
+        next(iter(job.metrics)): outcome.score,
+        "loss": float(history.epoch_loss[-1]) if len(history.epoch_loss) else math.nan,
+        "steps": len(history.loss),
+        "seconds": round(history.run_seconds, 3),
+        "diverged": outcome.diverged,
     }
-    for name, write in results.items():
-        failed |= _written(folder / name, write)
-    _conclude(folder, history, failed, time.perf_counter() - began)
-    return history
+    failed |= _written(folder / METRICS, lambda file: _write_metrics(file, history))
+    return failed | _written(folder / RECORD, lambda file: _write_record(file, job, results))
 
 
-def _prepare(data: Dataset, settings: Settings) -> _Job:
-    """Return what a run needs, checked as a whole."""
-    (x, labels), (test_x, test_labels) = data
-    check.count(settings.seed, "seed", least=0)
-    check_plan(settings.epochs, settings.batch_size, len(x))
-    classes = int(max(labels.max(), test_labels.max())) + 1
-    model, loss = build(settings, x.shape[1:], classes)
-    optimizer, gradient = training(
-        settings.optimizer,
-        settings.noise,
-        settings.gradient,
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        size=settings.noise_scale,
-        steps=settings.epochs * -(-len(x) // settings.batch_size),
-        examples=len(x),
-        labels=settings.loss in LABELED,
-        seed=settings.seed,
-        usual=DEFAULT_OPTIMIZER[settings.model],
-    )
-    x, test_x = (images.astype(np.float32) / 255 for images in (x, test_x))
-    train = x, targets(settings.loss, labels, classes)
-    test = test_x, targets(settings.loss, test_labels, classes)
-    # A step that is traced and not run, for all its checks.
-    step = train_step(model, loss, optimizer, gradient)
-    jax.eval_shape(
-        lambda key, batch: step(
-            init_train_state(model, optimizer, batch[0], key=key, gradient=gradient), batch
-        ),
-        jax.random.key(0),
-        tuple(part[: settings.batch_size] for part in train),
-    )
-    return _Job(model, loss, optimizer, gradient, train, test)
-
-
-def _introduce(job: _Job, settings: Settings) -> Comparison:
-    """Print the layers, and the gradients compared at the start of training, on a small batch."""
-    x, test_x = job.train[0], job.test[0]
-    shape = jax.ShapeDtypeStruct((settings.batch_size, *x.shape[1:]), x.dtype)
-    print(f"{len(x):,} images to learn from, {len(test_x):,} held out\n")
-    print(f"{summary(job.model, shape)}\n")
+def _introduce(job: Job, begin: TrainState) -> Comparison | None:
+    """Print what is done, the layers, and the gradients compared at the start of training."""
+    print(f"{job.problem}\n{job.settings}")
+    note = NOTES.get(str(job.settings.loss))
+    print(*([note] if note and job.problem.classes else []), sep="\n")
+    print(f"{summary(job.model, _spec(job))}\n", flush=True)
+    if not job.settings.compare:
+        return None
     batch = tuple(jnp.asarray(part[:_COMPARED]) for part in job.train)
-    init_key, run_key = jax.random.split(jax.random.key(settings.seed))
-    params, state = job.model.init(init_key, batch[0])
-    comparison = compare(job.model, job.loss, params, state, batch, key=run_key)
-    print(f"{comparison}\n")
-    return comparison
+    found = compare(
+        job.model, job.loss, begin.params, begin.state, batch,
+        key=jax.random.fold_in(begin.key, 0), time=job.settings.costs,
+    )  # fmt: skip
+    print(f"{found}\n", flush=True)
+    return found
+
+
+def _verdict(job: Job, outcome: Outcome) -> str:
+    """Return the line that a reader waits for."""
+    test = len(job.test[0])
+    if outcome.diverged:
+        return "diverged: the outputs are no numbers any more"
+    if math.isnan(outcome.score):
+        return "no epoch, no score"
+    guess = guessing(job.problem)
+    if job.problem.classes:
+        return (
+            f"test accuracy {outcome.score:.4f} on {test:,} held-out examples"
+            f" (most frequent class: {guess:.2f})"
+        )
+    return (
+        f"test error {outcome.score:.4g}, mean absolute, on {test:,} held-out examples"
+        f" (the median: {guess:.2g})"
+    )
+
+
+def _draw(
+    job: Job,
+    folder: Path,
+    train_state: TrainState,
+    outcome: Outcome,
+    comparison: Comparison | None,
+) -> dict[str, str]:
+    """Draw the pictures; return the names of those that could not be, with the reason."""
+    params = eval_params(train_state.opt_state, train_state.params)
+
+    def answer(x: np.ndarray) -> Output:
+        return predict(job.model, params, train_state.state, x)
+
+    drawn: dict[str, Callable[[Path], None]] = {
+        CURVES: lambda file: plot.save(plot.curves(outcome.history), file)
+    }
+    if comparison is not None:
+        drawn[GRADIENTS] = lambda file: plot.save(plot.gradients(comparison), file)
+    if PREDICTIONS in files(job):
+        drawn[PREDICTIONS] = lambda file: plot.save(
+            pictures.predictions(job.problem, answer, job.settings.loss), file
+        )
+    failed: dict[str, str] = {}
+    for name, write in drawn.items():
+        failed |= _written(folder / name, write)
+    return failed
 
 
 def _written(file: Path, write: Callable[[Path], None]) -> dict[str, str]:
@@ -266,27 +424,39 @@ def _written(file: Path, write: Callable[[Path], None]) -> dict[str, str]:
     return {}
 
 
-def _conclude(folder: Path, history: History, failed: dict[str, str], seconds: float) -> None:
+def _conclude(
+    job: Job, folder: Path, outcome: Outcome, failed: dict[str, str], seconds: float
+) -> None:
     """Print how long it took and what was written; raise where something was not."""
-    steps = len(history.loss)
+    history = outcome.history
     print(
-        f"training: {steps:,} steps in {history.run_seconds:.2f} s, held-out images included;"
-        f" compilation {history.compile_seconds:.2f} s;\n"
-        f"all together {seconds:.1f} s"
+        f"training: {len(history.loss):,} steps in {history.run_seconds:.2f} s, held-out examples"
+        f" included;\ncompilation {history.compile_seconds:.2f} s; all together {seconds:.1f} s"
     )
-    written = ", ".join(name for name in FILES if name not in failed)
-    print(textwrap.fill(f"written to {folder}/: {written or 'nothing'}", 80))
+    written = ", ".join(name for name in files(job) if name not in failed)
+    print(textwrap.fill(f"written to {folder}/: {written or 'nothing'}", _WIDTH))
     if failed:
         raise NotWrittenError(
             "; ".join(f"{name} was not written ({e})" for name, e in failed.items())
         )
+    if outcome.diverged:
+        raise DivergedError(outcome.diverged)
 
 
 def _write_metrics(file: Path, history: History) -> None:
-    """Write a row an epoch: the training loss, and loss and accuracy on the held-out images."""
+    """Write a row an epoch: the training loss, and loss and metric on the held-out examples."""
     with atomic_write(file) as temporary, temporary.open("w", newline="") as text:
         writer = csv.writer(text)
         writer.writerow(["epoch", "training_loss", *(f"held_out_{n}" for n in history.validation)])
         columns = zip(history.epoch_loss, *history.validation.values(), strict=False)
         for epoch, values in enumerate(columns, 1):
             writer.writerow([epoch, *(f"{value:.6g}" for value in values)])
+
+
+def _write_record(file: Path, job: Job, results: dict[str, float | int | str]) -> None:
+    """Write settings and results, and what they were made with."""
+    versions = {"jax": jax.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+    shown = {n: None if v != v else v for n, v in results.items()}
+    record = {"settings": to_plain(job.settings), "results": shown, "versions": versions}
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

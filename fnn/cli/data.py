@@ -1,0 +1,231 @@
+"""What there is to learn: images, toy points and files, by name."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fnn import datasets
+from fnn._core.errors import InputError
+from fnn.datasets import Dataset
+
+TOYS = ("spirals", "xor", "clouds", "sine")
+IMAGES = ("digits", "fashion_mnist")
+_ENDINGS = (".npz", ".csv")
+# The share of a file that is held out where it has no part to test on.
+_HELD_OUT = 0.2
+# More kinds than this share of the examples are no classes.
+_MOST_CLASSES = 0.5
+
+
+class Problem(NamedTuple):
+    """Something to learn: inputs and targets, and what the targets are.
+
+    Args:
+        name: what the user called it.
+        train: x (n, H, W) or (n, D), float32, and labels (n,) int32 or values (n, O) float32.
+        test: the same for examples held out.
+        classes: their names; none where the targets are values.
+    """
+
+    name: str
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    classes: tuple[str, ...]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether x is images, and not points."""
+        return self.train[0].ndim == 3
+
+    @property
+    def example(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return self.train[0].shape[1:]
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a network has: a score for each class, or the values."""
+        return len(self.classes) or int(self.train[1].shape[-1])
+
+    def __str__(self) -> str:
+        what = "images" if self.has_images else "points"
+        size = "x".join(map(str, self.example))
+        aim = f"{len(self.classes)} classes" if self.classes else f"{self.outputs} value(s) each"
+        counts = f"{len(self.train[0]):,} {what} to learn from, {len(self.test[0]):,} held out"
+        return f"{self.name}: {counts}; {size}, {aim}"
+
+
+def problem(data: str, folder: Path | None, seed: int) -> Problem:
+    """Return what to learn, by its name.
+
+    Args:
+        data: digits, fashion_mnist, a toy, or a file that ends in .npz or .csv.
+        folder: where the files of fashion_mnist are.
+        seed: of the points of a toy, and of the part of a file that is held out.
+    Raises:    InputError for an unknown name, a folder beside other data, and a file that cannot be
+        read.
+
+    >>> print(problem("xor", None, 0))
+    xor: 400 points to learn from, 400 held out; 2, 2 classes
+    """
+    if folder is not None and data != "fashion_mnist":
+        raise InputError(
+            f"no data_folder for {data}",
+            str(folder),
+            "pass --data fashion_mnist, or leave it out",
+        )
+    if data in TOYS:
+        made = getattr(datasets, data)(key=jax.random.key(seed))
+        return _problem(data, made)
+    if data in IMAGES:
+        return _problem(data, datasets.digits() if data == "digits" else fashion(folder))
+    if not data.endswith(_ENDINGS):
+        known = ", ".join((*IMAGES, *TOYS))
+        raise InputError(f"data of {known}, FILE.npz or FILE.csv", repr(data), "pass one of them")
+    file = Path(data)
+    read = _read_npz if file.suffix == ".npz" else _read_csv
+    try:
+        parts = read(file)
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(
+            f"data in {file}", f"a file that cannot be read ({why})", "mend it"
+        ) from None
+    return _of_file(file, parts, seed)
+
+
+def fashion(folder: Path | None) -> Dataset:
+    """Return Fashion-MNIST.
+
+    Args:
+        folder: where its four files are; None for the places where they usually are.
+    """
+    return datasets.fashion_mnist(folder)
+
+
+def of_dataset(data: Dataset, name: str = "data") -> Problem:
+    """Return a data set of `fnn.datasets` as a problem.
+
+    Args:
+        data: the data set.
+        name: what it is called.
+    """
+    return _problem(name, data)
+
+
+def _problem(name: str, data: Dataset) -> Problem:
+    """Return a data set as a problem; images of bytes become shares of full ink."""
+    (x, target), (test_x, test_target) = data
+    if x.dtype == np.uint8:
+        x, test_x = (part.astype(np.float32) / 255 for part in (x, test_x))
+    if np.issubdtype(target.dtype, np.floating):
+        return Problem(name, (x, target), (test_x, test_target), ())
+    classes = int(max(target.max(), test_target.max())) + 1
+    return Problem(name, (x, target), (test_x, test_target), tuple(map(str, range(classes))))
+
+
+class _Parts(NamedTuple):
+    """What a file holds: x and y, and those of the part to test on if there is one."""
+
+    x: np.ndarray
+    y: np.ndarray
+    test_x: np.ndarray | None = None
+    test_y: np.ndarray | None = None
+
+
+def _read_npz(file: Path) -> _Parts:
+    """Read the arrays x and y, and test_x and test_y if they are there."""
+    with np.load(file) as arrays:
+        found = {name: arrays[name] for name in _Parts._fields if name in arrays}
+    if not {"x", "y"} <= set(found) or ("test_x" in found) != ("test_y" in found):
+        got = f"{', '.join(found) or 'none'} of them"
+        raise InputError("arrays x and y, with test_x and test_y or without", got, f"mend {file}")
+    return _Parts(**found)
+
+
+def _read_csv(file: Path) -> _Parts:
+    """Read rows of numbers whose last column is the target; a first row of names is left out."""
+    with file.open(newline="", encoding="utf-8-sig") as text:
+        rows = [row for row in csv.reader(text) if row]
+    if rows and not all(map(_is_number, rows[0][:-1])):
+        rows = rows[1:]
+    width = len(rows[0]) if rows else 0
+    for number, row in enumerate(rows, 1):
+        wrong = [word for word in row[:-1] if not _is_number(word)]
+        if len(row) != width or width < 2 or wrong:
+            got = repr(wrong[0]) if wrong else f"{len(row)} columns"
+            raise InputError(
+                f"rows of {max(width, 2)} columns, numbers but for the last",
+                f"{got} in row {number} below the names",
+                f"mend {file}",
+            )
+    x = np.array([[float(word) for word in row[:-1]] for row in rows], np.float32)
+    words = [row[-1].strip() for row in rows]
+    decimals = all(map(_is_number, words)) and not all(map(_is_integer, words))
+    return _Parts(x, np.array(words, np.float32) if decimals else np.array(words))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_integer(word: str) -> bool:
+    return word.lstrip("+-").isdigit()
+
+
+def _of_file(file: Path, parts: _Parts, seed: int) -> Problem:
+    """Return what a file holds as a problem: checked, split, classes counted, columns scaled."""
+    x, y, test_x, test_y = parts
+    if test_x is None or test_y is None:
+        if len(x) != len(y) or len(x) < 2:
+            got = f"{len(x)} of x and {len(y)} of y"
+            raise InputError("as many targets as examples, 2 or more", got, f"mend {file}")
+        order = np.random.default_rng(seed).permutation(len(x))
+        cut = max(1, round(len(x) * _HELD_OUT))
+        x, y, test_x, test_y = x[order[cut:]], y[order[cut:]], x[order[:cut]], y[order[:cut]]
+    for name, part, target in (("x", x, y), ("test_x", test_x, test_y)):
+        if part.ndim not in (2, 3) or len(part) != len(target) or not len(part):
+            got = f"{name} {part.shape} and targets {target.shape}"
+            raise InputError("points (n, D) or images (n, H, W), each with a target", got,
+                             f"mend {file}")  # fmt: skip
+        if part.dtype.kind not in "uif" or not np.isfinite(part).all():
+            raise InputError("finite numbers", f"others in {name}", f"mend {file}")
+    x, test_x = _scaled(x, test_x)
+    if y.dtype.kind == "f":
+        values, test_values = (one.reshape(len(one), -1).astype(np.float32) for one in (y, test_y))
+        if not (np.isfinite(values).all() and np.isfinite(test_values).all()):
+            raise InputError("finite targets", "others", f"mend {file}")
+        return Problem(file.name, (x, values), (test_x, test_values), ())
+    names = np.unique(np.concatenate([y.ravel(), test_y.ravel()]))
+    if y.ndim != 1 or len(names) > max(2, _MOST_CLASSES * len(y)):
+        got = f"{len(names)} of them in {len(y)} examples"
+        raise InputError("a few classes", got, "write values as decimals, as in 3.0")
+    labels, test_labels = (np.searchsorted(names, one).astype(np.int32) for one in (y, test_y))
+    classes = tuple(map(str, names))
+    if all(map(_is_integer, classes)):
+        classes = tuple(sorted(classes, key=int))
+        rank = {name: i for i, name in enumerate(classes)}
+        ranks = np.array([rank[str(name)] for name in names], np.int32)
+        labels, test_labels = ranks[labels], ranks[test_labels]
+    return Problem(file.name, (x, labels), (test_x, test_labels), classes)
+
+
+def _scaled(x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return bytes as shares of 255, and columns of numbers with mean 0 and deviation 1."""
+    if x.dtype == np.uint8:
+        return x.astype(np.float32) / 255, test_x.astype(np.float32) / 255
+    x, test_x = x.astype(np.float64), test_x.astype(np.float64)
+    mean, std = (x.mean(), x.std()) if x.ndim == 3 else (x.mean(0), x.std(0))
+    std = np.where(std > 0, std, 1.0)
+    return ((x - mean) / std).astype(np.float32), ((test_x - mean) / std).astype(np.float32)
