@@ -27,6 +27,8 @@ _SIDE = 201
 _HUES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 _MARKERS = "o^sDvP"
 _GRAY = "0.45"
+# Up to so many epochs each is a dot.
+_FEW_EPOCHS = 30
 
 
 def probabilities(loss: LossName | None, outputs: Output) -> Output | None:
@@ -177,9 +179,8 @@ def runs(curves: Sequence[Curve], title: str, metric: str, guess: float) -> Figu
         metric: the name of the metric.
         guess: its value without looking at x.
     """
-    # A legend of one column below both panels, in as many rows as fit.
-    columns = min(len(curves), 4)
-    figure = new_figure(9, 4.0 + 0.22 * -(-len(curves) // columns))
+    columns = min(len(curves) + 1, 6)
+    figure = new_figure(9, 4.0 + 0.22 * -(-(len(curves) + 1) // columns))
     left, right = figure.subplots(1, 2)
     for curve, color in zip(curves, _colors(len(curves)), strict=True):
         loss, label = curve.history.epoch_loss, curve.label
@@ -196,20 +197,10 @@ def runs(curves: Sequence[Curve], title: str, metric: str, guess: float) -> Figu
                 shown,
                 color=color,
                 label=label,
-                marker="o",
+                marker="o" if len(shown) <= _FEW_EPOCHS else None,
                 markersize=3,
             )
-    right.axhline(guess, color=_GRAY, linestyle=":", linewidth=1)
-    right.annotate(
-        "without looking at x",
-        (1, guess),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        color=_GRAY,
-    )
+    right.axhline(guess, color=_GRAY, linestyle=":", label="without looking at x")
     every = np.concatenate([curve.history.epoch_loss for curve in curves])
     left.set(
         xlabel="epoch",
@@ -221,7 +212,7 @@ def runs(curves: Sequence[Curve], title: str, metric: str, guess: float) -> Figu
     right.set(xlabel="epoch", ylabel=words, title=f"Held-out {words}")
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    handles, labels = left.get_legend_handles_labels()
+    handles, labels = right.get_legend_handles_labels()
     figure.legend(
         handles,
         labels,

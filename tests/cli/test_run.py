@@ -350,7 +350,7 @@ def test_the_picture_of_several_runs_tells_which_diverged_and_where_guessing_is(
         [curve("0.1", fine, False), curve("10", history, True)], "learning rate", "accuracy", 0.25
     )
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["0.1", "10 (diverged at step 1)"]
+    assert labels == ["0.1", "10 (diverged at step 1)", "without looking at x"]
     _, right = figure.axes
     assert [0.25, 0.25] in [list(line.get_ydata()) for line in right.lines]
     assert list(right.lines[0].get_ydata()) == [0.5, 0.9]
