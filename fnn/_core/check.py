@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import types
 from collections.abc import Callable, Iterable
 from numbers import Integral
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn._core.errors import InputError, describe
+from fnn._core.errors import InputError, describe, unnamed
 from fnn._core.types import Array, PyTree, Unchecked
 
 
@@ -89,25 +90,32 @@ def function(
     """
     if not callable(value):
         raise InputError(f"{name} to be a function", describe(value), remedy)
-    if not takes or _is_inner(value):
+    positional, _, keywords = takes.partition("*, ")
+    places = tuple(filter(None, positional.split(", ")))
+    names = dict.fromkeys(filter(None, keywords.split(", ")))
+    value = unnamed(value)
+    if not takes or _plainly_takes(value, len(places), names):
         return
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):  # Functions written in C may not tell.
         return
-    positional, _, keywords = takes.partition("*, ")
-    places = [argument for argument in positional.split(", ") if argument]
     try:
-        signature.bind(*places, **dict.fromkeys(filter(None, keywords.split(", "))))
+        signature.bind(*places, **names)
     except TypeError as error:
         given = f"one of ({', '.join(signature.parameters)})"
         raise InputError(f"{name} to be a function of ({takes})", given, remedy) from error
 
 
-def _is_inner(value: Unchecked) -> bool:
-    """Say whether a function was made inside one of fnn, which knows what to make."""
-    module, name = (str(getattr(value, key, "")) for key in ("__module__", "__qualname__"))
-    return module.startswith("fnn.") and "<locals>" in name
+def _plainly_takes(value: Unchecked, places: int, names: Iterable[str]) -> bool:
+    """Say whether a function takes such arguments, as most do: `inspect` is slow."""
+    if not isinstance(value, types.FunctionType) or hasattr(value, "__wrapped__"):
+        return False
+    code = value.__code__
+    by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    least = code.co_argcount - len(value.__defaults__ or ())
+    required = set(by_name) - set(value.__kwdefaults__ or ())
+    return least <= places <= code.co_argcount and required <= set(names) <= set(by_name)
 
 
 def floating(x: Unchecked, name: str = "x") -> None:

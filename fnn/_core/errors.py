@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -72,7 +73,7 @@ def naming(name: str) -> Iterator[None]:
 
 def named(name: str, function: Callable[P, T]) -> Callable[P, T]:
     """Return a function whose errors have a public name, in place of one given before."""
-    inside: Callable[P, T] = inspect.unwrap(function, stop=lambda one: one not in _named)
+    inside = unnamed(function)
 
     @functools.wraps(inside)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -81,6 +82,18 @@ def named(name: str, function: Callable[P, T]) -> Callable[P, T]:
 
     _named.add(call)
     return call
+
+
+def unnamed(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function that `named` was given.
+
+    >>> unnamed(named("other", len)) is len
+    True
+    """
+    inside: Callable[P, T] = function
+    if isinstance(function, types.FunctionType):
+        inside = inspect.unwrap(function, stop=lambda one: one not in _named)
+    return inside
 
 
 def entry(function: Callable[P, T]) -> Callable[P, T]:
