@@ -8,4 +8,5 @@ mean and var. A `rate` is the fraction dropped.
 
 from fnn._core.lazy import attach_stub
 
+__version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach_stub(__name__)

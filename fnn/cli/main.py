@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -21,7 +22,11 @@ from fnn.cli.run import DivergedError, NotWrittenError, run
 from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings
 from fnn.cli.sweep import sweep
 
-typer: Any = require("typer", "main")
+typer: Any = require("typer", "cli")
+for _package in ("matplotlib", "safetensors", "tqdm"):
+    # Known before a run, and not where its results would be written; importing them takes a while.
+    if find_spec(_package) is None:
+        require(_package, "cli")
 DEFAULT = Settings()
 # A width that is larger fits no index.
 _WIDEST = 2**31 - 1
