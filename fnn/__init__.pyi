@@ -120,9 +120,12 @@ from fnn.train.evaluate import evaluate as evaluate, predict as predict
 from fnn.train.fit import History as History, fit as fit
 from fnn.train.generate import generate as generate, generate_stream as generate_stream
 from fnn.train.metrics import accuracy as accuracy
+from fnn.train.precision import mixed_precision as mixed_precision
 from fnn.train.step import (
     TrainState as TrainState,
     init_train_state as init_train_state,
     train_step as train_step,
 )
 from fnn.train.weights import load_weights as load_weights, save_weights as save_weights
+
+__version__: str

@@ -1,4 +1,5 @@
 from fnn.losses._loss import Loss as Loss, mean as mean
+from fnn.losses.autodiff import autodiff as autodiff
 from fnn.losses.classification import (
     cross_entropy as cross_entropy,
     focal as focal,
@@ -19,3 +20,4 @@ from fnn.losses.regression import (
     poisson as poisson,
     squared_error as squared_error,
 )
+from fnn.losses.weighted_sum import weighted_sum as weighted_sum

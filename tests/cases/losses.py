@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 import fnn
+from fnn._core.precision import downcast, upcast
 from tests.cases.activation import softmax
 from tests.cases.case import LayerCase, LossCase
 
@@ -138,6 +140,58 @@ def ctc(y: Any, t: Any) -> Any:
         )
         values.append(-np.log(total))
     return np.array(values)
+
+
+def quartic(y: Any, t: Any) -> Any:
+    """A user's own loss, without a gradient by hand."""
+    return ((y["a"] - t["a"]) ** 4).sum(-1) + jnp.cosh(y["b"] * t["b"])
+
+
+def two_heads(random: Any) -> Any:
+    return {"a": random.normal(size=(B, K)), "b": random.normal(size=B)}
+
+
+def many_heads(random: Any) -> Any:
+    """Numbers, a class, a class at each of three steps, and a head that needs no target."""
+    shapes = {"number": (B, K), "label": (B, K), "steps": (B, 3, K), "free": (B, 2)}
+    return {name: random.normal(size=shape) for name, shape in shapes.items()}
+
+
+LABELS_OF_STEPS = np.array(
+    [[0, 1, 3], [IGNORED, 2, 2], [1, IGNORED, IGNORED], [IGNORED] * 3, [3, 3, 0], [2, 0, 1]],
+    np.int32,
+)
+HEAD_WEIGHTS = {"number": 0.25, "steps": 1.5, "free": 0.1}
+
+
+# A loss without a target: half the square of a prediction.
+FREE = fnn.losses.Loss(
+    lambda y, t: (upcast(y) ** 2).sum(-1) / 2,
+    lambda y, t: ((upcast(y) ** 2).sum(-1) / 2, y),
+    lambda y, dv: downcast(upcast(y) * dv[:, None], y),
+    lambda y, t: None,
+)
+
+
+def several() -> fnn.losses.Loss:
+    losses = {
+        "number": fnn.losses.huber(DELTA),
+        "label": fnn.losses.cross_entropy(),
+        "steps": fnn.losses.cross_entropy(ignore_index=IGNORED),
+        "free": FREE,
+    }
+    return fnn.losses.weighted_sum(losses, HEAD_WEIGHTS)
+
+
+def several_formula(y: Any, t: Any) -> Any:
+    counts = t["steps"] != IGNORED
+    each = np.take_along_axis(log_softmax(y["steps"]), (t["steps"] * counts)[..., None], -1)[..., 0]
+    return (
+        0.25 * huber(y["number"], t["number"])
+        - log_softmax(y["label"])[np.arange(B), t["label"]]
+        - 1.5 * (each * counts).sum(-1) / np.maximum(counts.sum(-1), 1)
+        + 0.1 * (y["free"] ** 2).sum(-1) / 2
+    )
 
 
 LAYERS = [
@@ -317,6 +371,22 @@ LOSSES = [
         WITH_IGNORED,
         ignoring(lambda y, t: soft(head_logits(y), np.eye(K)[t]), IGNORED),
         draw=head,
+    ),
+    LossCase(
+        "autodiff",
+        lambda: fnn.losses.autodiff(quartic),
+        {"a": NUMBERS, "b": NUMBERS[:, 0]},
+        lambda y, t: ((y["a"] - t["a"]) ** 4).sum(-1) + np.cosh(y["b"] * t["b"]),
+        steep=True,
+        draw=two_heads,
+    ),
+    LossCase(
+        "weighted_sum",
+        several,
+        {"number": NUMBERS, "label": LABELS, "steps": LABELS_OF_STEPS},
+        several_formula,
+        kink=True,
+        draw=many_heads,
     ),
     LossCase("ctc", lambda: fnn.losses.ctc(BLANK), SPELLINGS, ctc, draw=spoken),
     LossCase("ctc-lengths", lambda: fnn.losses.ctc(BLANK), SPELLINGS, ctc, draw=padded_speech),
