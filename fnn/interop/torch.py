@@ -17,7 +17,7 @@ from fnn.interop._torch_layers import CONVERTERS
 from fnn.lab._input import check_arrays
 from fnn.lab.summary import layer_shapes
 from fnn.layer import Layer, require_layer
-from fnn.train.checkpoint import named_leaves
+from fnn.train._arrays_file import named_leaves
 
 _RECURRENT = ("rnn", "lstm", "gru")
 # Layers of a vector whose weights have an axis of its elements: for a dense layer the rows.
@@ -135,6 +135,10 @@ class _Reader:
         """Return parameters and state of a layer that has no children."""
         x, _ = self.shapes[path]
         name = name_of(layer)
+        if not jax.tree.leaves(like[0]):
+            own, _ = jax.eval_shape(layer.init, jax.random.key(0), x)
+            if jax.tree.leaves(own):
+                return self.read_tied(layer, own, like, path, copy)
         if not jax.tree.leaves(like if name in CONVERTERS else like[0]):
             # A state alone, as that of a layer that counts, is nothing that PyTorch would know.
             return layer.init(jax.random.key(0), x)
@@ -150,6 +154,31 @@ class _Reader:
         state = jax.tree.map(lambda a, spec: a.astype(spec.dtype), state, like[1])
         params, state = self.ordered(layer, (params, state), path, copy)
         return params, state
+
+    def read_tied(
+        self,
+        layer: Layer,
+        own: Params,
+        like: tuple[Params, State],
+        path: str,
+        copy: tuple[int, ...],
+    ) -> tuple[Params, State]:
+        """Return what a layer has that uses the parameters of another: its state alone."""
+        if not jax.tree.leaves(like[1]):
+            stacked = name_of(layer) in _RECURRENT and layer.call is not None
+            count = layer.call.arguments()["layers"] if stacked and layer.call else 1
+            self.modules.take_tied(path, count, self.entries)
+            return like
+        read = set(self.entries)
+        _, state = self.read_one(layer, (own, like[1]), path, copy)
+        found = self.entries - read
+        if not self.modules.is_tied(Entries({}, {name: name for name in found}), read):
+            raise InputError(
+                "a module that is tied to the one whose parameters the layer uses",
+                ", ".join(sorted(found)),
+                "name the module of each layer by names=",
+            )
+        return like[0], state
 
     def convert(
         self, layer: Layer, name: str, path: str, copy: tuple[int, ...]
