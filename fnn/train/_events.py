@@ -1,0 +1,190 @@
+"""What callbacks are told, and what they may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn._core import check
+from fnn._core.errors import InputError, describe, named
+from fnn._core.place import first_difference
+from fnn._core.types import Array, Scalar, Unchecked
+from fnn.train.step import TrainState
+
+Kind: TypeAlias = Literal["start", "step", "epoch", "validation", "nonfinite", "end"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Event of a training run, as callbacks see it.
+
+    What is looked at is fetched from the device, and nothing else is: `train_state` is a copy of
+    one's own, `losses` are those of all steps since the callback was called before.
+
+    Args:
+        kind: ``"start"`` of the run; ``"step"``, for a callback from `every`; ``"validation"``;
+            ``"epoch"``, after its validation; ``"nonfinite"``, where the parameters are infinite or
+            NaN, which ends the run unless a callback gives others; ``"end"``, whatever ended it.
+        step: how many steps were taken.
+        epoch: which epoch it is in, or ends; from 0.
+        metrics: values of the last validation, ``loss`` among them, NaN before the first; empty
+            without validation data.
+        stopped: at the end: why the run ended before its time, or ``""``.
+        fetch_train_state: gives the train state.
+        fetch_losses: gives the losses.
+        fetch_data_state: says where the data stand.
+    """
+
+    kind: Kind
+    step: int
+    epoch: int
+    metrics: Mapping[str, float]
+    stopped: str
+    fetch_train_state: Callable[[], TrainState] = field(repr=False)
+    fetch_losses: Callable[[], np.ndarray] = field(repr=False)
+    fetch_data_state: Callable[[], bytes | None] = field(repr=False)
+
+    @property
+    def train_state(self) -> TrainState:
+        """The train state after the step."""
+        return self.fetch_train_state()
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The losses of the steps since the last event of this callback."""
+        return self.fetch_losses()
+
+    @property
+    def data_state(self) -> bytes | None:
+        """Where the data stand, of data whose place the step does not tell; else None."""
+        return self.fetch_data_state()
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Answer of a callback that ends the run.
+
+    Args:
+        reason: why, for `History.stopped`.
+        train_state: what the run is to end with; None for what it has become.
+    """
+
+    reason: str
+    train_state: TrainState | None = None
+
+
+# A train state to go on with, a `Stop`, or None for neither.
+Answer: TypeAlias = TrainState | Stop | None
+Callback: TypeAlias = Callable[[Event], Answer]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A callback that is called between epochs too."""
+
+    callback: Callback
+    steps: int | None
+    seconds: float | None
+
+    def __call__(self, event: Event) -> Answer:
+        return self.callback(event)
+
+
+def every(callback: Callback, *, steps: int | None = None, seconds: float | None = None) -> Timed:
+    """Callback that is called at steps too: every so many, or after so much time.
+
+    Args:
+        callback: a function of an `Event`.
+        steps: it is called where the number of steps is a multiple of this.
+        seconds: or where so much time has passed.
+    Raises:    InputError unless one of the two is given, above 0.
+
+    >>> every(print, steps=100).steps
+    100
+    """
+    check.function(callback, "callback", "pass a function of one event")
+    if (steps is None) == (seconds is None):
+        got = "neither" if steps is None else "both"
+        raise InputError("steps or seconds", got, "pass one of them")
+    if steps is not None:
+        check.count(steps, "steps")
+    else:
+        check.number(seconds, "seconds", above=0)
+    return Timed(callback, steps, seconds)
+
+
+every = named("fnn.train.callbacks.every", every)
+
+
+def check_callbacks(callbacks: Unchecked) -> tuple[Callback, ...]:
+    """Return the callbacks, or raise unless they are some functions.
+
+    Args:
+        callbacks: what may be a list or tuple of them.
+    """
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise InputError("a list of callbacks", describe(callbacks), "pass callbacks=[...]")
+    for callback in callbacks:
+        check.function(callback, "callback", "pass functions of one event")
+    return tuple(callbacks)
+
+
+def name_of(callback: Callback) -> str:
+    """Return what an error calls a callback.
+
+    Args:
+        callback: the function.
+
+    >>> name_of(every(print, steps=2))
+    'print'
+    """
+    inside: Unchecked = callback.callback if isinstance(callback, Timed) else callback
+    return str(getattr(inside, "__name__", type(inside).__name__))
+
+
+def checked_answer(answer: Unchecked, like: TrainState, name: str) -> tuple[TrainState | None, str]:
+    """Return the train state that a callback answered with, and why it stops the run, or "".
+
+    Args:
+        answer: what it returned.
+        like: the train state of the run.
+        name: what an error calls the callback.
+    Raises:    InputError for another answer, or a train state of another model or optimizer.
+    """
+    reason = ""
+    if isinstance(answer, Stop):
+        reason, answer = str(answer.reason) or name, answer.train_state
+    if answer is None:
+        return None, reason
+    remedy = "return None, a train state or a Stop"
+    if not isinstance(answer, TrainState):
+        raise InputError(f"an answer of the callback {name}", describe(answer), remedy)
+    given, known = answer.hyperparameters, like.hyperparameters
+    if set(given) != set(known):
+        raise InputError(
+            f"a train state of {name} with the hyper-parameters {sorted(known)}",
+            f"one with {sorted(given)}",
+            remedy,
+        )
+    numbers = {path: _as_before(given[path], known[path], path) for path in known}
+    answer = answer._replace(hyperparameters=numbers)
+    differs = first_difference(like, answer)
+    if differs:
+        raise InputError(f"a train state of {name} like that of the run", differs, remedy)
+    # The run gives its buffers away; what the callback holds must survive.
+    return jax.tree.map(jnp.copy, answer), reason
+
+
+def _as_before(value: Scalar, known: Array, path: str) -> Array:
+    """Return a hyper-parameter in the dtype of the run's, so that nothing compiles again."""
+    if isinstance(value, jax.Array) and jax.typeof(value) == jax.typeof(known):
+        return value
+    check.number(value, path)
+    if known.weak_type:
+        return jnp.asarray(float(value) if jnp.issubdtype(known.dtype, jnp.inexact) else int(value))
+    return jnp.asarray(value, known.dtype)

@@ -1,0 +1,409 @@
+"""The loop around the compiled steps: portions of them, and events between.
+
+Steps run in dispatches of up to a second, one of them ahead of the host, so that data is read and
+losses are copied while the device works. The host looks in only where something is to be called.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn._core.errors import InputError
+from fnn._core.types import Array, Scalar, Unchecked
+from fnn.train._events import Callback, Event, Kind, Timed, checked_answer, name_of
+from fnn.train._program import Transform, no_losses, run
+from fnn.train._progress import Report
+from fnn.train._record import Piece, Record
+from fnn.train._signals import Interrupt
+from fnn.train.step import TrainState, TrainStep
+from fnn.train.stream import Source, Stretch
+
+# A dispatch is as long as Ctrl-C may have to wait; shorter where a bar or a clock looks on.
+_DISPATCH_SECONDS, _WATCHED_SECONDS = 1.0, 0.1
+# So often a train state is kept, if it is small, to find from there where numbers were lost.
+_KEEP_SECONDS, _KEEP_BYTES = 10.0, 2**28
+
+Measure = Callable[[TrainState], dict[str, float]]
+
+
+class Plan(NamedTuple):
+    """What a run goes by.
+
+    Args:
+        step: the training step.
+        transform: of the batches, or None.
+        source: of the data.
+        watched: which parameters have to stay finite: a constant of -inf is no accident.
+        until: the step to stop before, or None.
+        epochs: how many end before it stops, or None.
+        measure: evaluates on the validation data, or None.
+        measure_steps: it is called after so many steps; None for every epoch.
+        names: of what it gives.
+        callbacks: functions of an event.
+    """
+
+    step: TrainStep
+    transform: Transform | None
+    source: Source
+    watched: Array
+    until: int | None
+    epochs: int | None
+    measure: Measure | None
+    measure_steps: int | None
+    names: tuple[str, ...]
+    callbacks: tuple[Callback, ...]
+
+
+class Kept(NamedTuple):
+    """A train state on the way, and where the data stood."""
+
+    train_state: TrainState
+    place: bytes | None
+
+
+class Loop:
+    """A run: `run` goes on with it to its end, and all it has is whole at any time.
+
+    Args:
+        plan: what it goes by.
+        train_state: where it begins; its buffers are given away.
+        place: where the data stand, or None where the step tells.
+    """
+
+    def __init__(self, plan: Plan, train_state: TrainState, place: bytes | None):
+        self.plan, self.train_state, self.place = plan, train_state, place
+        self.first = self.step = int(train_state.step)
+        self.record, self.interrupt = Record(self.first), Interrupt()
+        self.report: Report | None = None
+        self.metrics = dict.fromkeys(plan.names, float("nan"))
+        self.stopped, self.compile_seconds = "", 0.0
+        self.dead = False
+        # Kept where a callback changed the state too; None before, where the run's begin will do.
+        self.kept: Kept | None = None
+        self.changed = False
+        self.epoch = self.first // plan.source.epoch_steps if plan.source.epoch_steps else 0
+        self._pace = _Pace(_DISPATCH_SECONDS)
+        self._alive: Scalar = jnp.ones((), bool)
+        self._programs: set[Unchecked] = set()
+        self._ended = self._at = 0
+        self._stretch: Stretch | None = None
+        self._over = self._moved = False
+        self._measured_at = -1
+        count = range(len(plan.callbacks))
+        self._seen, self._due = dict.fromkeys(count, self.first), dict.fromkeys(count, 0.0)
+        self._keep_at = time.monotonic() + _KEEP_SECONDS
+        self._keeps = sum(leaf.nbytes for leaf in jax.tree.leaves(train_state)) < _KEEP_BYTES
+
+    # The run.
+
+    def compile(self) -> None:
+        """Compile what is known already, so that the time of compilation stands by itself."""
+        began = time.perf_counter()
+        for stretch in self.plan.source.programs():
+            self._compile(stretch)
+        if self.plan.measure is not None and self.plan.epochs != 0:
+            self.plan.measure(self.train_state)
+        jax.block_until_ready(self.train_state)
+        self.compile_seconds = time.perf_counter() - began
+
+    def run(self, report: Report | None) -> None:
+        """Go on to the end, or until something asks to stop."""
+        self.report = report
+        clocks = [one for one in self.plan.callbacks if isinstance(one, Timed) and one.seconds]
+        self._pace.seconds = _WATCHED_SECONDS if report or clocks else _DISPATCH_SECONDS
+        now = time.monotonic()
+        for i, callback in enumerate(self.plan.callbacks):
+            self._due[i] = now + ((isinstance(callback, Timed) and callback.seconds) or 0.0)
+        with self.interrupt.watched():
+            try:
+                self._fire("start")
+                self._go()
+                if self._unmeasured():
+                    self._measure()
+            except KeyboardInterrupt:
+                self.stopped = f"interrupted by {self.interrupt.by or 'KeyboardInterrupt'}"
+            except Exception as error:
+                self.stopped = f"{type(error).__name__} was raised"
+                self._end_after(error)
+                raise
+            self._end()
+
+    def _end(self) -> None:
+        self._settle()
+        self.interrupt.by = ""
+        self._fire("end")
+
+    def _end_after(self, error: Exception) -> None:
+        """Tell the callbacks that it is over: what they say against it does not hide the error."""
+        try:
+            self._end()
+        except Exception as other:
+            error.add_note(f"fnn.fit: at the end {type(other).__name__} was raised too: {other}")
+
+    def _go(self) -> None:
+        """Take stretches until the run is over."""
+        plan = self.plan
+        self._over = self._over or plan.epochs == 0 or self.step == plan.until
+        while not self._over:
+            self._moved = False
+            stretches = plan.source.stretches(self.step, plan.until, self.place)
+            for stretch in self._read(stretches):
+                # What comes behind the last step may be the end of its epoch.
+                if self.step == plan.until and stretch.end > stretch.begin:
+                    self._over = True
+                else:
+                    self._take(stretch)
+                if self._over or self._moved:
+                    break
+            else:
+                self._over = True
+                if self.step != plan.until and self._ended != plan.epochs:
+                    self.stopped = f"the data ended after {self.step - self.first} steps"
+            if self._over:
+                # The last steps may have lost their numbers, and a callback may know others.
+                self._landed()
+
+    def _read(self, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+        """Yield stretches; while one is read, a signal may interrupt."""
+        while True:
+            with self.interrupt.at_once():
+                stretch = next(stretches, None)
+            if stretch is None:
+                return
+            yield stretch
+
+    def _take(self, stretch: Stretch) -> None:
+        """Take the steps of a stretch, in portions."""
+        self._stretch, self._at, self.epoch = stretch, stretch.begin, stretch.epoch
+        if stretch.end > stretch.begin:
+            self._compile(stretch)
+            losses: Array | np.ndarray = no_losses(len(stretch.order))
+            size = stretch.order.shape[1]
+            piece = Piece(stretch.epoch, size, self.step, losses, stretch.begin, stretch.begin)
+            self.record.begin(piece)
+            while self._at < stretch.end and self.step != self.plan.until:
+                losses = self._dispatch(stretch, losses)
+                self._after_portion()
+                if self._over or self._moved:
+                    return
+        if self._at == stretch.end and stretch.ends_epoch:
+            self._end_epoch()
+
+    def _dispatch(self, stretch: Stretch, losses: Array | np.ndarray) -> Array:
+        """Send some steps to the device, and wait for those sent before."""
+        plan, began = self.plan, time.perf_counter()
+        count = min(stretch.end - self._at, self._pace.steps, self._free_steps())
+        stop = self._at + count
+        self.train_state, values, self._alive = run(
+            plan.step, plan.transform, self.train_state, stretch.data, stretch.order, losses,
+            plan.watched, self._alive, self._at, stop,
+        )  # fmt: skip
+        self._at, self.step = stop, self.step + count
+        self.record.extend(values, stop)
+        self._pace.launch(self._alive, count, began)
+        if not self._pace.land(leaving=0 if self.report else 1):
+            self._lose()
+        elif self.report:
+            with self.interrupt.at_once():
+                self.report(count, float(values[stop - 1]))
+        return values
+
+    def _after_portion(self) -> None:
+        """Call what is due after some steps, and heed a signal."""
+        if self.interrupt.by:
+            raise KeyboardInterrupt
+        if self._over or self._moved:
+            return
+        now = time.monotonic()
+        if now > self._keep_at and self._keeps:
+            self._keep_at = now + _KEEP_SECONDS
+            if self._landed():
+                self._keep()
+        if self.plan.measure_steps and self.step % self.plan.measure_steps == 0:
+            self._measure()
+        due = [i for i, one in enumerate(self.plan.callbacks) if self._is_due(i, one, now)]
+        if due and not (self._over or self._moved):
+            self._fire("step", due)
+
+    def _end_epoch(self) -> None:
+        self._ended += 1
+        if self.plan.measure is not None and self.plan.measure_steps is None:
+            self._measure()
+        if not (self._over or self._moved):
+            self._fire("epoch")
+        if self._ended == self.plan.epochs and not self._moved:
+            self._over = True
+
+    # Its parts.
+
+    def _compile(self, stretch: Stretch) -> None:
+        """Compile the program of a stretch, unless that was done."""
+        program = stretch.order.shape, tuple(a.shape for a in jax.tree.leaves(stretch.data))
+        if program in self._programs:
+            return
+        self._programs.add(program)
+        jax.block_until_ready(self.train_state)
+        began = time.perf_counter()
+        # Running no step compiles the program.
+        self.train_state, _, self._alive = run(
+            self.plan.step, self.plan.transform, self.train_state, stretch.data, stretch.order,
+            no_losses(len(stretch.order)), self.plan.watched, self._alive, 0, 0,
+        )  # fmt: skip
+        jax.block_until_ready(self.train_state)
+        self.compile_seconds += time.perf_counter() - began
+
+    def _free_steps(self) -> int:
+        """Return how many steps there are before something is to be done."""
+        ends = [] if self.plan.until is None else [self.plan.until - self.step]
+        periods = [one.steps for one in self.plan.callbacks if isinstance(one, Timed)]
+        for period in (self.plan.measure_steps, *periods):
+            if period:
+                ends.append(period - self.step % period)
+        return max(1, min(ends, default=self._pace.steps))
+
+    def _is_due(self, i: int, callback: Callback, now: float) -> bool:
+        if not isinstance(callback, Timed):
+            return False
+        if callback.steps:
+            return self.step % callback.steps == 0
+        if now < self._due[i]:
+            return False
+        self._due[i] = now + (callback.seconds or 0.0)
+        return True
+
+    def _landed(self) -> bool:
+        """Wait for all steps, and say whether the run still has its numbers."""
+        if not self.dead and not self._pace.land(leaving=0):
+            self._lose()
+        return not self.dead and not self._moved
+
+    def _lose(self) -> None:
+        """Note that parameters are not finite; a callback may know others."""
+        self._settle()
+        self.dead = True
+        self._fire("nonfinite")
+        self._over = not self._moved
+        if self._over:
+            self.stopped = self.stopped or "the parameters became infinite or NaN"
+
+    def _settle(self) -> None:
+        """Wait for all steps, and forget those that were not taken."""
+        if not self._pace.land(leaving=0):
+            self.dead = True
+        self._pace.flying.clear()
+        taken = int(self.train_state.step)
+        if self.dead and taken < self.step:
+            self._at -= self.step - taken
+            self.step = taken
+            self.record.cut(taken)
+
+    def _unmeasured(self) -> bool:
+        """Say whether a validation is due at the end: in the middle of an epoch."""
+        plan = self.plan
+        if plan.measure is None or plan.measure_steps or self.stopped or self.dead:
+            return False
+        return self.first < self.step != self._measured_at
+
+    def _measure(self) -> None:
+        """Evaluate on the validation data."""
+        if self.plan.measure is None or not self._landed():
+            return
+        with self.interrupt.at_once():
+            self.metrics = self.plan.measure(self.train_state)
+        self._measured_at = self.step
+        self.record.measured.append(self.metrics)
+        self._fire("validation")
+
+    def _keep(self) -> None:
+        self.kept = Kept(jax.tree.map(jnp.copy, self.train_state), self.data_state())
+
+    def data_state(self) -> bytes | None:
+        """Return where the data stand."""
+        return self.place if self._stretch is None else self._stretch.place(self._at)
+
+    def _fire(self, kind: Kind, which: Sequence[int] | None = None) -> None:
+        """Call callbacks, and heed their answers."""
+        if not self.plan.callbacks:
+            return
+        if kind in ("step", "epoch") and not self._landed():
+            return
+        for i in range(len(self.plan.callbacks)) if which is None else which:
+            callback = self.plan.callbacks[i]
+            event = Event(
+                kind, self.step, self.epoch, dict(self.metrics), self.stopped,
+                functools.partial(jax.tree.map, jnp.copy, self.train_state),
+                functools.partial(self.record.losses, self._seen[i], self.step),
+                self.data_state,
+            )  # fmt: skip
+            with self.interrupt.at_once():
+                answer = callback(event)
+            self._seen[i] = self.step
+            self._heed(kind, callback, answer)
+
+    def _heed(self, kind: Kind, callback: Callback, answer: Unchecked) -> None:
+        """Take over what a callback answered."""
+        if answer is None:
+            return
+        name = name_of(callback)
+        train_state, reason = checked_answer(answer, self.train_state, name)
+        if reason:
+            self.stopped, self._over = self.stopped or reason, True
+        if train_state is None:
+            return
+        self.train_state = train_state
+        if reason or kind == "end":
+            return
+        self._go_on_from(int(train_state.step), kind, name)
+
+    def _go_on_from(self, step: int, kind: Kind, name: str) -> None:
+        """Go on with a train state that a callback gave."""
+        if not self.first <= step <= self.step:
+            expected = f"a train state of {name} at a step in [{self.first}, {self.step}]"
+            raise InputError(expected, f"step {step}", "return one of this run")
+        self.changed, self.kept = True, None
+        if step != self.step or kind == "nonfinite":
+            self.record.cut(step)
+            for i, seen in self._seen.items():
+                self._seen[i] = min(seen, step)
+            self.step, self.place, self._stretch = step, None, None
+            self._moved, self.dead, self._over = True, False, False
+            self._alive = jnp.ones((), bool)
+        if self._keeps:
+            self._keep()
+
+
+class _Pace:
+    """How long dispatches take, and those that are on their way.
+
+    Args:
+        seconds: how long one should take.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self.steps = seconds, 1
+        self.flying: deque[tuple[Array, int, float]] = deque()
+        self._known, self._landed = False, 0.0
+
+    def launch(self, alive: Array, steps: int, began: float) -> None:
+        """Note a dispatch."""
+        self.flying.append((alive, steps, began))
+
+    def land(self, leaving: int) -> bool:
+        """Wait for all but the last `leaving` dispatches, and say whether all was finite."""
+        fine = True
+        while len(self.flying) > (leaving if self._known else 0):
+            alive, steps, began = self.flying.popleft()
+            fine = bool(alive) and fine
+            now = time.perf_counter()
+            seconds = max(now - max(began, self._landed), 1e-9)
+            self._landed, self._known = now, True
+            self.steps = max(1, int(steps * self.seconds / seconds))
+        return fine

@@ -1,0 +1,115 @@
+"""The compiled part of training: a stretch of steps as one program.
+
+`run_steps` is a pure function of arrays: the train state with its hyper-parameters, the examples,
+and which of them every step takes. `run` is the same compiled, giving its buffers away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn._core.types import Array, PyTree, Scalar
+from fnn.gradient.objective import Batch, as_batch
+from fnn.train._nonfinite import finite_leaves
+from fnn.train.step import TrainState, TrainStep
+
+# ``(batch, key, step) -> batch``, on the device.
+Transform: TypeAlias = Callable[[Batch, Array, Array], Batch]
+# Folded into the key of a step: the layers split that, or fold in their places, which are small.
+_TRANSFORM = 0x7472616E
+
+
+class _Carry(NamedTuple):
+    """What goes round in the loop: the number of the step, and whether the last loss was finite."""
+
+    i: Array
+    train_state: TrainState
+    losses: Array
+    finite: Array
+
+
+def run_steps(
+    step: TrainStep,
+    transform: Transform | None,
+    train_state: TrainState,
+    data: PyTree,
+    order: Array,
+    losses: Array,
+    watched: Array,
+    alive: Scalar,
+    start: Scalar,
+    stop: Scalar,
+) -> tuple[TrainState, Array, Array]:
+    """Take steps start..stop-1, step i on the examples ``order[i]``, while all is finite.
+
+    The bounds are traced, so one program serves any number of steps, for the price of a scan. A
+    loss that is not finite interrupts the inner loop; only then, and at the end, the parameters are
+    looked at, and if one of those `watched` is not finite the run is over.
+
+    Args:
+        step: the training step.
+        transform: of the batches, or None.
+        train_state: where to begin.
+        data: examples, a tree of arrays with a leading axis.
+        order: (steps, size), the examples of every step.
+        losses: (steps,), where the losses are written to.
+        watched: for every leaf of the parameters, whether it has to stay finite.
+        alive: whether all was finite so far; if not, no step is taken.
+        start: the first step.
+        stop: the step to stop before.
+    """
+
+    def take(carry: _Carry) -> _Carry:
+        batch = jax.tree.map(lambda a: a[order[carry.i]], data)
+        batch = transformed(transform, carry.train_state, batch)
+        train_state, metrics = step(carry.train_state, batch)
+        value = metrics["loss"].astype(losses.dtype)
+        return _Carry(
+            carry.i + 1, train_state, carry.losses.at[carry.i].set(value), jnp.isfinite(value)
+        )
+
+    def stretch(carry: _Carry) -> _Carry:
+        carry = jax.lax.while_loop(
+            lambda c: (c.i < stop) & c.finite, take, carry._replace(finite=jnp.ones((), bool))
+        )
+        fine = (finite_leaves(carry.train_state.params) | ~watched).all()
+        return carry._replace(finite=fine)
+
+    carry = _Carry(jnp.asarray(start), train_state, jnp.asarray(losses), jnp.asarray(alive))
+    carry = jax.lax.while_loop(lambda c: (c.i < stop) & c.finite, stretch, carry)
+    return carry.train_state, carry.losses, carry.finite
+
+
+run = jax.jit(
+    run_steps,
+    static_argnames=("step", "transform"),
+    donate_argnames=("train_state", "losses"),
+)
+
+
+def transformed(transform: Transform | None, train_state: TrainState, batch: Batch) -> Batch:
+    """Return the batch that a step is taken on.
+
+    Args:
+        transform: of the batches, or None.
+        train_state: the one before the step.
+        batch: as it was read.
+    """
+    if transform is None:
+        return batch
+    key = jax.random.fold_in(jax.random.fold_in(train_state.key, train_state.step), _TRANSFORM)
+    return as_batch(transform(batch, key, train_state.step))
+
+
+def no_losses(steps: int) -> np.ndarray:
+    """Return room for the losses of so many steps.
+
+    Args:
+        steps: how many.
+    """
+    return np.zeros(steps, jnp.result_type(float))
