@@ -16,6 +16,8 @@ from fnn._core.place import first_difference
 from fnn._core.types import Array, Scalar, Unchecked
 from fnn.train.step import TrainState
 
+# Why a run stopped whose parameters were lost.
+NONFINITE = "the parameters became infinite or NaN"
 Kind: TypeAlias = Literal["start", "step", "epoch", "validation", "nonfinite", "end"]
 
 

@@ -18,7 +18,15 @@ import numpy as np
 
 from fnn._core.errors import InputError
 from fnn._core.types import Array, Scalar, Unchecked
-from fnn.train._events import Callback, Event, Kind, Timed, checked_answer, name_of
+from fnn.train._events import (
+    NONFINITE,
+    Callback,
+    Event,
+    Kind,
+    Timed,
+    checked_answer,
+    name_of,
+)
 from fnn.train._program import Transform, no_losses, run
 from fnn.train._progress import Report
 from fnn.train._record import Piece, Record
@@ -94,6 +102,7 @@ class Loop:
         self._alive: Scalar = jnp.ones((), bool)
         self._programs: set[Unchecked] = set()
         self._ended = self._at = 0
+        self._first_epoch: int | None = None
         self._stretch: Stretch | None = None
         self._over = self._moved = False
         self._measured_at = -1
@@ -183,6 +192,8 @@ class Loop:
     def _take(self, stretch: Stretch) -> None:
         """Take the steps of a stretch, in portions."""
         self._stretch, self._at, self.epoch = stretch, stretch.begin, stretch.epoch
+        if self._first_epoch is None:
+            self._first_epoch = stretch.epoch
         if stretch.end > stretch.begin:
             self._compile(stretch)
             losses: Array | np.ndarray = no_losses(len(stretch.order))
@@ -234,7 +245,8 @@ class Loop:
             self._fire("step", due)
 
     def _end_epoch(self) -> None:
-        self._ended += 1
+        # Counted by its number: a run that was rolled back ends epochs twice.
+        self._ended = self.epoch + 1 - (self._first_epoch or 0)
         if self.plan.measure is not None and self.plan.measure_steps is None:
             self._measure()
         if not (self._over or self._moved):
@@ -292,7 +304,7 @@ class Loop:
         self._fire("nonfinite")
         self._over = not self._moved
         if self._over:
-            self.stopped = self.stopped or "the parameters became infinite or NaN"
+            self.stopped = self.stopped or NONFINITE
 
     def _settle(self) -> None:
         """Wait for all steps, and forget those that were not taken."""
