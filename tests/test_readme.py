@@ -1,48 +1,103 @@
-"""What the README shows runs, and what it names exists."""
+"""What the README and the pages of docs/ show runs, and what they name exists."""
 
+import functools
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import fnn
+from fnn.cli import main as command_line
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-
-
-@pytest.mark.parametrize("script", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_every_script_runs(script, tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=tmp_path, capture_output=True, text=True
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in (
+        *sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")),
+        *sorted(ROOT.glob("*/README.md")), ROOT / ".github/SECURITY.md",
     )
-    assert run.returncode == 0, run.stderr
-    assert "manual" in run.stdout
-
-
-def test_the_first_script_learns(tmp_path):
-    script = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    run = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert float(re.search(r"'accuracy': ([\d.]+)", run.stdout)[1]) > 0.9
-    assert "manual equals auto" in run.stdout
-
-
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`fnn\.([a-z_.]+)", README))))
-def test_every_name_exists(name):
-    value = fnn
-    for part in name.split("."):
-        value = getattr(value, part)
-
-
-@pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"[`(]((?:fnn|examples|notebooks)/[\w./]+\.\w+)[`)]", README)))
+}  # fmt: skip
+SCRIPTS = {
+    f"{page} {number}": script
+    for page, text in PAGES.items()
+    for number, script in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL), 1)
+}
+COMMANDS = sorted(
+    {
+        words
+        for text in PAGES.values()
+        for words in re.findall(r"`python -m fnn ((?:--|compare-runs).*?)`", text)
+    }
 )
-def test_every_file_exists(path):
-    assert (ROOT / path).is_file()
+
+
+@functools.cache
+def printed(script):
+    """What a script prints, run once for all tests, where nothing of the repository is at hand."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True,
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_runs_and_says_something(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert printed(SCRIPTS[name]).strip()
+
+
+def test_the_first_script_learns_and_shows_that_gradients_are_equal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = printed(SCRIPTS["README.md 1"])
+    assert float(re.search(r"'accuracy': ([\d.]+)", shown)[1]) > 0.9
+    assert "manual equals auto" in shown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_exists(page):
+    for name in set(re.findall(r"`fnn\.([a-z_.]+)", PAGES[page])):
+        value = fnn
+        for part in name.split("."):
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_and_every_link_leads_somewhere(page):
+    folders = "fnn|examples|notebooks|benchmarks|docs|tests"
+    named = re.findall(rf"`((?:{folders})/[\w./]*)`", PAGES[page])
+    linked = re.findall(r"\]\((?!https?://)([^)#]+)", PAGES[page])
+    beside = (ROOT / page).parent
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in linked if not (beside / path).exists()] == []
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_is_one(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = []
+    for name in ("run", "sweep"):
+        monkeypatch.setattr(command_line, name, lambda *given: started.append(given))
+    monkeypatch.setattr(command_line, "compare_runs", lambda folders: started.append(folders))
+    made = CliRunner().invoke(command_line.app, shlex.split(words))
+    assert made.exit_code == 0, made.output
+    assert len(started) == (words != "--help")
+
+
+def test_the_readme_fits_a_visit_and_keeps_its_two_commands():
+    readme = PAGES["README.md"]
+    assert len(readme.splitlines()) < 120
+    for command in (
+        'pip install -e ".[run]" && python -m fnn',
+        'pip install -e ".[test]" && python -m pytest -n 2',
+    ):
+        assert f"```\n{command}\n```" in readme
 
 
 def test_every_idea_of_the_lecture_is_in_the_table():
@@ -51,5 +106,5 @@ def test_every_idea_of_the_lecture_is_in_the_table():
         "gradient descent, noise, stochastic, mini-batch, backpropagation, output, hidden, update, "
         "local minima, saddle points, vanishing gradient, dropout, batch norm, CNN, RNN"
     )
-    table = README[README.index("## Concepts") :].lower()
+    table = PAGES["docs/concepts.md"].lower()
     assert [idea for idea in ideas.split(", ") if idea.lower() not in table] == []
