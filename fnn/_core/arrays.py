@@ -27,8 +27,13 @@ def as_arrays(tree: PyTree, name: str) -> PyTree:
     return jax.tree.map(lambda leaf: _as_array(leaf, name), tree)
 
 
-def require_arrays(tree: Unchecked, name: str = "x") -> PyTree:
-    """Return a tree of arrays of real numbers as JAX takes them, or of their shapes, or raise.
+def require_arrays(tree: Unchecked, name: str = "x", *, shapes: bool = False) -> PyTree:
+    """Return a tree of arrays of real numbers as JAX takes them, or raise.
+
+    Args:
+        tree: what may be one.
+        name: what it is called.
+        shapes: whether the `jax.ShapeDtypeStruct` of an array stands for it.
 
     >>> require_arrays(jnp.ones(2)).shape
     (2,)
@@ -43,6 +48,8 @@ def require_arrays(tree: Unchecked, name: str = "x") -> PyTree:
         raise InputError(f"{name} of arrays", got, "convert it with jnp.asarray")
     tree = as_arrays(tree, name)
     for leaf in jax.tree.leaves(tree):
+        if not shapes and isinstance(leaf, jax.ShapeDtypeStruct):
+            raise InputError(f"{name} of arrays", "shapes alone", "pass the arrays")
         if not any(jnp.issubdtype(leaf.dtype, kind) for kind in _REAL):
             raise InputError(f"{name} of real numbers", describe(leaf), "encode it first")
     return tree

@@ -98,7 +98,11 @@ def function(
         return
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # Functions written in C may not tell.
+    except (TypeError, ValueError) as error:  # Functions written in C may not tell.
+        if isinstance(value, type):
+            raise InputError(
+                f"{name} to be a function of ({takes})", describe(value), remedy
+            ) from error
         return
     try:
         signature.bind(*places, **names)

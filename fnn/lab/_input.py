@@ -9,7 +9,7 @@ from fnn.gradient.objective import Batch, as_batch
 
 def check_arrays(x: Unchecked, name: str = "x") -> None:
     """Raise unless a value is an array, or a tree of some, or of their shapes."""
-    require_arrays(x, name)
+    require_arrays(x, name, shapes=True)
 
 
 def read_batch(batch: Data) -> Batch:

@@ -144,7 +144,7 @@ def measure(layer: Layer, x: Input, *, key: Array, rounds: int = ROUNDS) -> Meas
 
     """
     require_layer(layer)
-    x = require_arrays(x)
+    x = require_arrays(x, shapes=True)
     check.key(key)
     check.count(rounds, "rounds")
     random = np.random.default_rng(0)

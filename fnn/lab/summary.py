@@ -103,7 +103,7 @@ def summary(model: Layer, x: Input) -> Summary:
 
     """
     require_layer(model)
-    x = require_arrays(x)
+    x = require_arrays(x, shapes=True)
     key = jax.eval_shape(lambda: jax.random.key(0))
     x = jax.eval_shape(lambda x: x, x)
     params, state = jax.eval_shape(model.init, key, x)
@@ -146,7 +146,7 @@ def layer_shapes(
 
     """
     require_layer(model)
-    x = require_arrays(x)
+    x = require_arrays(x, shapes=True)
     check_place(model, params, state, x)
     seen: dict[str, tuple[Input, Output]] = {}
     watched = map_layers(functools.partial(_watched, seen), model)

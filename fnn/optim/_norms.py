@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import require_arrays
 from fnn._core.precision import upcast
 from fnn._core.types import Array, PyTree, Scalar
 
@@ -90,15 +91,17 @@ def global_norm(tree: PyTree) -> Array:
     Args:
         tree: arrays of any shapes and floating dtypes.
     Shapes:    the norm ()
-    Raises:    InputError for arrays of integers.
+    Raises:    InputError for what is no array, and for arrays of integers.
 
     >>> import jax.numpy as jnp
     >>> global_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
     Array(5.e+30, dtype=float32)
 
     """
+    if jax.tree.leaves(tree):
+        tree = require_arrays(tree, "a tree")
     for leaf in jax.tree.leaves(tree):
-        check.floating(jnp.asarray(leaf), "the arrays")
+        check.floating(leaf, "the arrays")
     return norm_of(tree).value()
 
 

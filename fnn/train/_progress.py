@@ -45,5 +45,8 @@ def progress_bar(progress: bool | Progress, steps: int) -> Iterator[Report | Non
 
 def check_progress(progress: bool | Progress) -> None:
     """Raise unless this is True, False or a function."""
-    if not callable(progress):
-        check.flag(progress, "progress", "or pass a function (step, steps, loss)")
+    remedy = "or pass a function (step, steps, loss)"
+    if callable(progress):
+        check.function(progress, "progress", remedy, takes="step, steps, loss")
+    else:
+        check.flag(progress, "progress", remedy)

@@ -62,7 +62,8 @@ def check_metrics(metrics: Unchecked) -> Metrics:
                 "metrics with names of their own", repr(name), "'loss' is the loss: rename it"
             )
         if not isinstance(metric, Loss):
-            check.function(metric, f"metric {name!r}", "pass a function or a loss")
+            remedy = "pass a function or a loss"
+            check.function(metric, f"metric {name!r}", remedy, takes="prediction, target")
     return metrics
 
 

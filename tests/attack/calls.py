@@ -331,7 +331,8 @@ def plain(hint: Any) -> list[Any] | None:
         known = [part for part in parts if part is not None]
         rest = [a for a, b in zip(typing.get_args(hint), parts, strict=True) if b is None]
         flat = [part for parts in known for part in parts]
-        return flat if all(part is jax.Array for part in rest) else None
+        arrays = all(part is jax.Array for part in rest)
+        return flat if arrays and flat != [type(None)] else None
     simple = hint in (bool, int, float, str, type(None)) or typing.get_origin(hint) is (
         typing.Literal
     )

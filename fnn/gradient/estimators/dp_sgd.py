@@ -233,6 +233,6 @@ def privacy_spent(noise: float, batch_size: int, examples: int, steps: int, delt
     accounting = require("dp_accounting", "privacy_spent", "private")
     loss = require("dp_accounting.pld", "privacy_spent", "private")
     event = accounting.PoissonSampledDpEvent(
-        batch_size / examples, accounting.GaussianDpEvent(float(noise))
+        int(batch_size) / int(examples), accounting.GaussianDpEvent(float(noise))
     )
-    return float(loss.PLDAccountant().compose(event, steps).get_epsilon(float(delta)))
+    return float(loss.PLDAccountant().compose(event, int(steps)).get_epsilon(float(delta)))
