@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.datasets import Text
+from fnn.datasets import BytePairText, Text
 
 TEXT = Text.of("banana")
+PAIRS = BytePairText.of("low lower lowest é " * 3, 265)
 
 
 @pytest.mark.parametrize("content", ["hi", "é𝄞\n\t", "a" * 1000])
@@ -71,3 +72,62 @@ def test_ids_outside_of_the_alphabet_are_refused(ids):
 def test_windows_that_do_not_fit_are_refused(length):
     with pytest.raises(fnn.InputError, match="a length from 1 to 5"):
         TEXT.windows(length)
+
+
+# Byte pairs.
+
+
+@pytest.mark.parametrize("content", ["lowest", "é𝄞\n\t x  y", "new <unk> words", ""])
+def test_any_text_comes_back_from_byte_pairs(content):
+    assert PAIRS.decode(PAIRS.encode(content)) == content
+
+
+def test_pairs_that_occur_often_become_one_token():
+    assert len(PAIRS.ids) < len("low lower lowest é " * 3) / 2
+    assert PAIRS.vocabulary == 265 == len({*range(265), *PAIRS.ids.tolist()})
+
+
+def test_no_more_tokens_are_learned_than_pairs_occur():
+    assert BytePairText.of("abc", 1000).vocabulary == 256
+
+
+def test_the_same_text_makes_the_same_tokens():
+    again = BytePairText.of("low lower lowest é " * 3, 265)
+    assert again.tokenizer.to_str() == PAIRS.tokenizer.to_str()
+
+
+def test_windows_of_tokens_are_one_token_on():
+    x, target = PAIRS.windows(3)
+    np.testing.assert_array_equal(x.ravel()[1:], target.ravel()[:-1])
+    assert x.dtype == PAIRS.ids.dtype == "int32"
+
+
+def test_a_tokenizer_is_read_from_its_file(tmp_path):
+    PAIRS.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "text").write_text("slower é", "utf-8")
+    for tokenizer in (PAIRS.tokenizer, tmp_path / "tokenizer.json"):
+        read = fnn.datasets.byte_pairs(tmp_path / "text", 6, tokenizer=tokenizer)
+        assert read.decode(read.ids) == "slower"
+        np.testing.assert_array_equal(read.ids, PAIRS.encode("slower"))
+
+
+REFUSED_PAIRS = {
+    "no-text": (lambda path: BytePairText.of(3), "a string of characters, got 3"),
+    "empty": (lambda path: BytePairText.of(""), "a string of characters, got ''"),
+    "vocabulary": (lambda path: BytePairText.of("a", 255), "vocabulary of 256 or more, got 255"),
+    "ids": (lambda path: PAIRS.decode([265]), r"ids in 0\.\.264, got 265"),
+    "negative": (lambda path: PAIRS.decode([-1]), r"ids in 0\.\.264, got -1"),
+    "length": (lambda path: PAIRS.windows(0), "a length from 1"),
+    "file": (
+        lambda path: fnn.datasets.byte_pairs(tokenizer=path / "none"),
+        "a file of a tokenizer",
+    ),
+    "kind": (lambda path: fnn.datasets.byte_pairs(tokenizer=3), "a tokenizer, got 3"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_PAIRS)
+def test_bad_input_of_byte_pairs_is_refused_in_words(name, tmp_path):
+    call, expected = REFUSED_PAIRS[name]
+    with pytest.raises(fnn.InputError, match=expected):
+        call(tmp_path)
