@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -93,7 +94,7 @@ def problem(data: str, folder: Path | None, seed: int) -> Problem:
         parts = read(file)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile, csv.Error) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(
             f"data in {file}", f"a file that cannot be read ({why})", "mend it"
@@ -142,7 +143,7 @@ class _Parts(NamedTuple):
 
 def _read_npz(file: Path) -> _Parts:
     """Read the arrays x and y, and test_x and test_y if they are there."""
-    with np.load(file) as arrays:
+    with file.open("rb") as opened, np.load(opened) as arrays:
         found = {name: arrays[name] for name in _Parts._fields if name in arrays}
     if not {"x", "y"} <= set(found) or ("test_x" in found) != ("test_y" in found):
         got = f"{', '.join(found) or 'none'} of them"
