@@ -31,6 +31,7 @@ from fnn.gradient.numeric import with_doubt
 from fnn.lab.agreement import GradientError, Report, agreements, largest, leafwise
 from fnn.lab.tolerance import difference, rounding
 from fnn.layer import Layer, require_layer
+from fnn.train.precision import narrowest
 
 
 @entry
@@ -49,7 +50,9 @@ def check_layer(
     In float64 and at the highest matmul precision, for a random cotangent, for dx and each leaf of
     dparams apart, structures first; the output of `forward` against that of `apply` too. Returns
     the table. A test of a layer is one line:
-    ``def test_swish(): fnn.check_layer(swish(), x)``.
+    ``def test_swish(): fnn.check_layer(swish(), x)``. A layer in `fnn.mixed_precision` is judged
+    as it computes, in half precision: by `jax.vjp` alone, and by what such numbers can tell, which
+    for sums of hundreds of terms is little.
 
     Args:
         layer: any layer or model.
@@ -111,9 +114,12 @@ def compare_layer(
         train: whether the layer runs in training mode.
         numeric: whether differences are taken too.
     """
+    dtype = narrowest(layer, jnp.float64)
+    # A step small enough for a difference is one that half precision does not see.
+    numeric = numeric and dtype == jnp.float64
     found = gradients(layer, x, params=params, state=state, seed=seed, train=train, numeric=numeric)
     by_hand, terms = found.manual, int(found.terms)
-    bound = rounding(jnp.float64, terms)
+    bound = rounding(dtype, terms)
     floats: list[Array] = jax.tree.leaves(inexact_leaves(x))
     shape = tuple(floats[0].shape) if floats else ()
     rows = agreements(by_hand, found.auto, "auto", bound, shape)

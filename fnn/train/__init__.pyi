@@ -1,4 +1,5 @@
 from fnn._core.atomic_write import atomic_write as atomic_write, output_folder as output_folder
+from fnn.train import callbacks as callbacks
 from fnn.train._progress import Progress as Progress
 from fnn.train.checkpoint import Checkpoint as Checkpoint, checkpoint_info as checkpoint_info
 from fnn.train.checkpoint_folder import (
@@ -7,4 +8,5 @@ from fnn.train.checkpoint_folder import (
     latest_checkpoint as latest_checkpoint,
 )
 from fnn.train.metrics import Metric as Metric, Metrics as Metrics
+from fnn.train.precision import Precision as Precision
 from fnn.train.step import TrainStep as TrainStep

@@ -29,6 +29,7 @@ from fnn.gradient.objective import Gradient, value_and_grad
 from fnn.layer import Layer, require_layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import GradientAt, Optimizer, check_optimizer, take_step
+from fnn.train.precision import Precision, in_precision
 
 
 class TrainState(NamedTuple):
@@ -92,10 +93,13 @@ class TrainStep:
         self._check(train_state)
         params, state, opt_state, key, count, numbers = train_state
         made = self.structure.build(numbers)
-        gradient_of = value_and_grad(made["model"], made["loss"], made["gradient"])
+        model, optimizer = in_precision(
+            made["model"], made["optimizer"], made["precision"], opt_state
+        )
+        gradient_of = value_and_grad(model, made["loss"], made["gradient"])
         step_key = jax.random.fold_in(key, count)
         (value, new_state), updates, new_opt_state = _step(
-            made["optimizer"],
+            optimizer,
             lambda p: gradient_of(p, state, batch, key=step_key),
             params,
             opt_state,
@@ -176,7 +180,11 @@ def _skipped(opt_state: OptState) -> Iterator[Array]:
 
 @entry
 def train_step(
-    model: Layer, loss: Loss, optimizer: Optimizer, gradient: Gradient = "manual"
+    model: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    gradient: Gradient = "manual",
+    precision: Precision | None = None,
 ) -> TrainStep:
     """Training step: gradient, update, ``params + updates``, as a pure function.
 
@@ -191,7 +199,9 @@ def train_step(
         loss: compares its outputs with the targets.
         optimizer: of `fnn.optim` or of optax.
         gradient: where gradients come from, as in `fnn.value_and_grad`.
-    Raises:    InputError for what is no layer, loss, optimizer or gradient.
+        precision: in which layers compute, see `fnn.mixed_precision`: ``"bfloat16"`` or
+            ``"float16"``, or these by patterns over paths; None for that of the parameters.
+    Raises:    InputError for what is no layer, loss, optimizer, gradient or precision.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model, loss, optimizer = fnn.dense(1), fnn.losses.squared_error(), fnn.optim.sgd(0.1)
@@ -205,7 +215,10 @@ def train_step(
     """
     value_and_grad(model, loss, gradient)  # for its checks
     check_optimizer("an optimizer", optimizer)
-    structure, numbers = split(model=model, loss=loss, optimizer=optimizer, gradient=gradient)
+    in_precision(model, optimizer, precision)
+    structure, numbers = split(
+        model=model, loss=loss, optimizer=optimizer, gradient=gradient, precision=precision
+    )
     return _step_of(structure, tuple(sorted(numbers)))
 
 
@@ -223,6 +236,7 @@ def init_train_state(
     *,
     key: Array,
     gradient: Gradient = "manual",
+    precision: Precision | None = None,
 ) -> TrainState:
     """Train state at the start: parameters drawn, running state, hyper-parameters, step 0.
 
@@ -232,7 +246,8 @@ def init_train_state(
         x: a batch or its `jax.ShapeDtypeStruct`; its values are not looked at.
         key: for the parameters, and for the randomness of all steps.
         gradient: where gradients come from, as in `train_step`; an estimator has numbers too.
-    Raises:    InputError for what is no layer, optimizer or key.
+        precision: as in `train_step`; that of float16 has a loss scale in the optimizer's state.
+    Raises:    InputError for what is no layer, optimizer, key or precision.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> start = init_train_state(
@@ -246,6 +261,7 @@ def init_train_state(
     init_key, train_key = jax.random.split(check.key(key))
     params, state = model.init(init_key, x)
     numbers = hyperparameters(model, optimizer, gradient)
+    _, optimizer = in_precision(model, optimizer, precision)
     return TrainState(params, state, optimizer.init(params), train_key, jnp.int32(0), numbers)
 
 
