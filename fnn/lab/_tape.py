@@ -199,7 +199,7 @@ class _Player(NamedTuple):
             return [operands[0].then(hidden)]
         if _is_index(equation, operands):
             one = next(operand for operand in operands if operand.node is not None)
-            return [one._replace(array=a, read=lambda _, a=a: a) for a in run(*_arrays(operands))]
+            return [one._replace(array=a, read=_always(a)) for a in run(*_arrays(operands))]
         return self.node(name, operands, run)
 
     def _is_node(self, name: str) -> bool:
@@ -295,6 +295,10 @@ def _arrays(values: Sequence[_Value]) -> list[Array]:
 
 def _is_floating(array: Array) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def _always(array: Array) -> Callable[[Sequence[Array]], Array]:
+    return lambda results: array
 
 
 def _is_index(equation: JaxprEqn, operands: Sequence[_Value]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,16 @@ from fnn._core.extras import require
 from fnn._core.types import Unchecked
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colors, told apart by color-blind eyes.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+# Told apart by hue, by mark and by line, for print without colors too.
+HUES = (BLUE, ORANGE, GREEN, RED, "#56B4E9", "#CC79A7", "#000000", "#8C6D31")
+MARKERS = "os^DvP*X"
+_LINES = ("-", "--", "-.", ":")
 
 # Where a format keeps what is read to those who cannot see the picture, and its date.
 _FIELDS = {".png": "Description", ".svg": "Title", ".pdf": "Subject"}
@@ -65,6 +73,49 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def looks(*, marks: bool = False) -> Iterator[dict[str, Unchecked]]:
+    """Yield the looks of one line after another, without end.
+
+    Args:
+        marks: whether each point has a mark.
+
+    >>> look = next(looks())
+    >>> look["color"], look["linestyle"]
+    ('#0072B2', '-')
+    """
+    for i in itertools.count():
+        look: dict[str, Unchecked] = {"color": HUES[i % len(HUES)], "linewidth": 1.6}
+        if marks:
+            look |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+        yield look | {"linestyle": _LINES[(i // len(HUES) if marks else i) % len(_LINES)]}
+
+
+def legend(axes: Axes, *, outside: bool = False) -> None:
+    """Put a legend on a panel, where it hides nothing: inside, or to the right of it."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    if outside:
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
+    else:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def chance_line(axes: Axes, chance: float) -> None:
+    """Draw what guessing reaches as a line."""
+    style: dict[str, Unchecked] = {"color": "0.4", "linewidth": 1, "linestyle": (0, (1, 1.5))}
+    axes.axhline(chance, label=f"guessing: {chance:.3g}", **style)
+
+
+def diverged_at(losses: Unchecked) -> int | None:
+    """Return the first step whose loss is not finite, counted from 1; None where all are.
+
+    >>> diverged_at([2.0, float("nan")]), diverged_at([2.0, 1.0])
+    (2, None)
+    """
+    wrong = np.flatnonzero(~np.isfinite(numbers(losses, "loss")))
+    return int(wrong[0]) + 1 if len(wrong) else None
+
+
 def numbers(values: Unchecked, name: str) -> np.ndarray:
     """Return values as float64, which matplotlib draws; half precision it does not know.
 
@@ -73,7 +124,7 @@ def numbers(values: Unchecked, name: str) -> np.ndarray:
     """
     try:
         return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} of numbers", describe(values), "pass an array") from error
 
 

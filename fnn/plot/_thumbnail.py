@@ -11,7 +11,7 @@ from fnn._core.extras import require
 from fnn._core.types import Unchecked
 
 # Flat rows of so many entries by side, and more, may be images; channels that are shown at most.
-_SIDE, _CHANNELS = 8, 16
+_SIDE, CHANNELS = 8, 16
 
 
 def thumbnail(
@@ -39,7 +39,7 @@ def thumbnail(
     images = _as_images(np.asarray(array, np.float64), kind, flat)
     if images is None:
         return None
-    tiles = mosaic(images[..., :_CHANNELS])
+    tiles = mosaic(images[..., :CHANNELS])
     finite = np.abs(tiles[np.isfinite(tiles)])
     largest = finite.max(initial=0) or 1.0
     colors = require("matplotlib", "plot").colormaps["gray_r" if plain else "RdBu_r"]

@@ -67,6 +67,7 @@ def descent(
             axes.plot(*minimum, *height, "x", color="white", markersize=8, markeredgewidth=4)
             axes.plot(*minimum, *height, "x", color="black", markersize=7, markeredgewidth=1.5)
         draw(axes, function, path, *corners)
+    figure.set_label(f"Trajectories over a function of {d} coordinates: {', '.join(points)}.")
     return figure
 
 

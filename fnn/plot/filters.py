@@ -50,4 +50,5 @@ def filters(weight: Array) -> Figure:
     figure.suptitle(
         f"The {count} filters of the first layer, largest weight {largest:.2g}", size=10
     )
+    figure.set_label(f"{count} filters of {known.shape[0]} by {known.shape[1]} weights.")
     return figure

@@ -44,6 +44,7 @@ def gradients(comparison: Comparison) -> Figure:
     _leaves(comparison, *grid[0])
     if comparison.costs:
         _costs(comparison, *grid[1])
+    figure.set_label(f"Errors and norms of {len(comparison.leaves)} gradients, both ways.")
     return figure
 
 
@@ -75,7 +76,8 @@ def _leaves(comparison: Comparison, left: Axes, right: Axes) -> None:
     left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=3, fontsize=7)
     norms = np.asarray([leaf.norm for leaf in comparison.leaves], np.float64)
     norms = np.where(np.isfinite(norms), np.maximum(norms, _SMALLEST_NORM), np.nan)
-    right.barh(rows, norms, color=GREEN, height=0.6)
+    right.hlines(rows, 0, 1, transform=right.get_yaxis_transform(), color="0.9", linewidth=0.8)
+    right.plot(norms, rows, "o", color=GREEN, markersize=6)
     right.set(
         xscale="log" if has_positive(norms) else "linear",
         xlabel="norm of the gradient",

@@ -86,4 +86,5 @@ def predictions(
         f"{len(wrong[:20])} of {len(wrong)} mistakes shown, framed",
         fontsize=10,
     )
+    figure.set_label(f"{len(chosen)} images with predictions; {len(right)} of {n} are right.")
     return figure
