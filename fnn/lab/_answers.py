@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fnn._core import check
+from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import PyTree, Unchecked
 from fnn.lab.diagnose import guess
 
 _UNITY = 1e-6
+
+
+@entry
+def check_answer(
+    answer: PyTree,
+    right: PyTree,
+    mistakes: Mapping[str, PyTree] | None = None,
+    *,
+    tolerance: float = 0.01,
+) -> str:
+    """Mark of an answer: ``"right"``, ``"not answered"``, or what is probably wrong.
+
+    Told apart without being asked to are the sign, a factor, and an answer that is transposed.
+
+    Args:
+        answer: numbers, or None where there is no answer yet.
+        right: the right answer, a number or an array.
+        mistakes: what may have been taken for it, by what to say of it.
+        tolerance: how far the answer may be off, as a fraction of the largest entry.
+    Raises:    InputError for a right answer that is no array of numbers, and a tolerance outside
+        (0, 1).
+
+    >>> check_answer(None, 6.0), check_answer(6.02, 6.0), check_answer(-6, 6.0)
+    ('not answered', 'right', 'wrong: the sign is turned round')
+    >>> check_answer(5.0, 6.0, {"that is the value": 5.0})
+    'wrong: that is the value'
+
+    """
+    check.number(tolerance, "tolerance", above=0, below=1)
+    try:
+        known = np.asarray(right, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("right of numbers", describe(right), "pass an array") from error
+    return mark(answer, known, list((mistakes or {}).items()), tolerance) or "right"
 
 
 def mark(
