@@ -38,6 +38,16 @@ def test_the_slope_of_a_gelu_by_tanh_is_a_step_where_the_cube_of_x_overflows(dty
     np.testing.assert_array_equal(layer(x), jnp.where(x > 0, x, 0))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_straight_through_sign_passes_the_gradient_to_1_itself_and_no_further(dtype):
+    one, layer = jnp.ones((), dtype), fnn.straight_through_sign()
+    beyond = jnp.nextafter(one, jnp.asarray(2, dtype))
+    x = jnp.stack([-beyond, -one, -one / 2, 0 * one, one / 2, one, beyond])
+    dy = jax.random.normal(jax.random.key(4), x.shape, dtype)
+    for slope in (pulled, by_autodiff):
+        np.testing.assert_array_equal(slope(layer, (), x, dy), dy.at[0].set(0).at[-1].set(0))
+
+
 def test_a_geglu_by_tanh_has_a_gradient_where_the_cube_of_its_gate_overflows():
     layer, params = fnn.geglu(1, approximate=True), {"weight": jnp.ones((1, 2), "float16")}
     x = jnp.array([[-300.0]], "float16")

@@ -26,6 +26,17 @@ def test_dropout_drops_its_rate_and_keeps_the_mean():
     assert abs(float(y.mean()) - 1) < error / (1 - RATE)
 
 
+def test_dropout_drops_every_element_by_itself():
+    # Two elements share a random word: no pair of columns may go together. k = 5 standard errors
+    # of a correlation, of 28 pairs.
+    n, columns = 20_000, 8
+    kept = fnn.dropout(RATE).apply(
+        (), (), jnp.ones((n, columns)), key=jax.random.key(5), train=True
+    )[0]
+    correlations = np.corrcoef(np.asarray(kept != 0).T)
+    assert abs(correlations - np.eye(columns)).max() < 5 / n**0.5
+
+
 def test_spatial_dropout_drops_whole_channels_at_its_rate():
     # k = 5 standard errors, as above; the channels are what is counted.
     examples, channels = 200, 200
