@@ -106,5 +106,5 @@ def test_every_idea_of_the_lecture_is_in_the_table():
         "gradient descent, noise, stochastic, mini-batch, backpropagation, output, hidden, update, "
         "local minima, saddle points, vanishing gradient, dropout, batch norm, CNN, RNN"
     )
-    table = PAGES["docs/concepts.md"].lower()
+    table = PAGES["docs/pages/concepts.md"].lower()
     assert [idea for idea in ideas.split(", ") if idea.lower() not in table] == []

@@ -1,6 +1,6 @@
 """Draw the picture of the README: the graph of a small network, with values and gradients.
 
-Run it with ``python docs/pictures/draw.py``; it writes ``graph.png`` beside itself.
+Run it with ``python docs/pages/pictures/draw.py``; it writes ``graph.png`` beside itself.
 """
 
 from pathlib import Path
