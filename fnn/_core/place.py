@@ -19,7 +19,12 @@ _PLAIN = {list: tuple, collections.OrderedDict: dict, collections.defaultdict: d
 
 
 def check_place(
-    layer: Iterable[Callable[..., Unchecked]], params: Params, state: State, x: Input
+    layer: Iterable[Callable[..., Unchecked]],
+    params: Params,
+    state: State,
+    x: Input,
+    *,
+    shapes: bool = False,
 ) -> None:
     """Raise unless parameters and state have the structure, shapes and kinds that `init` gives.
 
@@ -31,6 +36,7 @@ def check_place(
         params: of the layer, in any precision.
         state: of the layer, in any precision.
         x: what the layer is to be applied to.
+        shapes: whether the `jax.ShapeDtypeStruct` of an array stands for it.
 
     >>> import fnn
     >>> dense = fnn.dense(2)
@@ -43,25 +49,26 @@ def check_place(
     init, apply, *_ = layer
     like = jax.eval_shape(init, jax.random.key(0), x)
     try:
-        check_like("params", like[0], params)
-        check_like("state", like[1], state)
+        check_like("params", like[0], params, shapes=shapes)
+        check_like("state", like[1], state, shapes=shapes)
     except InputError as error:
         told = _complaint(apply, params, state, x)
         raise (error if told is None else told) from None
 
 
-def check_like(name: str, wanted: PyTree, given: PyTree) -> None:
+def check_like(name: str, wanted: PyTree, given: PyTree, *, shapes: bool = False) -> None:
     """Raise unless a tree has the structure, shapes and kinds of numbers that `init` gives it.
 
     Args:
         name: ``"params"`` or ``"state"``.
         wanted: that of `init`, or its shapes.
         given: what may be such a tree, in any precision; lists stand for tuples.
+        shapes: whether the `jax.ShapeDtypeStruct` of an array stands for it.
 
     >>> check_like("state", {"mean": jnp.ones(3)}, {"mean": np.ones(3)})
     """
     trees = _plain(wanted), _plain(given)
-    differs = first_difference(*trees, dtypes=False) or _no_array(*trees)
+    differs = first_difference(*trees, dtypes=False) or _no_array(*trees, shapes)
     if differs:
         expected = f"{name} as layer.init makes them for this x"
         raise InputError(expected, differs, "pass those of this model")
@@ -115,10 +122,12 @@ def first_difference(expected: PyTree, got: PyTree, *, dtypes: bool = True) -> s
     return ""
 
 
-def _no_array(wanted: PyTree, given: PyTree) -> str:
+def _no_array(wanted: PyTree, given: PyTree, shapes: bool) -> str:
     """Say which leaf JAX does not take for that of `init`, of the same structure; "" for none."""
     pairs = zip(jax.tree.leaves(wanted), jax.tree.leaves_with_path(given), strict=True)
     for one, (path, other) in pairs:
+        if not shapes and isinstance(other, jax.ShapeDtypeStruct):
+            return "shapes alone"
         number = isinstance(other, bool | int | float | np.generic | jax.ShapeDtypeStruct)
         array = isinstance(other, jax.Array) or type(other) is np.ndarray
         known = (number or array or hasattr(other, "__jax_array__")) and _dtype(other) is not None

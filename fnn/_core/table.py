@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fnn._core import check
+
 _SHORTEST = 8
 
 
@@ -56,6 +58,7 @@ def in_bytes(count: float) -> str:
     >>> in_bytes(512), in_bytes(401408)
     ('512 B', '392.0 KiB')
     """
+    check.number(count, "count", least=0)
     size = float(count)
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:

@@ -114,6 +114,7 @@ def compare_layer(
         train: whether the layer runs in training mode.
         numeric: whether differences are taken too.
     """
+    check.flag(numeric, "numeric")
     dtype = narrowest(layer, jnp.float64)
     # A step small enough for a difference is one that half precision does not see.
     numeric = numeric and dtype == jnp.float64
@@ -178,7 +179,6 @@ def gradients(
             check_like(name, wanted, own)
     check.count(seed, "seed", 0)
     check.flag(train, "train")
-    check.flag(numeric, "numeric")
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         x, given = jax.tree.map(widened, (x, (params, state)))
         return _gradients(layer, bool(train), bool(numeric), x, given, jax.random.key(int(seed)))

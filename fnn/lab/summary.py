@@ -147,7 +147,7 @@ def layer_shapes(
     """
     require_layer(model)
     x = require_arrays(x, shapes=True)
-    check_place(model, params, state, x)
+    check_place(model, params, state, x, shapes=True)
     seen: dict[str, tuple[Input, Output]] = {}
     watched = map_layers(functools.partial(_watched, seen), model)
     jax.eval_shape(lambda p, s, x: watched.apply(p, s, x)[0], params, state, x)

@@ -37,8 +37,10 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import require_arrays
 from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.place import first_difference
 from fnn._core.types import (
     Array,
     Grads,
@@ -129,7 +131,8 @@ def take_step(
         gradient_at: ``params -> ((value, aux), grads)``.
         params: the parameters.
         state: the optimizer's state, from `init` or the step before.
-    Raises:    InputError for what is no optimizer.
+    Raises:    InputError for what is no optimizer, no function or no array, and for a state of
+        other parameters or of another optimizer.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> optimizer = fnn.optim.chain(fnn.optim.sam(0.5), fnn.optim.sgd(0.1))
@@ -144,7 +147,23 @@ def take_step(
 
     """
     check_optimizer("an optimizer", optimizer)
+    remedy = "pass a function of the parameters, as fnn.value_and_grad makes one of a model"
+    check.function(gradient_at, "gradient_at", remedy, takes="params")
+    _check_state(optimizer, params, state)
     return _take(optimizer, gradient_at, params, state, gradient_at)
+
+
+def _check_state(optimizer: Unchecked, params: Params, state: OptState) -> None:
+    """Raise unless a state is one that an optimizer makes for parameters."""
+    if jax.tree.leaves(params):
+        params = require_arrays(params, "params")
+    for leaf in jax.tree.leaves(params):
+        check.floating(leaf, "params")
+    like = jax.eval_shape(optimizer.init, params)
+    differs = first_difference(like, state, dtypes=False)
+    if differs:
+        expected = "a state as optimizer.init makes it for these parameters"
+        raise InputError(expected, differs, "pass that of init, or of the step before")
 
 
 def _take(

@@ -48,6 +48,8 @@ def curves(history: History, metric: str | None = None, *, chance: float | None 
     """
     if not isinstance(history, History):
         raise InputError("a History", describe(history), "pass the second that fnn.fit returns")
+    if chance is not None:
+        check.number(chance, "chance")
     known = [name for name in history.validation if name != "loss"]
     measured = isinstance(metric, str) and metric in history.validation
     if metric is not None and not measured:
@@ -72,7 +74,6 @@ def curves(history: History, metric: str | None = None, *, chance: float | None 
     right.plot(np.arange(1, len(values) + 1), values, color=ORANGE, marker="o", markersize=3)
     last = f": {values[-1]:.3f}" if len(values) and np.isfinite(values[-1]) else ""
     if chance is not None:
-        check.number(chance, "chance")
         chance_line(right, chance)
         legend(right)
     right.set(xlabel="epoch", ylabel=name, title=f"Held-out {name}{last}")

@@ -71,7 +71,7 @@ def check_data(
     check_finite("target", _that_count(target, weights))
     if outputs is None:
         spec = jax.tree.map(_spec, x)
-        check_place(model, params, state, spec)
+        check_place(model, params, state, spec, shapes=True)
         outputs = output_shape(model, params, state, spec)
     loss.check(outputs, _that_count(target, weights))
     with contextlib.suppress(InputError):
@@ -112,6 +112,8 @@ def length(value: Unchecked) -> int:
     for leaf in jax.tree.leaves(value):
         if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
             raise InputError("arrays", describe(leaf), "convert the data with numpy.asarray first")
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise InputError("arrays", "shapes alone", "pass the arrays")
         if not leaf.shape or not leaf.shape[0]:
             raise InputError(
                 "at least one example", describe(leaf), "check how the data was selected"

@@ -113,6 +113,7 @@ def evaluate(
     check_batch_size(batch_size)
     check_metrics(metrics)
     batch = check_data(model, loss, params, state, data, metrics)
+    check_place(model, params, state, batch.x)
     return run_evaluation(model, loss, params, state, batch, metrics, batch_size)
 
 

@@ -128,7 +128,8 @@ class WrongError(Exception):
 
 def finite(tree: Any, what: str) -> None:
     for leaf in jax.tree.leaves(tree):
-        known = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        known = isinstance(leaf, jax.Array | np.ndarray | np.generic | float)
+        known = known and jnp.issubdtype(getattr(leaf, "dtype", float), jnp.floating)
         if known and not np.isfinite(np.asarray(leaf, np.float64)).all():
             raise WrongError(Verdict.NOT_FINITE, what)
 
@@ -250,52 +251,127 @@ OTHERS = (
 )
 
 
+def finite_result(result: Any) -> None:
+    finite(result, "result")
+
+
+def of(function: Callable[..., Any], *args: Any, data: str = "", **kwargs: Any) -> Target:
+    """Return the target of a call with arguments that work, those of the user's numbers named."""
+    name = getattr(function, "__qualname__", type(function).__name__).partition(".<locals>")[0]
+    return Target(name, function, args, kwargs, finite_result, tuple(data.split()))
+
+
 def functions(folder: Path) -> list[Target]:
     """Return the public functions that make no record, with arguments that work."""
-    batch = (X, LABELS)
-    file = folder / "weights.safetensors"
-    fnn.save_weights(file, PARAMS, STATE)
-    history = fnn.fit(MODEL, LOSS, SGD, batch, epochs=1, batch_size=3, key=KEY)[1]
+    return training(folder) + looking() + others(folder)
+
+
+def training(folder: Path) -> list[Target]:
+    """Return the functions that train and use a model, and keep what it learned."""
+    batch, place = (X, LABELS), "params state"
+    files = [folder / f"saved{i}.safetensors" for i in range(2)]
     train_state = fnn.init_train_state(MODEL, SGD, X, key=KEY)
-    step = fnn.train_step(MODEL, LOSS, SGD)
+    fnn.save_weights(files[0], PARAMS, STATE)
+    fnn.save_train_state(files[1], train_state)
+    normed = fnn.serial(fnn.batch_norm(), fnn.dense(2))
     words = fnn.serial(fnn.embedding(5, 4), fnn.dense(5))
     tokens = np.array([[0, 1, 2]])
-    word_params, word_state = words.init(KEY, tokens)
+    talk = words, *words.init(KEY, tokens), tokens, 2
     few = {"epochs": 1, "batch_size": 3, "key": KEY}
-    quick = {"key": KEY}
-
-    def of(function: Callable[..., Any], *args: Any, data: str = "", **kwargs: Any) -> Target:
-        name = getattr(function, "__qualname__", type(function).__name__)
-        return Target(name, function, args, kwargs, nothing, tuple(data.split()))
-
     return [
         of(fnn.fit, MODEL, LOSS, SGD, batch, **few, validation=batch, data="data validation"),
-        of(fnn.evaluate, MODEL, LOSS, PARAMS, STATE, batch, data="params state data"),
-        of(fnn.predict, MODEL, PARAMS, STATE, X, data="params state x"),
-        of(fnn.generate, words, word_params, word_state, tokens, 2, key=KEY, data="params state"),
+        of(fnn.evaluate, MODEL, LOSS, PARAMS, STATE, batch, data=f"{place} data"),
+        of(fnn.predict, MODEL, PARAMS, STATE, X, data=f"{place} x"),
+        of(fnn.generate, *talk, key=KEY, data=place),
+        of(fnn.generate_stream, *talk, key=KEY, data=place),
         of(fnn.init_train_state, MODEL, SGD, X, key=KEY, data="x"),
         of(fnn.train_step, MODEL, LOSS, SGD),
-        of(step, train_state, batch, data="train_state batch"),
+        of(fnn.train_step(MODEL, LOSS, SGD), train_state, batch, data="train_state batch"),
         of(fnn.value_and_grad, MODEL, LOSS),
-        of(fnn.value_and_grad(MODEL, LOSS), PARAMS, STATE, batch, key=KEY, data="params state"),
+        of(fnn.value_and_grad(MODEL, LOSS), PARAMS, STATE, batch, data=place),
+        of(fnn.update_batch_norm, normed, *normed.init(KEY, X), [X], data=f"{place} batches"),
         of(fnn.accuracy, X, LABELS, data="prediction target"),
-        of(fnn.summary, MODEL, X, data="x"),
-        of(fnn.check_layer, fnn.dense(2), X, data="x"),
-        of(fnn.trace_activations, MODEL, LOSS, PARAMS, STATE, batch, **quick, data="params state"),
-        of(fnn.save_weights, folder / "more.safetensors", PARAMS, STATE, data="params state"),
-        of(fnn.load_weights, file, (PARAMS, STATE), data="like"),
         of(losses.mean, jnp.ones(4), jnp.ones(4), data="values weights"),
-        of(landscapes.descend, landscapes.saddle(), SGD, (0.1, 0.2), 3, data="start"),
-        of(optim.global_norm, TREE, data="tree"),
-        of(optim.eval_params, SGD.init(TREE), TREE, data="opt_state params"),
+        of(fnn.save_weights, folder / "more.safetensors", PARAMS, STATE, data=place),
+        of(fnn.load_weights, files[0], (PARAMS, STATE), data="like"),
+        of(fnn.save_train_state, folder / "state.safetensors", train_state, data="train_state"),
+        of(fnn.load_train_state, files[1], train_state, data="like"),
         of(fnn.privacy_spent, 1.0, 10, 100, 10, 1e-5),
+    ]
+
+
+def looking() -> list[Target]:
+    """Return the functions that look into a layer or a model."""
+    batch, place, dense = (X, LABELS), "params state", fnn.dense(2)
+    tensors = {"weight": np.ones((2, 3), "float32"), "bias": np.ones(2, "float32")}
+    return [
+        of(fnn.summary, MODEL, X, data="x"),
+        of(fnn.lab.layer_shapes, MODEL, PARAMS, STATE, X, data=f"{place} x"),
+        of(fnn.check_layer, dense, X, data="x"),
+        of(fnn.compare, dense, LOSS, *dense.init(KEY, X), batch, key=KEY, time=False, data=place),
+        of(fnn.trace_activations, MODEL, LOSS, PARAMS, STATE, batch, key=KEY, data=place),
+        of(fnn.tune, fnn.tanh(), losses.squared_error(), (X, X), key=KEY, by="bytes"),
+        of(fnn.lab.measure, fnn.tanh(), X, key=KEY, rounds=1, data="x"),
+        of(fnn.lab.rounding, "float32", 10),
+        of(fnn.lab.difference, "float64", 10),
+        of(fnn.lab.in_bytes, 2048),
+        of(fnn.from_torch, dense, tensors, X, names={"": ""}, data="weights x"),
+        of(fnn.children, MODEL),
+        of(fnn.map_layers, lambda path, layer: layer, MODEL),
+    ]
+
+
+def others(folder: Path) -> list[Target]:
+    """Return the functions of optimizers, landscapes, data and pictures."""
+    history = fnn.History(np.array([2.3, 1.0]), np.array([1.5]), {}, 0.0, 0.0)
+    state = SGD.init(TREE)
+    return [
+        of(optim.global_norm, TREE, data="tree"),
+        of(optim.eval_params, state, TREE, data="opt_state params"),
+        of(optim.take_step, SGD, quadratic, TREE, state, data="params state"),
+        of(landscapes.descend, landscapes.saddle(), SGD, (0.1, 0.2), 3, data="start"),
         of(fnn.plot.curves, history, data="history"),
         of(fnn.plot.filters, np.ones((3, 3, 1, 4), "float32"), data="weight"),
         of(fnn.datasets.read_idx, folder / "none", data="path"),
         of(fnn.datasets.text, None, 100, data="file"),
-        of(fnn.lab.layer_shapes, MODEL, PARAMS, STATE, X, data="params state x"),
-        of(fnn.map_layers, lambda path, layer: layer, MODEL),
+        of(fnn.datasets.spirals, 10, key=KEY),
+        of(fnn.datasets.clouds, 10, key=KEY),
+        of(fnn.datasets.xor, 10, key=KEY),
+        of(fnn.datasets.sine, 10, key=KEY),
     ]
+
+
+# Trees that are nearly those of a model, made of the right one.
+ALTERED: dict[str, Callable[[Any], Any]] = {
+    "lists for tuples": lambda tree: list(tree) if isinstance(tree, tuple) else tree,
+    "a leaf of NumPy": lambda tree: change_leaf(tree, np.asarray),
+    "a leaf short": lambda tree: change_leaf(tree, lambda leaf: None),
+    "a leaf of one more axis": lambda tree: change_leaf(tree, lambda leaf: leaf[None]),
+    "a leaf transposed": lambda tree: change_leaf(tree, lambda leaf: leaf.T),
+    "a leaf of integers": lambda tree: change_leaf(tree, lambda leaf: leaf.astype(int)),
+    "a leaf of text": lambda tree: change_leaf(tree, lambda leaf: "x"),
+    "a leaf of complex numbers": lambda tree: change_leaf(tree, lambda leaf: leaf * 1j),
+    "a leaf in bfloat16": lambda tree: change_leaf(tree, lambda leaf: leaf.astype("bfloat16")),
+    "a big-endian leaf": lambda tree: change_leaf(tree, lambda leaf: np.asarray(leaf, ">f4")),
+    "a leaf of shape alone": lambda tree: change_leaf(
+        tree, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    ),
+    "in another tree": lambda tree: {"inside": tree},
+}
+
+
+def is_tree_of_arrays(value: Any) -> bool:
+    leaves = jax.tree.leaves(value) if isinstance(value, dict | tuple) else []
+    return bool(leaves) and all(hasattr(leaf, "dtype") for leaf in leaves)
+
+
+def change_leaf(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a tree with its largest leaf changed."""
+    leaves, structure = jax.tree.flatten(tree)
+    if leaves:
+        at = max(range(len(leaves)), key=lambda i: np.size(leaves[i]))
+        leaves[at] = change(leaves[at])
+    return jax.tree.unflatten(structure, leaves)
 
 
 def admitted(hint: Any, value: Any) -> bool:
@@ -358,6 +434,12 @@ class Attack(NamedTuple):
     parameter: str
     odd: str
 
+    def value(self) -> Any:
+        """Return what stands there."""
+        if self.odd in ODD:
+            return ODD[self.odd]
+        return ALTERED[self.odd](self.target.bound()[self.parameter])
+
     def __str__(self) -> str:
         return f"{self.target.name}: {self.parameter}={self.odd}"
 
@@ -365,14 +447,16 @@ class Attack(NamedTuple):
 def attacks(targets: list[Target]) -> Iterator[Attack]:
     """Yield every odd value in every place."""
     for target in targets:
+        usual = target.bound()
         for parameter in inspect.signature(target.function).parameters:
-            for odd in ODD:
+            is_tree = parameter in target.data and is_tree_of_arrays(usual.get(parameter))
+            for odd in (*ODD, *(ALTERED if is_tree else ())):
                 yield Attack(target, parameter, odd)
 
 
-def attempt(attack: Attack, value: Any) -> tuple[Verdict, str]:
+def attempt(attack: Attack) -> tuple[Verdict, str]:
     """Return what comes of a value in the place of an argument."""
-    target = attack.target
+    target, value = attack.target, attack.value()
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -380,7 +464,9 @@ def attempt(attack: Attack, value: Any) -> tuple[Verdict, str]:
     except fnn.InputError as error:
         return Verdict.REFUSED, str(error)
     except WrongError as error:
-        return error.verdict, str(error)
+        # What is not finite comes of what the user's numbers are.
+        mine = error.verdict is Verdict.NOT_FINITE and attack.parameter in target.data
+        return (Verdict.RIGHT if mine else error.verdict), str(error)
     except Exception as error:
         return Verdict.OPAQUE, f"{type(error).__name__}: {str(error)[:90]}"
     if attack.parameter not in target.data:
@@ -402,13 +488,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of their choice (%(default)s)")
     parser.add_argument("--only", default="", help="targets with this in their name")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    # Names of files are attacked too: what is written stays in there.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         targets = [t for t in constructors() + functions(Path(folder)) if options.only in t.name]
         every = list(attacks(targets))
         chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
         counts: collections.Counter[Verdict] = collections.Counter()
         for i, attack in enumerate(chosen):
-            verdict, text = attempt(attack, ODD[attack.odd])
+            verdict, text = attempt(attack)
             counts[verdict] += 1
             if verdict in BAD:
                 print(f"{attack}: {verdict.value}: {text}", flush=True)

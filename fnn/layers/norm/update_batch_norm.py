@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 import jax
 
+from fnn._core.arrays import require_arrays
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.place import check_place
 from fnn._core.types import Input, Key, Number, Params, Scalar, State
 from fnn.combinators._parts import fold
 from fnn.combinators.walk import layers_by_path, map_layers
@@ -32,7 +34,8 @@ def update_batch_norm(
         state: its state.
         batches: the inputs x of the training set, batch after batch.
         key: what dropout and other layers of chance draw from, where there are such.
-    Raises:    InputError for a model without such a batch norm, and for no batches.
+    Raises:    InputError for a model without such a batch norm, for parameters and state of another
+        model, and for no batches.
     Source:    Izmailov et al. 2018, arXiv:1803.05407, section 3.2.
 
     >>> import fnn, jax.numpy as jnp
@@ -44,8 +47,15 @@ def update_batch_norm(
     require_layer(model, "a model")
     if not _has_statistics(model):
         raise InputError("a model with running statistics", describe(model), "leave it as it is")
+    try:
+        inputs = iter(batches)
+    except TypeError as error:
+        remedy = "pass a list of inputs, or a generator"
+        raise InputError("batches", describe(batches), remedy) from error
     seen = 0
-    for i, x in enumerate(batches):
+    for i, batch in enumerate(inputs):
+        x = require_arrays(batch, "batches")
+        check_place(model, params, state, x)
         examples = jax.tree.leaves(x)[0].shape[0]
         share = seen / max(seen + examples, 1)
         state = _step(model, params, state, x, fold(key, i), share)
