@@ -166,7 +166,8 @@ def _loses_axes(x: Input, y: Output) -> bool:
     before, after = (
         {len(leaf.shape) > 2 for leaf in jax.tree.leaves(inexact_leaves(tree))} for tree in (x, y)
     )
-    return before != after
+    # Of integers alone an embedding makes vectors, the same ones everywhere.
+    return bool(before) and before != after
 
 
 def _by_path(layer: Layer, tree: PyTree, path: str = "") -> dict[str, Seen]:

@@ -22,7 +22,19 @@ _INSIDE: dict[str, tuple[str, ...]] = {
     "out_proj": ("in_proj_weight", "q_proj_weight"),
     "gate_proj": ("up_proj.weight",),
     "up_proj": ("gate_proj.weight",),
+    "c_attn": ("c_proj.weight",),
+    "c_proj": ("c_attn.weight",),
 }
+# The attention of a GPT-2 has the entries of a MultiheadAttention under other names, and a mask.
+_GPT2 = {
+    "c_attn.weight": "in_proj_weight",
+    "c_attn.bias": "in_proj_bias",
+    "c_proj.weight": "out_proj.weight",
+    "c_proj.bias": "out_proj.bias",
+}
+_GPT2_MASKS = ("bias", "masked_bias")
+# Its matrices, which stand as (I, O) where it is made of Conv1D, and as (O, I) of Linear.
+_GPT2_MATRICES = ("c_attn", "c_proj", "c_fc")
 # A transformer layer of PyTorch has its modules by kind, not in the order in which they run: that
 # depends on where its norms are.
 _TRANSFORMER: dict[str, tuple[str, ...]] = {
@@ -201,22 +213,35 @@ def grouped(weights: Mapping[str, Unchecked]) -> dict[str, Entries]:
     {'rnn.l1': ['weight_ih_l0'], 'fc': ['weight']}
     """
     found: dict[str, Entries] = {}
+    is_transposed = any(map(_is_conv1d, weights.items()))
     for full, value in weights.items():
         module, _, name = full.rpartition(".")
         prefix = f"{module}." if module else ""
         if name == _COUNTER and f"{prefix}{_COUNTED}" in weights:
             continue
+        if name in _GPT2_MASKS and f"{prefix}c_attn.weight" in weights:
+            continue
         outer, _, last = module.rpartition(".")
         beside = f"{outer}." if outer else ""
         stacked = _STACKED.match(name)
         if any(f"{beside}{other}" in weights for other in _INSIDE.get(last, ())):
-            module, name = outer, f"{last}.{name}"
+            module, name = outer, _GPT2.get(f"{last}.{name}", f"{last}.{name}")
         elif stacked:
             module = ".".join(filter(None, (module, f"l{stacked['layer']}")))
             name = f"{stacked['kind']}_l0{stacked['way']}"
+        array = as_array(value, full)
+        if is_transposed and last in _GPT2_MATRICES and array.ndim == 2:
+            array = array.T
         entries = found.setdefault(module, Entries({}, {}))
-        entries.arrays[name], entries.full[name] = as_array(value, full), full
+        entries.arrays[name], entries.full[name] = array, full
     return found
+
+
+def _is_conv1d(entry: tuple[str, Unchecked]) -> bool:
+    """Say whether an entry is the fused projection (C, 3C) of a GPT-2 made of Conv1D."""
+    name, value = entry
+    shape = tuple(getattr(value, "shape", ()))
+    return name.endswith("c_attn.weight") and len(shape) == 2 and shape[1] == 3 * shape[0]
 
 
 def as_array(value: Unchecked, name: str) -> Array:

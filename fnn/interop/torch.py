@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn._core.arrays import require_arrays
 from fnn._core.errors import InputError, at, describe, entry
 from fnn._core.types import Input, Output, Params, PyTree, State, Unchecked
 from fnn.combinators.walk import join, part
 from fnn.interop._order import Orders, name_of
 from fnn.interop._state_dict import Entries, Modules
 from fnn.interop._torch_layers import CONVERTERS
-from fnn.lab._input import check_arrays
 from fnn.lab.summary import layer_shapes
 from fnn.layer import Layer, require_layer
 from fnn.train._arrays_file import named_leaves
@@ -48,7 +48,9 @@ def from_torch(
     The modules of a ``TransformerEncoderLayer`` or ``TransformerDecoderLayer`` go to a
     `fnn.transformer_block`, or to layers like its own in any order. Weights do not tell whether
     norms come first, nor which activation it is: what PyTorch makes by default is
-    ``norm_first=False, activation="relu"``. Nor do they tell the number of heads.
+    ``norm_first=False, activation="relu"``. Nor do they tell the number of heads. Those of a GPT-2
+    go to ``fnn.transformer_block(heads, causal=True, activation="gelu_tanh")`` behind an embedding
+    and learned positions, and its head to a `fnn.unembedding` that shares the embedding's weight.
 
     Args:
         model: the same model in fnn.
@@ -74,7 +76,7 @@ def from_torch(
 
     """
     require_layer(model)
-    check_arrays(x)
+    x = require_arrays(x, shapes=True)
     modules = Modules(weights, names, ignore)
     spec = jax.eval_shape(lambda x: x, x)
     like = jax.eval_shape(model.init, jax.random.key(0), spec)

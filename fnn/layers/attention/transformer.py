@@ -27,8 +27,13 @@ from fnn.layers.dense import dense
 from fnn.layers.dropout import check_rate, dropout as dropout_layer
 from fnn.layers.norm.layer_norm import layer_norm, rms_norm
 
-Activation: TypeAlias = Literal["gelu", "relu", "silu", "geglu", "swiglu"]
-_PLAIN: dict[str, Callable[[], Layer]] = {"gelu": gelu, "relu": relu, "silu": silu}
+Activation: TypeAlias = Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"]
+_PLAIN: dict[str, Callable[[], Layer]] = {
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate=True),
+    "relu": relu,
+    "silu": silu,
+}
 _GATED: dict[str, Callable[..., Layer]] = {"geglu": geglu, "swiglu": swiglu}
 _NORMS = ("layer_norm", "rms_norm")
 
@@ -50,7 +55,8 @@ def mlp(
 
     Args:
         hidden: H, the width between; None is 4C, or for a gate 8C / 3, which is as many weights.
-        activation: ``"gelu"``, ``"relu"``, ``"silu"``, or gated ``"geglu"`` or ``"swiglu"``.
+        activation: ``"gelu"``, ``"gelu_tanh"`` (approximate, as of GPT-2), ``"relu"``, ``"silu"``,
+            or gated ``"geglu"`` or ``"swiglu"``.
         bias: whether there are b_up and b_down; None is True, but for a gate, which has none.
         initializer: draws the weights.
     Shapes:    x, y (..., C) with any leading axes; up weight (C, H), for a gate (C, 2H), and bias
