@@ -1,5 +1,7 @@
 """What char_lstm.py and gpt.py share: learn a text by both gradients, compare, and write."""
 
+import time
+
 import jax
 import numpy as np
 
@@ -12,7 +14,7 @@ def learn(model, book, window, epochs, batch_size, learning_rate, seed):
     Prints both, and how far their loss curves are apart.
     """
     x, target = book.windows(window)
-    print(f"{len(book.ids):,} characters of {len(book.alphabet)} kinds, {len(x):,} windows\n")
+    print(f"{len(book.ids):,} tokens of {book.vocabulary} kinds, {len(x):,} windows\n")
     print(fnn.summary(model, jax.ShapeDtypeStruct((batch_size, window), x.dtype)), end="\n\n")
 
     steps = epochs * -(-len(x) // batch_size)
@@ -31,7 +33,7 @@ def learn(model, book, window, epochs, batch_size, learning_rate, seed):
         first, last = history.epoch_loss[0], history.epoch_loss[-1]
         print(
             f"{gradient:<6} loss {first:.3f} in the first epoch, {last:.3f} in the last, in nats a"
-            f" character; {steps:,} steps in {history.run_seconds:.1f} s"
+            f" token; {steps:,} steps in {history.run_seconds:.1f} s"
         )
     apart = np.abs(curves["manual"] - curves["auto"])
     print(
@@ -42,11 +44,20 @@ def learn(model, book, window, epochs, batch_size, learning_rate, seed):
     return trained
 
 
-def write(model, trained, book, window, temperature, seed, count=300):
-    """Print the first window of the text, a bar, and what the model makes of it."""
-    prompt = book.ids[None, :window]
-    drawn = fnn.generate(
-        model, trained.params, trained.state, prompt, count,
-        key=jax.random.key(seed + 1), temperature=temperature,
-    )  # fmt: skip
-    print(book.decode(prompt[0]) + "|" + book.decode(drawn[0]))
+def write(model, trained, book, prompt, temperature, seed, window=None, count=300):
+    """Print a prompt, a bar, and what the model makes of it, as it is drawn."""
+    prompt = book.encode(prompt) if prompt else book.ids[: (window or 100) // 2]
+    print(book.decode(prompt), end="|", flush=True)
+    began, drawn, shown = time.perf_counter(), [], ""
+    for token in fnn.generate_stream(
+        model, trained.params, trained.state, prompt[None], count, key=jax.random.key(seed + 1),
+        temperature=temperature, top_p=0.95, window=window,
+    ):  # fmt: skip
+        drawn.append(int(token[0]))
+        text = book.decode(drawn)
+        # A token may end within a character, which the next one then changes.
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+    seconds = time.perf_counter() - began
+    print(f"\n\n{count} tokens in {seconds:.1f} s, most of which is compiling")

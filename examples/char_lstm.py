@@ -2,7 +2,8 @@
 
 It reads the reference of the Python language, which comes with Python (or ``--text FILE``), in
 windows, and at every character predicts the next. It is trained twice from the same key, by the
-hand-derived gradient and by `jax.grad`, and the two loss curves are compared; then it writes.
+hand-derived gradient and by `jax.grad`, and the two loss curves are compared; then it writes, its
+hidden state carried from character to character.
 
 Run it with ``python examples/char_lstm.py``: under a minute. For a model that spells and indents
 well, give it more of the text and of everything::
@@ -31,6 +32,7 @@ def lstm_of_characters(alphabet: int, width: int, layers: int) -> fnn.Layer:
 def main(
     text: Annotated[Path | None, typer.Option(help="A text in UTF-8 to learn.")] = None,
     characters: Annotated[int, typer.Option(help="How much of it.")] = 100_000,
+    prompt: Annotated[str, typer.Option(help="What to go on from.")] = "",
     width: Annotated[int, typer.Option(help="Numbers in the hidden state.")] = 128,
     layers: Annotated[int, typer.Option(help="LSTMs on top of each other.")] = 1,
     window: Annotated[int, typer.Option(help="Characters to go back through.")] = 50,
@@ -42,9 +44,9 @@ def main(
 ) -> None:
     """Train an LSTM on a text by hand-derived and by automatic gradients, and let it write."""
     book = fnn.datasets.text(text, characters)
-    model = lstm_of_characters(len(book.alphabet), width, layers)
+    model = lstm_of_characters(book.vocabulary, width, layers)
     trained = learn(model, book, window, epochs, batch_size, learning_rate, seed)
-    write(model, trained, book, window, temperature, seed)
+    write(model, trained, book, prompt, temperature, seed)
 
 
 if __name__ == "__main__":
