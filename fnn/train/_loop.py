@@ -27,6 +27,7 @@ from fnn.train._events import (
     checked_answer,
     name_of,
 )
+from fnn.train._nonfinite import finite_leaves
 from fnn.train._program import Transform, no_losses, run
 from fnn.train._progress import Report
 from fnn.train._record import Piece, Record
@@ -38,6 +39,8 @@ from fnn.train.stream import Source, Stretch
 _DISPATCH_SECONDS, _WATCHED_SECONDS = 1.0, 0.1
 # So often a train state is kept, if it is small, to find from there where numbers were lost.
 _KEEP_SECONDS, _KEEP_BYTES = 10.0, 2**28
+# More steps than an order has.
+_NEVER = 2**31
 
 Measure = Callable[[TrainState], dict[str, float]]
 
@@ -147,6 +150,7 @@ class Loop:
 
     def _end(self) -> None:
         self._settle()
+        self.dead = self.dead or not self._is_sound()
         self.interrupt.by = ""
         self._fire("end")
 
@@ -211,11 +215,12 @@ class Loop:
     def _dispatch(self, stretch: Stretch, losses: Array | np.ndarray) -> Array:
         """Send some steps to the device, and wait for those sent before."""
         plan, began = self.plan, time.perf_counter()
-        count = min(stretch.end - self._at, self._pace.steps, self._free_steps())
+        most = min(stretch.end - self._at, self._free_steps())
+        count = min(most, self._pace.steps)
         stop = self._at + count
         self.train_state, values, self._alive = run(
             plan.step, plan.transform, self.train_state, stretch.data, stretch.order, losses,
-            plan.watched, self._alive, self._at, stop,
+            plan.watched, self._alive, self._at, stop, count == most,
         )  # fmt: skip
         self._at, self.step = stop, self.step + count
         self.record.extend(values, stop)
@@ -236,12 +241,12 @@ class Loop:
         now = time.monotonic()
         if now > self._keep_at and self._keeps:
             self._keep_at = now + _KEEP_SECONDS
-            if self._landed():
+            if self._landed() and self._is_sound():
                 self._keep()
         if self.plan.measure_steps and self.step % self.plan.measure_steps == 0:
             self._measure()
         due = [i for i, one in enumerate(self.plan.callbacks) if self._is_due(i, one, now)]
-        if due and not (self._over or self._moved):
+        if due and not (self._over or self._moved) and self._landed() and self._is_sound():
             self._fire("step", due)
 
     def _end_epoch(self) -> None:
@@ -267,7 +272,7 @@ class Loop:
         # Running no step compiles the program.
         self.train_state, _, self._alive = run(
             self.plan.step, self.plan.transform, self.train_state, stretch.data, stretch.order,
-            no_losses(len(stretch.order)), self.plan.watched, self._alive, 0, 0,
+            no_losses(len(stretch.order)), self.plan.watched, self._alive, 0, 0, False,
         )  # fmt: skip
         jax.block_until_ready(self.train_state)
         self.compile_seconds += time.perf_counter() - began
@@ -279,7 +284,7 @@ class Loop:
         for period in (self.plan.measure_steps, *periods):
             if period:
                 ends.append(period - self.step % period)
-        return max(1, min(ends, default=self._pace.steps))
+        return max(1, min(ends, default=_NEVER))
 
     def _is_due(self, i: int, callback: Callback, now: float) -> bool:
         if not isinstance(callback, Timed):
@@ -305,6 +310,10 @@ class Loop:
         self._over = not self._moved
         if self._over:
             self.stopped = self.stopped or NONFINITE
+
+    def _is_sound(self) -> bool:
+        """Look at the parameters, which the steps do not where chance put the end of a dispatch."""
+        return bool((finite_leaves(self.train_state.params) | ~self.plan.watched).all())
 
     def _settle(self) -> None:
         """Wait for all steps, and forget those that were not taken."""

@@ -44,12 +44,13 @@ def run_steps(
     alive: Scalar,
     start: Scalar,
     stop: Scalar,
+    look: Scalar = True,
 ) -> tuple[TrainState, Array, Array]:
     """Take steps start..stop-1, step i on the examples ``order[i]``, while all is finite.
 
     The bounds are traced, so one program serves any number of steps, for the price of a scan. A
-    loss that is not finite interrupts the inner loop; only then, and at the end, the parameters are
-    looked at, and if one of those `watched` is not finite the run is over.
+    loss that is not finite interrupts the inner loop; only then, and at the end where that is asked
+    for, the parameters are looked at, and if one of those `watched` is not finite the run is over.
 
     Args:
         step: the training step.
@@ -62,6 +63,7 @@ def run_steps(
         alive: whether all was finite so far; if not, no step is taken.
         start: the first step.
         stop: the step to stop before.
+        look: whether to look at the parameters there: not where chance alone put the end.
     """
 
     def take(carry: _Carry) -> _Carry:
@@ -78,7 +80,7 @@ def run_steps(
             lambda c: (c.i < stop) & c.finite, take, carry._replace(finite=jnp.ones((), bool))
         )
         fine = (finite_leaves(carry.train_state.params) | ~watched).all()
-        return carry._replace(finite=fine)
+        return carry._replace(finite=fine | (carry.finite & ~jnp.asarray(look)))
 
     carry = _Carry(jnp.asarray(start), train_state, jnp.asarray(losses), jnp.asarray(alive))
     carry = jax.lax.while_loop(lambda c: (c.i < stop) & c.finite, stretch, carry)
@@ -104,6 +106,20 @@ def transformed(transform: Transform | None, train_state: TrainState, batch: Bat
         return batch
     key = jax.random.fold_in(jax.random.fold_in(train_state.key, train_state.step), _TRANSFORM)
     return as_batch(transform(batch, key, train_state.step))
+
+
+def transformed_spec(transform: Transform | None, batch: Batch) -> Batch:
+    """Return the shapes of a batch as the model sees it.
+
+    Args:
+        transform: of the batches, or None.
+        batch: the shapes of one, as it is read.
+    """
+    if transform is None:
+        return batch
+    given = transform, jax.random.key(0), jnp.int32(0)
+    seen: Batch = jax.eval_shape(lambda batch: as_batch(given[0](batch, *given[1:])), batch)
+    return seen
 
 
 def no_losses(steps: int) -> np.ndarray:

@@ -69,6 +69,7 @@ def _replay(plan: Plan, kept: Kept, ahead: int) -> tuple[TrainState, Batch]:
             train_state, _, alive = run(
                 plan.step, plan.transform, train_state, stretch.data, stretch.order,
                 no_losses(len(stretch.order)), plan.watched, alive, stretch.begin, stop,
+                False,
             )  # fmt: skip
         step += count
         if step == goal and stop < stretch.end:

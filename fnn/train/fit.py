@@ -22,13 +22,14 @@ from fnn.optim.optimizer import Optimizer, eval_params
 from fnn.train._events import Callback, check_callbacks
 from fnn.train._loop import Kept, Loop, Plan
 from fnn.train._nonfinite import finite_leaves
-from fnn.train._program import Transform
+from fnn.train._program import Transform, transformed_spec
 from fnn.train._progress import Progress, check_progress, progress_bar
 from fnn.train._record import History as History
 from fnn.train._replay import complaint
-from fnn.train.batch import check_batch_size, check_data
+from fnn.train.batch import check_batch_size, check_data, length
 from fnn.train.evaluate import run_evaluation
-from fnn.train.metrics import Metrics
+from fnn.train.metrics import Metrics, check_metrics
+from fnn.train.precision import Precision
 from fnn.train.step import TrainState, hyperparameters, init_train_state, train_step
 from fnn.train.stream import Source, open_source, row_check
 
@@ -48,6 +49,7 @@ def fit(
     batch_size: int | None = None,
     key: Key = None,
     gradient: Gradient = "manual",
+    precision: Precision | None = None,
     transform: Transform | None = None,
     validation: Data | None = None,
     validation_every: int | None = None,
@@ -89,6 +91,9 @@ def fit(
         batch_size: examples in a step, from 1 to n; none for data in batches.
         key: for the parameters, the order and the layers' randomness.
         gradient: ``"manual"``, ``"auto"``, ``"numeric"`` or an estimator, see `fnn.value_and_grad`.
+        precision: in which layers compute while training, ``"bfloat16"`` or ``"float16"``, or these
+            by patterns over paths, see `fnn.mixed_precision`; None for that of the parameters.
+            Parameters, moments, losses and statistics keep theirs, and validated is in float32.
         transform: a function ``(batch, key, step) -> batch`` on the device, traced: each step takes
             its batch as it returns it. The key is one of the step.
         validation: data held out, in memory, to evaluate after every epoch.
@@ -119,7 +124,8 @@ def fit(
     >>> train_state.params["weight"].round(2), history.loss.shape
     (Array([[2.]], dtype=float32), (80,))
     """
-    _refuse_tracing(data, validation, key, start)
+    # What gives batches is no tree.
+    _refuse_tracing(data if isinstance(data, tuple | list) else (), validation, key, start)
     check_progress(progress)
     _check_validation(validation, validation_every, metrics)
     if transform is not None:
@@ -130,16 +136,17 @@ def fit(
     source = open_source(data, batch_size)
     if not source.again and epochs is not None and epochs > 1:
         raise InputError("one epoch of a generator", f"epochs={epochs}", "pass steps=")
-    taken = train_step(model, loss, optimizer, gradient)
+    taken = train_step(model, loss, optimizer, gradient, precision)
     _refuse_tracing(hyperparameters(model, optimizer, gradient))
-    begin = functools.partial(_start, model, optimizer, gradient, source.x, key, start)
+    seen = transformed_spec(transform, source.spec)
+    begin = functools.partial(_start, model, optimizer, gradient, precision, seen.x, key, start)
     train_state = begin()
     place = train_state.params, train_state.state
-    source.prepare(row_check(model, loss, *place), _words(train_state.key))
+    source.prepare(row_check(model, loss, transform, *place), _words(train_state.key))
     measure = None
     if validation is not None:
         held_out = check_data(model, loss, *place, as_batch(validation))
-        size = min(batch_size or jax.tree.leaves(source.x)[0].shape[0], 1024)
+        size = min(batch_size or length(source.spec.x), 1024)
         measure = functools.partial(_measure, model, loss, held_out, metrics, size)
     until = _last_step(source, int(train_state.step), epochs, steps)
     plan = Plan(
@@ -217,6 +224,7 @@ def _check_validation(validation: Data | None, every: int | None, metrics: Metri
     for value, name in ((metrics, "the metrics"), (every, "validation_every")):
         if value is not None and validation is None:
             raise InputError(f"validation data for {name}", "none", "pass validation=(x, target)")
+    check_metrics(metrics)
     if every is not None:
         check.count(every, "validation_every")
 
@@ -257,6 +265,7 @@ def _start(
     model: Layer,
     optimizer: Optimizer,
     gradient: Gradient,
+    precision: Precision | None,
     x: Input,
     key: Key,
     start: TrainState | None,
@@ -268,7 +277,9 @@ def _start(
             "neither" if key is None else "both",
             "pass key=jax.random.key(0), or start=train_state",
         )
-    init = functools.partial(init_train_state, model, optimizer, x, gradient=gradient)
+    init = functools.partial(
+        init_train_state, model, optimizer, x, gradient=gradient, precision=precision
+    )
     if start is None:
         start = init(key=jnp.asarray(check.key(key)))
     else:

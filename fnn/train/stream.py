@@ -8,6 +8,7 @@ and in the thread of the caller: the device works on the portion before meanwhil
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import math
 import mmap
@@ -21,11 +22,12 @@ import numpy as np
 from fnn._core import check
 from fnn._core.arrays import jax_dtype
 from fnn._core.errors import InputError, describe
-from fnn._core.types import Data, Input, Params, State, Unchecked
+from fnn._core.types import Data, Params, State, Unchecked
 from fnn.gradient.objective import Batch, as_batch
 from fnn.layer import Layer, output_shape
 from fnn.losses import Loss
 from fnn.train._order import EpochOrder
+from fnn.train._program import Transform, transformed_spec
 from fnn.train.batch import check_batch_size, check_data, length
 
 _PORTION_BYTES, _PORTION_STEPS = 2**24, 256
@@ -67,12 +69,12 @@ class Stretch(NamedTuple):
 class Source(Protocol):
     """Where the batches of a training come from.
 
-    `x` is a batch of inputs or its shapes, `epoch_steps` how many steps an epoch has, None where
+    `spec` has the shapes of a batch, `epoch_steps` says how many steps an epoch has, None where
     that is not known, and `again` says whether what was read can be read once more.
     """
 
     @property
-    def x(self) -> Input: ...
+    def spec(self) -> Batch: ...
 
     @property
     def epoch_steps(self) -> int | None: ...
@@ -127,6 +129,8 @@ def _batches(data: Unchecked) -> Batches | None:
         count = len(data) if isinstance(data, Sized) else None
         return Batches(lambda epoch: data, count, again=True, name=type(data).__name__)
     if callable(data):
+        remedy = "pass arrays, batches, or a function of the epoch that gives batches"
+        check.function(data, "data", remedy, takes="epoch")
         name = getattr(data, "__name__", type(data).__name__)
         return Batches(data, None, again=True, name=name)
     return None
@@ -137,12 +141,15 @@ def _is_batch(part: Unchecked) -> bool:
     return pair and all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(part[0]))
 
 
-def row_check(model: Layer, loss: Loss, params: Params, state: State) -> CheckRows:
+def row_check(
+    model: Layer, loss: Loss, transform: Transform | None, params: Params, state: State
+) -> CheckRows:
     """Return a function that looks at rows and puts them onto the device.
 
     Args:
         model: the layer that they are for.
         loss: compares its outputs with the targets.
+        transform: of the batches, or None: the model sees what it makes of them.
         params: of the model, of which the shapes are kept.
         state: of the model.
     """
@@ -150,14 +157,19 @@ def row_check(model: Layer, loss: Loss, params: Params, state: State) -> CheckRo
     outputs: dict[Unchecked, Unchecked] = {}
 
     def check_rows(batch: Batch, /, *, whole: bool = False) -> Batch:
-        if whole:
+        if whole and transform is None:
             return check_data(model, loss, params, state, batch)
-        spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax_dtype(a.dtype)), batch.x)
+        spec = _rows_spec(batch, length(batch.x))
         known = _kind(spec)
         if known not in outputs:
             # Tracing a model takes longer than to look at a portion.
-            outputs[known] = output_shape(model, params, state, spec)
-        return check_data(model, loss, params, state, batch, outputs=outputs[known])
+            seen = transformed_spec(transform, spec)
+            same = _kind(seen.target) == _kind(spec.target)
+            # Targets that are made on the device have their values there.
+            judge = loss if same else dataclasses.replace(loss, check=lambda y, t: None)
+            outputs[known] = output_shape(model, params, state, seen.x), judge
+        shapes, judge = outputs[known]
+        return check_data(model, judge, params, state, batch, outputs=shapes)
 
     return check_rows
 
@@ -175,7 +187,7 @@ class Arrays:
 
     def __init__(self, batch: Batch, examples: int, batch_size: int):
         self.batch, self.examples, self.batch_size = batch, examples, batch_size
-        self.x = _rows_spec(batch.x, batch_size)
+        self.spec = _rows_spec(batch, batch_size)
         self.epoch_steps = -(-examples // batch_size)
         self.seed: list[int] = []
 
@@ -223,9 +235,9 @@ class MappedRows:
             lambda a: a if isinstance(a, np.memmap) else np.asarray(a), batch
         )
         self.examples, self.batch_size = examples, batch_size
-        self.x = _rows_spec(batch.x, batch_size)
+        self.spec = _rows_spec(batch, batch_size)
         self.epoch_steps = -(-examples // batch_size)
-        self.portion = _portion_steps(_rows_spec(batch, batch_size), self.epoch_steps)
+        self.portion = _portion_steps(self.spec, self.epoch_steps)
         self.seed: list[int] = []
 
     def prepare(self, check_rows: CheckRows, seed: list[int]) -> None:
@@ -286,7 +298,7 @@ class Batches:
         first = self._opened.peek()
         if first is None:
             raise self._without_batches(0)
-        self.x = _rows_spec(first.x, length(first.x))
+        self.spec = _rows_spec(first, length(first.x))
 
     def prepare(self, check_rows: CheckRows, seed: list[int]) -> None:
         del seed
@@ -313,7 +325,13 @@ class Batches:
             reader, begun = self._open(reader.epoch + 1), False
 
     def _open(self, epoch: int) -> _Reader:
-        return _Reader(iter(self.make(epoch)), epoch, self.name)
+        made: Unchecked = self.make(epoch)
+        try:
+            batches = iter(made)
+        except TypeError as error:
+            remedy = "let the function of the epoch return an iterable of (x, target)"
+            raise InputError("batches", describe(made), remedy) from error
+        return _Reader(batches, epoch, self.name)
 
     def _find(self, step: int, place: bytes | None) -> tuple[_Reader, bool]:
         """Return a reader that stands at a step, and whether batches of its epoch were passed."""
@@ -407,10 +425,10 @@ class _Reader:
         if hasattr(self.iterator, "get_state") and hasattr(self.iterator, "set_state"):
             self.state, self.since = _encoded(self.iterator.get_state(), self.name), 0
 
-    def peek(self) -> Batch | None:
+    def peek(self, step: int | None = None) -> Batch | None:
         """Return the next batch without handing it out, or None behind the last."""
         if self.held is None:
-            self.held = self._draw(None)
+            self.held = self._draw(step)
         return self.held
 
     def drop(self, count: int) -> int:
@@ -435,8 +453,9 @@ class _Reader:
 
     def portions(self, step: int, until: int | None, epoch_steps: int | None) -> Iterator[_Portion]:
         """Yield batches up to the end of the epoch, or to a step."""
+        failure: BaseException | None = None
         while until is None or step < until:
-            first = self.peek()
+            first = self.peek(step)
             if first is None:
                 return
             most = _portion_steps(first, epoch_steps)
@@ -448,8 +467,15 @@ class _Reader:
                 self.held, self.since = None, self.since + 1
                 if len(batches) == room or time.monotonic() - began > _PORTION_SECONDS:
                     break
-                self.held = self._draw(step + len(batches))
+                try:
+                    self.held = self._draw(step + len(batches))
+                except (Exception, KeyboardInterrupt) as error:
+                    # The batches before it are good.
+                    failure = error
+                    break
             yield _Portion(batches, place, most)
+            if failure is not None:
+                raise failure
             step += len(batches)
             if self.held is None:
                 self._mark()
@@ -486,11 +512,12 @@ def _kind(tree: Unchecked) -> Unchecked:
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def _rows_spec(tree: Input, size: int) -> Input:
+def _rows_spec(batch: Batch, size: int) -> Batch:
     """Return the shapes of so many rows, as JAX holds them."""
-    return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), jax_dtype(a.dtype)), tree
+    spec: Batch = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), jax_dtype(a.dtype)), batch
     )
+    return spec
 
 
 def _portion_steps(batch: Batch, epoch_steps: int | None) -> int:
