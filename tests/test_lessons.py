@@ -147,6 +147,35 @@ def test_noise_in_the_gradient_gets_a_deep_plain_network_off_its_plateau_sooner(
     assert right["gradient, annealed"] > right["none"] + 15
 
 
+# Of each model beyond chains what it prints of its success, and what that has to be.
+BEYOND_CHAINS = {
+    "vae.py": (r"manual loss ([\d.]+) -> ([\d.]+)", lambda first, last: last < first / 2),
+    "gan.py": (r"([\d.]+)% of the points .* in (\d) of 8", lambda share, of: share > 80 and of > 5),
+    "siamese.py": (r"same digit for ([\d.]+)%", lambda share: share > 65),
+    "unet.py": (r"strokes (\d+)%; by a threshold (\d+)%", lambda found, other: found > other + 8),
+    "physics.py": (r"off by ([\d.]+) at most, of ([\d.]+)", lambda error, of: error < of / 50),
+    "policy_gradient.py": (
+        r"for (\d+) steps at first, (\d+) of 200",
+        lambda a, b: a < 50 < 150 < b,
+    ),
+    "neural_ode.py": (r"those learned are off by ([\d.]+)", lambda error: error < 0.3),
+}
+
+
+@printing(*BEYOND_CHAINS)
+def test_a_model_beyond_chains_learns_along_one_curve_by_both_gradients(printed):
+    folder, text = printed
+    apart = re.search(r"the two loss curves differ by (\S+) at most in the first", text)
+    assert float(apart[1]) < 0.01
+    (name,) = {path.stem for path in (folder / "fnn-run").glob("*.png")}
+    pattern, success = BEYOND_CHAINS[f"{name}.py"]
+    assert success(*map(float, re.search(pattern, text).groups()))
+    pixels = imread(folder / "fnn-run" / f"{name}.png")[..., :3]
+    assert pixels.shape[:2] == (504, 1080)
+    for half in (pixels[:, :540], pixels[:, 540:]):
+        assert (half.min(-1) < 0.5).mean() > 0.01
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_path):
     file = tmp_path / "lesson.ipynb"
@@ -165,3 +194,54 @@ def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_pat
     shown = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(shown) == pictures
     assert all(len(output["data"]["image/png"]) > 10_000 for output in shown)
+    for cell in code:
+        judge(cell)
+
+
+def judge(cell):
+    """Exercises are not right before they are answered; their solutions are."""
+    tags = set(cell["metadata"].get("tags", ()))
+    lines = [line for output in cell["outputs"] for line in printed_lines(output)]
+    right = [line for line in lines if line.split()[-1:] == ["right"]]
+    if "exercise" in tags:
+        assert any("not answered" in line for line in lines)
+        assert not right
+    if "solution" in tags:
+        assert right
+        assert not [line for line in lines if "wrong" in line or "not answered" in line]
+        assert cell["metadata"]["jupyter"] == {"source_hidden": True}
+
+
+def printed_lines(output):
+    return "".join(output.get("text", ())).splitlines()
+
+
+def exercise_of(printed, tag):
+    metadata = {"tags": [tag], "jupyter": {"source_hidden": True}}
+    return {"metadata": metadata, "outputs": [{"text": [printed]}]}
+
+
+@pytest.mark.parametrize(
+    ("printed", "tag"),
+    [("a  right\nb  not answered", "exercise"), ("a  1  wrong", "exercise"), ("", "solution"),
+     ("a  right\nb  wrong: the sign", "solution"), ("a  right\nb  not answered", "solution")],
+)  # fmt: skip
+def test_an_exercise_that_answers_itself_and_a_wrong_solution_are_seen(printed, tag):
+    with pytest.raises(AssertionError):
+        judge(exercise_of(printed, tag))
+
+
+LESSONS = [path for path in NOTEBOOKS if path.name[:1].isdigit()]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_a_lesson_has_questions_an_exercise_its_solution_and_chinese_terms(path):
+    text = path.read_text("utf-8")
+    predictions = text.count("**Predict first.**")
+    assert predictions >= 2
+    assert text.count("<summary>Answer to the prediction") == predictions
+    assert text.count('tags=["exercise"]') == text.count('tags=["solution"]') > 0
+    assert len(re.findall(r"\([\u4e00-\u9fff]+", text)) >= 5
+    assert "jax.grad" in text or "value_and_grad" in text
+    # What a student changes must not end the lesson.
+    assert not re.search(r"^\s*assert ", text, re.MULTILINE)
