@@ -66,7 +66,8 @@ sides = np.linspace(-1, 3, 81), np.linspace(-2, 2, 81)
 heights = np.array([[loss(w, b) for w in sides[0]] for b in sides[1]])
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 left.plot(x, t, "o", color=BLUE, markersize=4, label="points")
-left.plot(x, W * x + B, color=RED, label="our function")
+ends = np.array([x.min(), x.max()])
+left.plot(ends, W * ends + B, color=RED, label="our function")
 left.set(xlabel="x", ylabel="t", title="The function")
 left.legend(frameon=False)
 ground = right.contourf(*sides, heights, levels=np.quantile(heights, np.linspace(0, 1, 15)))
@@ -132,7 +133,7 @@ print(f"w = {path[-1][0]:.3f}, b = {path[-1][1]:.3f}; the points were made with 
 
 # %% [markdown]
 # Numbers to expect from $w = b = 0$ with $\alpha = 0.1$: the loss falls from 1.62 to 1.24 in one
-# step and to 0.05 in forty. What is left in the end is about the noise of the points, $0.2^2 = 0.04$.
+# step and to 0.05 in forty. What is left in the end is about the noise of the points, 0.04.
 #
 # <details><summary>Answer to the prediction</summary>
 #
@@ -247,8 +248,8 @@ plt.show()
 # %% [markdown]
 # <details><summary>Answer to the prediction</summary>
 #
-# Equal scores give equal probabilities, 0.1 each, and the loss is $-\log 0.1 = \log 10 = 2.303$: the
-# loss of guessing. Every network for ten classes starts near it.
+# Equal scores give equal probabilities, 0.1 each, and the loss is $-\log 0.1 = \log 10 = 2.303$:
+# the loss of guessing. Every network for ten classes starts near it.
 #
 # </details>
 #

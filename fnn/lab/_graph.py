@@ -109,9 +109,9 @@ class Graph(NamedTuple):
         >>> import fnn
         >>> for frame in fnn.graph(lambda w, x: w * x + w, 2.0, 3.0).frames()[3:6]:
         ...     print(frame.way, frame.text)
-        forward + = × + w = 6 + 2 = 8
-        backward gradient of + = 1: it is the value itself
-        backward gradient of × = 1 · 1 (through +) = 1
+        forward [+] = [×] + w = 6 + 2 = 8
+        backward gradient of [+] = 1: it is the value itself
+        backward gradient of [×] = 1 · 1 (through [+]) = 1
         """
         values = [Frame(name, "forward", self._how_value(name)) for name in self.nodes]
         back = [Frame(name, "backward", self._how_gradient(name)) for name in self.nodes]
@@ -188,27 +188,28 @@ class Graph(NamedTuple):
         return "\n".join(filter(None, lines))
 
     def title(self, name: str) -> str:
-        """Return how a node is called in a sentence: layers by path and label."""
+        """Return the name of a node in a sentence: of a layer its path and label, signs in brackets."""
         node = self.nodes[name]
-        return f"{name} {node.label}" if node.kind == "layer" and name != node.label else name
+        if node.kind == "layer" and name != node.label:
+            return f"{name} {node.label}"
+        return name if name[:1].isalnum() else f"[{name}]"
 
     def _how_value(self, name: str) -> str:
         """Say how the value of a node is found."""
-        node, result = self.nodes[name], _equals(self.nodes[name].value)
+        node, title = self.nodes[name], self.title(name)
+        result = _equals(node.value)
         sources = [self.nodes[edge.source] for edge in self.edges if edge.target == name]
         if not sources:
-            return f"{name} {result}: given"
-        if node.label in ("+", "−", "×", "÷") and len(sources) == 2:
-            words = f" {node.label} ".join(one.name for one in sources)
-            numbers = [shown(one.value) for one in sources]
-            if all(np.size(one.value) == 1 for one in sources):
-                signs = [f"({n})" if n.startswith("-") and i else n for i, n in enumerate(numbers)]
-                return f"{name} = {words} = {f' {node.label} '.join(signs)} {result}"
-            return f"{name} = {words} {result}"
-        given = ", ".join(self.title(one.name) for one in sources)
-        if all(np.size(one.value) == 1 for one in sources):
-            given = ", ".join(f"{self.title(one.name)} = {shown(one.value)}" for one in sources)
-        return f"{self.title(name)} of {given} {result}"
+            return f"{title} {result}: given"
+        words = [self.title(one.name) for one in sources]
+        if any(np.size(one.value) != 1 for one in (*sources, node)):
+            return f"{title} of {', '.join(words)} {result}"
+        numbers = [shown(one.value) for one in sources]
+        if node.label not in ("+", "−", "×", "÷") or len(sources) != 2:
+            return f"{node.label} of {', '.join(numbers)} (from {', '.join(words)}) {result}"
+        signed = [f"({n})" if n.startswith("-") and i else n for i, n in enumerate(numbers)]
+        sign = f" {node.label} "
+        return f"{title} = {sign.join(words)} = {sign.join(signed)} {result}"
 
     def _how_gradient(self, name: str) -> str:
         """Say how the gradient of a node is found from what comes back along its edges."""

@@ -88,7 +88,9 @@ def draw(graph: Graph | Exercise, step: int | None) -> Drawing:
     forward, backward = _known(solved, step)
     found = Drawing(figure, [], [], [], [])
     for name, node in solved.nodes.items():
-        found.boxes.append(_draw_box(axes, node, places.nodes[name]))
+        # The boxes of an exercise are answered by name.
+        label = name if exercise and node.kind == "operation" else node.label
+        found.boxes.append(_draw_box(axes, node._replace(label=label), places.nodes[name]))
         for side, asked, known, drawn in (
             (1, exercise and exercise.values, forward, found.values),
             (-1, exercise and exercise.gradients, backward, found.gradients),

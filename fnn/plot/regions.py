@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SIDE = 201
 # More lines than this hide what they explain.
 _MOST_LINES = 16
+# A plane that is longer is not drawn to scale.
+_FLATTEST = 4
 
 
 @entry
@@ -103,6 +105,9 @@ def regions(
     axes.plot(*wrong.T, linestyle="", **ring, label=f"wrong: {len(wrong)} of {len(points)}")
     _draw_neurons(axes, params, (low + high) / 2, float(np.ptp([low, high])) / 12)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_1$", ylabel="$x_2$")
+    # So that a normal stands upright on its line.
+    wide, tall = high - low
+    axes.set_aspect("equal" if 1 / _FLATTEST <= tall / wide <= _FLATTEST else "auto")
     axes.set_title("What the network says of every point")
     legend(axes, outside=True)
     figure.set_label(f"Decision regions of {count} classes; {len(wrong)} of {len(points)} wrong.")

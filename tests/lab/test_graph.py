@@ -249,9 +249,9 @@ def test_frames_go_forwards_and_then_backwards_and_calculate():
     names = list(graph.nodes)
     assert [frame.node for frame in frames] == names + names[::-1]
     assert [frame.way for frame in frames] == ["forward"] * 4 + ["backward"] * 4
-    assert frames[2].text == "× = w × x = 2 × 3 = 6"
+    assert frames[2].text == "[×] = w × x = 2 × 3 = 6"
     # The branch that adds is in the calculation.
-    assert frames[-1].text == "gradient of w = 3 · 1 (through ×) + 1 · 1 (through +) = 4"
+    assert frames[-1].text == "gradient of w = 3 · 1 (through [×]) + 1 · 1 (through [+]) = 4"
 
 
 def mistakes(graph):
@@ -264,7 +264,7 @@ def mistakes(graph):
         2 * right: "wrong: factor 2: it is twice the right one",
         right / 2: "wrong: factor 2: it is half the right one",
         float(graph.nodes["w"].value): "wrong: that is the value, not the gradient",
-        right - 0.25: "wrong: what comes back from − is not added",
+        right - 0.25: "wrong: what comes back from [−] is not added",
         123.0: "wrong",
     }
 
@@ -276,7 +276,7 @@ def test_answers_are_right_or_named_by_their_mistake():
     said = {}
     for answer in mistakes(graph):
         (mark,) = exercise.check({"w": answer}).marks
-        said[answer] = mark.text.replace("1 −", "−")
+        said[answer] = mark.text.replace("1 −", "[−]")
         assert mark.right == (mark.text == "right")
     assert said == mistakes(graph)
 
