@@ -116,9 +116,9 @@ def narrowest(layer: Layer, dtype: Unchecked) -> np.dtype:
     >>> narrowest(fnn.dense(2), "float64"), narrowest(mixed_precision(fnn.dense(2)), "float64")
     (dtype('float64'), dtype(bfloat16))
     """
-    rebuild = layer.rebuild
-    halved = isinstance(rebuild, functools.partial) and rebuild.func is _in_half
-    found = [jnp.dtype(rebuild.keywords["name"])] if halved else []
+    rebuild, found = layer.rebuild, []
+    if isinstance(rebuild, functools.partial) and rebuild.func is _in_half:
+        found.append(jnp.dtype(rebuild.keywords["name"]))
     found += [narrowest(child, dtype) for child in layer.children.values()]
     return min([*found, jnp.dtype(dtype)], key=lambda one: -jnp.finfo(one).eps)
 

@@ -297,3 +297,29 @@ def test_a_loss_scale_is_above_0_and_a_layer_is_asked_for():
         fnn.mixed_precision(fnn.dense(2), "float16", 0.0)
     with pytest.raises(fnn.InputError, match="a layer"):
         fnn.mixed_precision(len)
+
+
+@functools.cache
+def fitted(steps, start=None, **options):
+    """A run of `fnn.fit` in float16, on batches of which the last is smaller."""
+    model, loss, optimizer, batch = task()
+    options |= {"key": KEY} if start is None else {"start": fitted(start)[0]}
+    data = batch[0][:11], batch[1][:11]
+    return fnn.fit(
+        model, loss, optimizer, data, steps=steps, batch_size=4, precision="float16",
+        validation=batch, **options,
+    )  # fmt: skip
+
+
+def test_fit_in_float16_goes_on_bit_for_bit_with_its_loss_scale():
+    (whole, history), (end, rest) = fitted(8), fitted(3, start=5)
+    assert bits(end) == bits(whole)
+    assert float(end.opt_state.scale) > 0
+    np.testing.assert_array_equal(rest.loss, history.loss[5:])
+
+
+def test_validation_is_in_float32_and_that_of_evaluate():
+    model, loss, _, batch = task()
+    end, history = fitted(9)
+    found = fnn.evaluate(model, loss, end.params, end.state, batch, batch_size=4)
+    assert history.validation["loss"][-1] == found["loss"]
