@@ -1,0 +1,336 @@
+"""Callbacks: they see what there is, change what they may, and cost and alter nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn import optim
+from fnn.train import callbacks
+from tests.train.test_fit import KEY, bits, classes, compiled
+
+DATA, HELD_OUT = classes(), classes(1, 11)
+MODEL, LOSS = fnn.serial(fnn.dense(4), fnn.dropout(0.3), fnn.dense(3)), fnn.losses.cross_entropy()
+RATE = "optimizer/learning_rate"
+
+
+def train(rate=0.03, **options):
+    """Five steps an epoch, the last of three examples."""
+    options = {"data": DATA, "batch_size": 5} | options
+    options |= {"key": KEY} if "start" not in options else {}
+    return fnn.fit(MODEL, LOSS, optim.sgd(rate, 0.8), **options)
+
+
+def seen(events):
+    return [(event.kind, event.step, event.epoch) for event in events]
+
+
+# What they see.
+
+
+def test_events_come_at_their_steps_and_in_their_order():
+    events = []
+    train(epochs=2, validation=HELD_OUT, callbacks=[callbacks.every(events.append, steps=3)])
+    assert seen(events) == [
+        ("start", 0, 0), ("step", 3, 0), ("validation", 5, 0), ("epoch", 5, 0), ("step", 6, 1),
+        ("step", 9, 1), ("validation", 10, 1), ("epoch", 10, 1), ("end", 10, 1),
+    ]  # fmt: skip
+
+
+def test_a_plain_function_is_called_between_epochs_alone():
+    events = []
+    train(steps=7, callbacks=[events.append])
+    assert seen(events) == [("start", 0, 0), ("epoch", 5, 0), ("end", 7, 1)]
+
+
+def test_a_clock_calls_at_steps():
+    events = []
+    train(epochs=2, callbacks=[callbacks.every(events.append, seconds=1e-6)])
+    assert next(event.step for event in events if event.kind == "step") == 1
+
+
+def test_events_show_the_losses_since_the_last_one_and_the_state_of_their_step():
+    losses, states, metrics = [], [], []
+
+    def look(event):
+        losses.append(event.losses)
+        states.append(event.train_state)
+        metrics.append(event.metrics)
+
+    options = {"validation": HELD_OUT, "metrics": {"accuracy": fnn.accuracy}}
+    end, history = train(epochs=2, callbacks=[callbacks.every(look, steps=3)], **options)
+    assert bits(np.concatenate(losses)) == bits(history.loss)
+    assert [int(one.step) for one in states] == [0, 3, 5, 5, 6, 9, 10, 10, 10]
+    assert bits(states[1]) == bits(train(steps=3)[0])
+    assert bits(states[-1]) == bits(end)
+    assert {name: history.validation[name][0] for name in ("loss", "accuracy")} == metrics[2]
+    assert [np.isnan(one["loss"]) for one in metrics[:3]] == [True, True, False]
+
+
+def test_callbacks_that_only_look_change_no_bit_and_compile_nothing(caplog):
+    plain, history = train(epochs=2)
+    looks = [callbacks.every(lambda event: None, steps=2), lambda event: None]
+    (end, other), programs = compiled(caplog, lambda: train(epochs=2, callbacks=looks))
+    assert bits(end) == bits(plain)
+    assert bits((other.loss, other.epoch_loss)) == bits((history.loss, history.epoch_loss))
+    assert programs == []
+
+
+# What they change.
+
+
+def test_another_learning_rate_is_that_of_the_run_from_there_and_compiles_nothing(caplog):
+    half, _ = train(steps=4)
+    expected, _ = train(0.01, steps=3, start=half)
+    train(steps=1, callbacks=[changing(1)])
+    (end, history), programs = compiled(caplog, lambda: train(steps=7, callbacks=[changing(4)]))
+    assert bits(end.params) == bits(expected.params)
+    assert len(history.loss) == 7
+    assert programs == []
+
+
+def changing(step):
+    def change(event):
+        if event.step == step and event.kind == "step":
+            state, rate = event.train_state, np.float64(0.01)
+            return state._replace(hyperparameters={**state.hyperparameters, RATE: rate})
+        return None
+
+    return callbacks.every(change, steps=1)
+
+
+def test_a_run_goes_back_to_an_earlier_step_and_takes_the_same_again():
+    kept = []
+
+    def back(event):
+        if event.step == 3 and not kept:
+            kept.append(event.train_state)
+        return kept[0] if event.step == 8 and len(kept) == 1 and not kept.append(None) else None
+
+    for data, size in ((DATA, 5), (lambda epoch: batches(), None)):
+        kept.clear()
+        options = {"data": data, "batch_size": size, "epochs": 2}
+        end, history = train(callbacks=[callbacks.every(back, steps=1)], **options)
+        whole, expected = train(**options)
+        assert bits(end) == bits(whole)
+        assert bits((history.loss, history.epoch_loss)) == bits(
+            (expected.loss, expected.epoch_loss)
+        )
+
+
+def batches():
+    return [tuple(part[i : i + 5] for part in DATA) for i in range(0, 23, 5)]
+
+
+def test_a_stop_ends_the_run_with_its_reason():
+    def stop(event):
+        return callbacks.Stop("enough") if event.step == 4 else None
+
+    end, history = train(epochs=9, callbacks=[callbacks.every(stop, steps=2)])
+    assert (int(end.step), len(history.loss), history.stopped) == (4, 4, "enough")
+    assert bits(end) == bits(train(steps=4)[0])
+
+
+def scripted(values):
+    """A validation whose loss takes these values, by the steps of the run."""
+    model = fnn.dense(1, bias=False, initializer=jax.nn.initializers.zeros)
+    # The loss of the held-out example is (w - t)^2, and w counts the steps.
+    counting = optim.Optimizer(
+        lambda params: (), lambda g, s, p: (jax.tree.map(jnp.ones_like, g), s)
+    )
+    table = jnp.asarray([0.0, *values])
+
+    def metric(prediction, target):
+        return table[prediction[:, 0].astype(int)]
+
+    one = np.ones((1, 1), "float32")
+    return lambda epochs, *given: fnn.fit(
+        model, fnn.losses.squared_error(), counting, (one, one), epochs=epochs, batch_size=1,
+        key=KEY, validation=(one, one), metrics={"score": metric}, callbacks=given,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("best", "values", "taken", "kept"),
+    [
+        ("lowest", [5, 3, 4, 3, 2, 9, 9, 9, 1], 8, 5),
+        ("highest", [1, 3, 2, 4, 4, 4, 4, 9, 9], 7, 4),
+        ("lowest", [5, 4, 3, 2, 1, 1, 0, 0, 0], 9, 7),
+        ("lowest", [2, np.nan, np.nan, np.nan, 1, 0, 0, 0, 0], 4, 1),
+    ],
+)
+def test_early_stopping_waits_and_ends_with_the_best(best, values, taken, kept):
+    stopping = callbacks.early_stopping(metric="score", best=best, patience=3)
+    for _ in range(2):  # it begins anew with every run
+        end, history = scripted(values)(9, stopping)
+        assert len(history.loss) == taken
+        assert float(end.params["weight"][0, 0]) == kept
+        assert history.stopped == ("no better score in 3 validations" if taken < 9 else "")
+    last, _ = scripted(values)(
+        9, callbacks.early_stopping(metric="score", best=best, patience=3, restore=False)
+    )
+    assert float(last.params["weight"][0, 0]) == taken
+
+
+def test_the_learning_rate_is_reduced_on_a_plateau():
+    rates = []
+
+    def note(event):
+        rates.append(round(float(event.train_state.hyperparameters[RATE]), 6))
+
+    reduce = callbacks.reduce_on_plateau(patience=2, min_delta=10.0, factor=0.1, least=0.002)
+    train(epochs=8, callbacks=[reduce, note])
+    # The first loss is the best by far; every two more are too many, down to the least.
+    assert rates[1:] == pytest.approx([0.03] * 2 + [0.003] * 2 + [0.002] * 5)
+
+
+def test_a_run_that_loses_its_numbers_goes_on_from_before_with_a_smaller_rate():
+    back = callbacks.roll_back(factor=1e-4)
+    end, history = train(1e4, epochs=3, callbacks=[callbacks.every(back, steps=2)])
+    assert history.stopped == ""
+    assert (int(end.step), len(history.loss), len(history.epoch_loss)) == (15, 15, 3)
+    assert np.isfinite(history.loss).all()
+    assert float(end.hyperparameters[RATE]) == pytest.approx(1.0)
+
+
+def test_it_rolls_back_so_often_and_no_more():
+    data = (np.float32(3e38) * np.sign(DATA[0]), DATA[1])
+    times = []
+
+    def count(event):
+        times.append(event.kind)
+
+    back = callbacks.roll_back(at_most=2)
+    with pytest.warns(UserWarning, match=r"^fnn\.fit: the loss became"):
+        _, history = train(epochs=3, data=data, callbacks=[back, count])
+    assert times.count("nonfinite") == 3
+    assert history.stopped == "the parameters became infinite or NaN"
+
+
+# What they write.
+
+
+def rows_of(file):
+    with file.open(newline="") as lines:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(lines)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_the_log_of_a_run_that_goes_on_is_that_of_the_whole(kind, tmp_path):
+    log = {"csv": callbacks.log_csv, "json": callbacks.log_json}[kind]
+
+    def read(file):
+        if kind == "csv":
+            return rows_of(file)
+        found = [json.loads(line) for line in file.read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+
+    def run(file, **options):
+        logs = [callbacks.every(log(file), steps=2)]
+        return train(callbacks=logs, **options)[0]
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    run(one, steps=10)
+    part = run(other, steps=6)
+    run(other, steps=2, start=part)  # of which nothing but the log is left
+    with other.open("a") as file:
+        file.write('{"step": 7, "ev')  # killed while it wrote
+    run(other, steps=4, start=part)
+    assert [int(row["step"]) for row in read(one)] == [2, 4, 5, 6, 8, 10, 10]
+    assert read(other) == read(one)
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path):
+    file = tmp_path / "log"
+    train(
+        steps=2, validation=HELD_OUT, callbacks=[callbacks.every(callbacks.log_json(file), steps=2)]
+    )
+    assert json.loads(file.read_text().splitlines()[0])["validation_loss"] is None
+
+
+def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
+    import tensorboardX
+
+    added = []
+    monkeypatch.setattr(
+        tensorboardX.SummaryWriter, "add_scalar", lambda self, *row: added.append(row)
+    )
+    _, history = train(
+        epochs=2, validation=HELD_OUT, callbacks=[callbacks.log_tensorboard(tmp_path / "runs")]
+    )
+    assert list((tmp_path / "runs").iterdir())
+    found = {(name, step): value for name, value, step in added}
+    assert found["validation_loss", 10] == history.validation["loss"][1]
+
+
+def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
+    for name, data, size in (("arrays", DATA, 5), ("batches", lambda epoch: batches(), None)):
+        options = {"data": data, "batch_size": size}
+        keep = callbacks.checkpoint(tmp_path / name, steps=3, model=MODEL)
+        part, _ = train(steps=7, callbacks=[keep], **options)
+        file = fnn.train.latest_checkpoint(tmp_path / name)
+        start, info = fnn.load_train_state(file, like=part), fnn.train.checkpoint_info(file)
+        assert int(start.step) == 7
+        rest, _ = train(steps=3, start=start, data_state=info.data_state, **options)
+        assert bits(rest) == bits(train(steps=10, **options)[0])
+
+
+def test_the_best_checkpoint_stays(tmp_path):
+    keep = callbacks.checkpoint(tmp_path, keep=1, metric="loss", best="highest")
+    _, history = train(epochs=4, validation=HELD_OUT, callbacks=[keep])
+    best = fnn.train.checkpoint_info(fnn.train.best_checkpoint(tmp_path, "highest"))
+    assert best.step == 5 * (1 + int(np.argmax(history.validation["loss"])))
+
+
+# What is no callback, and no answer.
+
+
+def answering(**fields):
+    return [lambda event: event.train_state._replace(**fields)]
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (3, "a list of callbacks"),
+        ("abc", "a list of callbacks"),
+        ([3], "callback to be a function"),
+        ([lambda event: 3], "an answer of the callback <lambda>, got 3"),
+        (answering(params=()), "a train state of <lambda> like"),
+        (answering(hyperparameters={}), "a train state of <lambda> with the hyper-parameters"),
+        (answering(step=jnp.int32(9)), r"a train state of <lambda> at a step in \[0, 0\]"),
+        ([callbacks.early_stopping(metric="score")], "validation data for the metric 'score'"),
+        ([callbacks.reduce_on_plateau(path="rate")], "a hyper-parameter 'rate'"),
+        ([callbacks.checkpoint("/dev/null/none")], "a folder to write to"),
+        ([callbacks.log_csv("/nowhere/log.csv")], "a file to write to"),
+    ],
+)
+def test_what_is_no_callback_or_answer_is_refused(given, match):
+    with pytest.raises(fnn.InputError, match=match):
+        train(epochs=1, callbacks=given)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: callbacks.every(print), "steps or seconds, got neither"),
+        (lambda: callbacks.every(print, steps=1, seconds=1), "steps or seconds, got both"),
+        (lambda: callbacks.every(3, steps=1), "callback to be a function"),
+        (lambda: callbacks.every(print, seconds=0), "seconds above 0"),
+        (lambda: callbacks.early_stopping(best="min"), "best of 'lowest', 'highest'"),
+        (lambda: callbacks.early_stopping(patience=0), "patience of 1 or more"),
+        (lambda: callbacks.reduce_on_plateau(factor=1.0), r"factor in \(0, 1\)"),
+        (lambda: callbacks.roll_back(at_most=0), "at_most of 1 or more"),
+        (lambda: callbacks.log_csv(3), "file to be a path"),
+        (lambda: callbacks.checkpoint("here", keep=0), "keep of 1 or more"),
+    ],
+)
+def test_arguments_of_callbacks_are_looked_at(make, match):
+    with pytest.raises(fnn.InputError, match=rf"^fnn\.train\.callbacks\.\w+: expected {match}"):
+        make()
