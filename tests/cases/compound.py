@@ -173,5 +173,6 @@ LAYERS = [
         "use_auto",
         lambda: fnn.serial(fnn.use_auto(block()), fnn.repeat(fnn.use_auto(fnn.dense(WIDTH)), 2)),
     ),
+    LayerCase("positionwise", lambda: fnn.positionwise(fnn.dense(3))),
     LayerCase("use_manual", lambda: fnn.use_manual(fnn.serial(block(), fnn.dense(2)))),
 ]
