@@ -1,6 +1,8 @@
 """What the README and the pages of docs/ show runs, and what they name exists."""
 
+import doctest
 import functools
+import io
 import os
 import re
 import shlex
@@ -26,6 +28,11 @@ SCRIPTS = {
     f"{page} {number}": script
     for page, text in PAGES.items()
     for number, script in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL), 1)
+}
+SESSIONS = {
+    page: "\n".join(re.findall(r"```pycon\n(.*?)```", text, re.DOTALL))
+    for page, text in PAGES.items()
+    if "```pycon" in text
 }
 COMMANDS = sorted(
     {
@@ -58,6 +65,16 @@ def test_the_first_script_learns_and_shows_that_gradients_are_equal(tmp_path, mo
     shown = printed(SCRIPTS["README.md 1"])
     assert float(re.search(r"'accuracy': ([\d.]+)", shown)[1]) > 0.9
     assert "manual equals auto" in shown
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("page", SESSIONS)
+def test_every_session_prints_what_is_shown(page):
+    session = doctest.DocTestParser().get_doctest(SESSIONS[page], {}, page, page, 0)
+    said = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert runner.run(session, out=said.write).failed == 0, said.getvalue()
+    assert session.examples
 
 
 @pytest.mark.parametrize("page", PAGES)
