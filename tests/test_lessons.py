@@ -176,6 +176,29 @@ def test_a_model_beyond_chains_learns_along_one_curve_by_both_gradients(printed)
         assert (half.min(-1) < 0.5).mean() > 0.01
 
 
+# What the text of a lesson says to expect: where it is printed, and between which numbers.
+CLAIMS = {
+    "01_knobs.py": [
+        (r"loss ([\d.]+) -> [\d.]+ after one step", 1.61, 1.63),
+        (r"-> ([\d.]+) after one step", 1.23, 1.25),
+        (r"([\d.]+)% of 1,000 new digits", 85, 100),
+        (r"gradients differ by ([\d.e-]+)", 0, 1e-6),
+    ],
+    "02_neuron.py": [
+        (r"lines has (\d+)% wrong", 25, 25),
+        (r"loss ([\d.]+); log 2", 0.693, 0.694),
+        (r"loss [\d.]+ -> ([\d.]+)", 0, 0.05),
+    ],
+    "04_graph.py": [(r"best of two sides at s = ([\d.e-]+)", 1e-7, 1e-4)],
+    "backpropagation.py": [
+        (r"-> ([\d.]+), [\d.]+% of", 0.25, 0.35),
+        (r"([\d.]+)% of 1,000 new digits", 88, 100),
+        (r"differs by ([\d.e-]+)", 0, 2.7e-5),
+        (r"last layer over first: ([\d.e+]+)", 1e4, 1e6),
+    ],
+}
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_path):
     file = tmp_path / "lesson.ipynb"
@@ -196,6 +219,11 @@ def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_pat
     assert all(len(output["data"]["image/png"]) > 10_000 for output in shown)
     for cell in code:
         judge(cell)
+    said = "\n".join(line for output in outputs for line in printed_lines(output))
+    for pattern, least, most in CLAIMS.get(path.name, ()):
+        found = [float(number) for number in re.findall(pattern, said)]
+        assert found, pattern
+        assert all(least <= number <= most for number in found), (pattern, found)
 
 
 def judge(cell):
@@ -231,7 +259,7 @@ def test_an_exercise_that_answers_itself_and_a_wrong_solution_are_seen(printed, 
         judge(exercise_of(printed, tag))
 
 
-LESSONS = [path for path in NOTEBOOKS if path.name[:1].isdigit()]
+LESSONS = [path for path in NOTEBOOKS if "# # Lesson" in path.read_text("utf-8")]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)

@@ -140,10 +140,11 @@ class Graph(NamedTuple):
             gradients = [n.name for n in self.nodes.values() if _is_one(n.gradient)]
             gradients = [name for name in gradients if name != self.root]
         for names, field in ((gradients, "gradient"), (values, "value")):
-            if isinstance(names, str) or not isinstance(names, Collection):
+            members = check.several(names, f"{field}s of names", "pass names of nodes")
+            if not isinstance(names, Collection):
                 raise InputError(f"{field}s of names", describe(names), "pass names of nodes")
             known = [n.name for n in self.nodes.values() if _is_one(getattr(n, field))]
-            for name in names:
+            for name in members:
                 check.one_of(name, f"{field}s of nodes", known, "pass their names")
         return Exercise(self, tuple(gradients), tuple(values))
 
@@ -188,7 +189,7 @@ class Graph(NamedTuple):
         return "\n".join(filter(None, lines))
 
     def title(self, name: str) -> str:
-        """Return the name of a node in a sentence: of a layer its path and label, signs in brackets."""
+        """Return what a node is called in a sentence: layers by path and label, signs in brackets."""
         node = self.nodes[name]
         if node.kind == "layer" and name != node.label:
             return f"{name} {node.label}"
