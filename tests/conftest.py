@@ -1,13 +1,17 @@
 """Strict in tests: no silent promotion of dtypes or ranks; warnings are errors (pyproject)."""
 
+import gc
 import importlib.util
 
 import jax
 
+from tests.xla import compile_in_haste
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# The suite compiles much and runs little: a program compiled in haste computes the same.
-jax.config.update("jax_disable_most_optimizations", True)
+# The suite compiles much and runs little, and its traces are many small objects that live long.
+compile_in_haste()
+gc.set_threshold(200_000, 50, 50)
 
 CASES_REMEMBERED = 40
 
