@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
-from fnn._core.description import split
+from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.linear_head import LinearHead
 from fnn._core.place import check_place
-from fnn._core.types import Array, Input, Params, Scalar, State, Unchecked
+from fnn._core.types import Array, Input, Output, Params, Scalar, State, Unchecked
 from fnn.combinators.sequence import Sequence
-from fnn.layer import Layer, output_shape, require_layer
+from fnn.layer import Layer, require_layer
 from fnn.train._sampling import Draw, DrawNumbers
 from fnn.train._writing import Inputs, Plan, Writing, begin, go_on, reread, write
 
@@ -187,12 +186,11 @@ def _asked(
     prompt, lengths = _checked_prompt(prompt)
     room = _checked_window(window, prompt.shape[1], int(count), bool(cache), lengths)
     check_place(model.layer, model.params, model.state, prompt)
-    classes = _classes(output_shape(model.layer, model.params, model.state, prompt), prompt)
-    _check_indices(drawing, classes)
-    if cache:
-        # What has no cache, or no position left, says so.
-        jax.eval_shape(functools.partial(model.layer.prefill, window=room), *model[1:], prompt)
     structure, layer_numbers = split(model=model.layer)
+    # What has no cache, or no position left, says so; seen before, it is not traced again.
+    y = _read.eval_shape(structure, room if cache else None, layer_numbers, *model[1:], prompt)
+    classes = _classes(y, prompt)
+    _check_indices(drawing, classes)
     draw, draw_numbers = _split(drawing)
     plan = Plan(
         model=structure,
@@ -207,6 +205,24 @@ def _asked(
     stop = jnp.asarray(drawing.stop or 0, jnp.int32)
     inputs = Inputs(layer_numbers, draw_numbers, *model[1:], stop, check.key(key))
     return _Asked(plan, inputs, prompt, lengths)
+
+
+def _read_prompt(
+    structure: Structure,
+    window: int | None,
+    layer_numbers: dict[str, Array],
+    params: Params,
+    state: State,
+    prompt: Array,
+) -> Output:
+    """Return what a model makes of a prompt, with room in its caches or, for None, without them."""
+    model: Layer = structure.build(layer_numbers)["model"]
+    if window is None:
+        return model.apply(params, state, prompt)[0]
+    return model.prefill(params, state, prompt, window=window)[0]
+
+
+_read = jax.jit(_read_prompt, static_argnums=(0, 1))
 
 
 def _check_drawing(drawing: _Drawing) -> None:
