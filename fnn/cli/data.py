@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -94,7 +93,8 @@ def problem(data: str, folder: Path | None, seed: int) -> Problem:
         parts = read(file)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile, csv.Error) as error:
+    # What is wrong with a zip archive, an array or a text has a score of types of exceptions.
+    except Exception as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(
             f"data in {file}", f"a file that cannot be read ({why})", "mend it"

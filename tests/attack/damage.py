@@ -20,9 +20,11 @@ import jax
 import numpy as np
 
 import fnn
+from fnn.cli.data import problem
 from fnn.datasets.digits import _split
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+TABLE = np.random.default_rng(2).normal(size=(12, 4))
 PARAMS = {
     "weight": np.random.default_rng(1).normal(size=(4, 3)).astype("float32"),
     "half": np.arange(5, dtype="float16"),
@@ -41,6 +43,7 @@ class Format(NamedTuple):
     read: Callable[[Path], Any]
     seen_all: bool = True
     alike: Callable[[Any, Any], bool] = lambda got, original: False
+    suffix: str = ""
 
 
 def same(got: Any, original: Any) -> bool:
@@ -82,6 +85,32 @@ def idx() -> bytes:
     return head + IMAGES.tobytes()
 
 
+def table_npz(file: Path) -> bytes:
+    np.savez_compressed(file, x=TABLE[:, :3], y=np.arange(len(TABLE)) % 3)
+    return file.read_bytes()
+
+
+def table_csv(file: Path) -> bytes:
+    rows = [
+        f"{','.join(f'{n:.3f}' for n in row[:3])},{'abc'[i % 3]}" for i, row in enumerate(TABLE)
+    ]
+    return "\n".join(("one,two,three,kind", *rows)).encode()
+
+
+def read_table(file: Path) -> Any:
+    """Return the arrays that the command line learns from."""
+    read = problem(str(file), None, 0)
+    return read.train, read.test
+
+
+def same_kind(got: Any, original: Any) -> bool:
+    """Say whether a table is one of finite numbers with as many labels."""
+    return all(
+        x.ndim == 2 and len(x) == len(y) and np.isfinite(x).all() and np.isfinite(y).all()
+        for x, y in got
+    )
+
+
 FORMATS = {
     "safetensors": Format(saved, lambda file: fnn.load_weights(file, (PARAMS, ()))[0]),
     "train_state": Format(checkpoint, read_checkpoint),
@@ -97,6 +126,9 @@ FORMATS = {
         lambda file: (resources.files("fnn.datasets") / "digits.npz").read_bytes(),
         lambda file: _split(file.read_bytes()),
     ),
+    # Its checksums are those of the arrays, not of their names; numbers in a table may be others.
+    "table.npz": Format(table_npz, read_table, False, same_kind, ".npz"),
+    "table.csv": Format(table_csv, read_table, False, same_kind, ".csv"),
     # Any bytes that are UTF-8 are a text.
     "text": Format(
         lambda file: "Ünïcödé, and more of it\n".encode(),
@@ -195,7 +227,8 @@ def verdict(form: Format, file: Path, content: bytes, original: Any) -> str:
 
 def attack(name: str, count: int, seed: int, folder: Path) -> tuple[Counter[str], list[str]]:
     """Damage a file of a format so many times; return the verdicts counted, and the bad ones."""
-    form, file, random = FORMATS[name], folder / "file", np.random.default_rng(seed)
+    form, random = FORMATS[name], np.random.default_rng(seed)
+    file = folder / f"file{form.suffix}"
     whole = form.whole(file)
     file.write_bytes(whole)
     original, counts, bad = form.read(file), Counter[str](), []
