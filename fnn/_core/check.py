@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 
 import jax
@@ -120,6 +120,28 @@ def _plainly_takes(value: Unchecked, places: int, names: Iterable[str]) -> bool:
     least = code.co_argcount - len(value.__defaults__ or ())
     required = set(by_name) - set(value.__kwdefaults__ or ())
     return least <= places <= code.co_argcount and required <= set(names) <= set(by_name)
+
+
+def several(
+    value: Unchecked, name: str, remedy: str = "pass a list or a tuple"
+) -> Iterator[Unchecked]:
+    """Return an iterator over the members of a value, or raise unless it has some kind of these.
+
+    A text is one, and an array of no axes has none, though its class could have.
+
+    >>> list(several((1, 2), "sizes"))
+    [1, 2]
+    >>> several(jnp.ones(()), "sizes")
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected sizes, several of them, got float32 of shape (); \
+    pass a list or a tuple
+    """
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return iter(value)
+    except TypeError as error:
+        raise InputError(f"{name}, several of them", describe(value), remedy) from error
 
 
 def floating(x: Unchecked, name: str = "x") -> None:

@@ -421,12 +421,11 @@ def _steps(name: str, value: int) -> int:
 
 def _listed(name: str, values: Unchecked) -> list[Unchecked]:
     """Return the elements of a sequence, or raise."""
-    if isinstance(values, str) or not hasattr(values, "__len__"):
-        raise InputError(f"a list of {name}", describe(values), "pass a list or a tuple")
-    return list(values)
+    return list(check.several(values, name))
 
 
 def _check_schedule(name: str, schedule: Unchecked) -> None:
     """Raise for what is no function of the step with values of 0 or more."""
-    check.function(schedule, f"{name}, a schedule,", "wrap a number in constant(...)")
+    remedy = "wrap a number in constant(...)"
+    check.function(schedule, f"{name}, a schedule,", remedy, takes="step")
     check.hyperparameter(schedule, name, least=0)

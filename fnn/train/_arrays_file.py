@@ -142,7 +142,7 @@ def matched(
     loaded = {}
     for name, leaf in wanted.items():
         if name not in arrays:
-            got = f"nothing at {name}, where {_kind(leaf)} should be"
+            got = f"nothing at {name}, where {describe(_spec(name, leaf))} should be"
             raise InputError(expected, got, remedy)
         loaded[name] = _loaded(name, arrays[name], keys.get(name, ""), leaf, remedy)
     for name, array in arrays.items():
@@ -152,17 +152,22 @@ def matched(
     return loaded
 
 
-def _kind(leaf: Unchecked) -> str:
-    return describe(leaf if hasattr(leaf, "dtype") else jax.eval_shape(lambda: jnp.asarray(leaf)))
+def _spec(name: str, leaf: Unchecked) -> Unchecked:
+    """Return what has the shape and dtype of a leaf: itself, if it is an array."""
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return leaf
+    try:
+        return jax.eval_shape(lambda: jnp.asarray(leaf))
+    except (TypeError, ValueError, OverflowError) as error:
+        remedy = "pass a tree of arrays"
+        raise InputError(f"{name} to be like an array", describe(leaf), remedy) from error
 
 
 def _loaded(name: str, array: np.ndarray, generator: str, leaf: Unchecked, remedy: str) -> Array:
     """Return an array of the file as JAX holds it, if it is one like `leaf`."""
     if _is_key(leaf):
         return _loaded_key(name, array, generator, leaf, remedy)
-    like = leaf
-    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-        like = jax.eval_shape(lambda: jnp.asarray(leaf))
+    like = _spec(name, leaf)
     if generator:
         raise InputError(f"{name} to be {describe(like)}", f"a key of {generator}", remedy)
     dtype = np.dtype(like.dtype).newbyteorder("=")

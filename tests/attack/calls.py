@@ -229,6 +229,8 @@ def constructors() -> list[Target]:
             found += of_record(f"noise {noisy.name}", noisy.make(noisy.strength), run_optimizer)
     for made in SCHEDULES:
         found += of_record(f"schedule {made}", made, run_schedule)
+    for rule in MORE_OPTIMIZERS:
+        found += of_record(f"optimizer {rule}", rule, run_optimizer)
     for record in OTHERS:
         found += of_record(f"{type(record).__name__} {record}", record, nothing)
     return found
@@ -242,7 +244,16 @@ SCHEDULES = (
     schedule.warm_up(3, schedule.constant(0.1)),
     schedule.join([schedule.constant(0.1), schedule.constant(0.01)], [3]),
 )  # fmt: skip
+MORE_OPTIMIZERS = (
+    *(optim.ema(0.9), optim.lookahead(3, 0.5), optim.sam(0.05), optim.reduce_on_plateau(0.5, 3)),
+    *(optim.project(constraint.ball(1.0)), optim.perturbed(SGD, 0.1, key=KEY)),
+    optim.weight_noise(0.1, key=KEY),
+)
 OTHERS = (
+    *(fnn.parallel(fnn.relu(), fnn.tanh()), fnn.over_parts(fnn.relu(), fnn.tanh())),
+    *(fnn.reversible(fnn.tanh(), fnn.relu(), 2), fnn.positionwise(fnn.relu())),
+    *(fnn.use_auto(fnn.relu()), fnn.use_manual(fnn.relu()), fnn.mixed_precision(fnn.relu())),
+    fnn.dp_sgd(1.0, 1.0, at_once=2),
     *(distributions.student(4.0), distributions.gaussian(), fnn.label_noise(std=0.1)),
     *(constraint.box(-1.0, 1.0), constraint.ball(1.0), constraint.max_norm(1.0)),
     *(constraint.sphere(1.0), constraint.simplex(1.0)),
@@ -313,7 +324,7 @@ def looking() -> list[Target]:
         of(fnn.tune, fnn.tanh(), losses.squared_error(), (X, X), key=KEY, by="bytes"),
         of(fnn.lab.measure, fnn.tanh(), X, key=KEY, rounds=1, data="x"),
         of(fnn.lab.rounding, "float32", 10),
-        of(fnn.lab.difference, "float64", 10),
+        of(fnn.lab.difference, "float64", 10, data="doubt"),
         of(fnn.lab.in_bytes, 2048),
         of(fnn.from_torch, dense, tensors, X, names={"": ""}, data="weights x"),
         of(fnn.children, MODEL),
@@ -350,7 +361,9 @@ ALTERED: dict[str, Callable[[Any], Any]] = {
     "a leaf transposed": lambda tree: change_leaf(tree, lambda leaf: leaf.T),
     "a leaf of integers": lambda tree: change_leaf(tree, lambda leaf: leaf.astype(int)),
     "a leaf of text": lambda tree: change_leaf(tree, lambda leaf: "x"),
-    "a leaf of complex numbers": lambda tree: change_leaf(tree, lambda leaf: leaf * 1j),
+    "a leaf of complex numbers": lambda tree: change_leaf(
+        tree, lambda leaf: leaf.astype("complex64")
+    ),
     "a leaf in bfloat16": lambda tree: change_leaf(tree, lambda leaf: leaf.astype("bfloat16")),
     "a big-endian leaf": lambda tree: change_leaf(tree, lambda leaf: np.asarray(leaf, ">f4")),
     "a leaf of shape alone": lambda tree: change_leaf(

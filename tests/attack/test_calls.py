@@ -5,45 +5,89 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import fnn
-from tests.attack.calls import BAD, ODD, Attack, Target, Verdict, attempt, constructors
+from tests.attack.calls import (
+    ALTERED,
+    BAD,
+    Target,
+    Verdict,
+    WrongError,
+    alike,
+    attacks,
+    attempt,
+    constructors,
+    finite_result,
+    functions,
+    of,
+)
 
-ROOMS = ("loss ", "optimizer ", "noise ")
-TARGETS = [t for t in constructors() if t.name.startswith(ROOMS) and t.bound()]
+# Calls of each kind: what makes a layer runs it, which compiles.
+BUDGETS = {"layer": 25, "loss": 50, "optimizer": 40, "noise": 20, "other": 40, "function": 150}
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(st.data())
-def test_odd_arguments_are_refused_or_right(data):
-    target = data.draw(st.sampled_from(TARGETS), label="target")
-    parameter = data.draw(st.sampled_from(sorted(target.bound())), label="parameter")
-    odd = data.draw(st.sampled_from(list(ODD)), label="odd")
-    verdict, text = attempt(Attack(target, parameter, odd), ODD[odd])
-    assert verdict not in BAD, f"{verdict.value}: {text}"
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory):
+    """Every attack by the kind of its target, in a folder that takes what is written."""
+    folder = tmp_path_factory.mktemp("attack")
+    found = {kind: [] for kind in BUDGETS}
+    for target in constructors():
+        kind = target.name.partition(" ")[0]
+        found[kind if kind in BUDGETS else "other"].append(target)
+    found["function"] = functions(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield {kind: list(attacks(targets)) for kind, targets in found.items()}
 
 
-def careless(size: float):
+@pytest.mark.parametrize("kind", BUDGETS)
+def test_odd_arguments_are_refused_or_right(kind, attacked):
+    @settings(max_examples=BUDGETS[kind], deadline=None, derandomize=True, database=None)
+    @given(st.sampled_from(attacked[kind]))
+    def never_bad(attack):
+        verdict, text = attempt(attack)
+        assert verdict not in BAD, f"{attack}: {verdict.value}: {text}"
+
+    never_bad()
+
+
+def careless(size: float, params: dict = ()):
     if size == 2:
         raise TypeError
     if size == 3:
         raise fnn.InputError("size below 3", "3", "pass less")
-    return jnp.ones(1) / (size if size is not None else 1)
+    if size == 0.5:
+        alike(jnp.ones(1), 2 * jnp.ones(1), "half")
+    weight = params["weight"] if params else jnp.ones(1)
+    return weight / (size if size is not None else 1)
 
 
-def exercise(result):
-    if not jnp.isfinite(result).all():
-        raise ArithmeticError
+VERDICTS = {
+    "1": Verdict.RIGHT,
+    "2": Verdict.OPAQUE,
+    "3": Verdict.REFUSED,
+    "0": Verdict.NOT_FINITE,
+    "0.5": Verdict.WRONG,
+    "None": Verdict.SILENT,
+    "text": Verdict.OPAQUE,
+}
 
 
-@pytest.mark.parametrize(
-    ("odd", "verdict"),
-    [
-        ("1", Verdict.RIGHT),
-        ("2", Verdict.OPAQUE),
-        ("3", Verdict.REFUSED),
-        ("None", Verdict.SILENT),
-        ("text", Verdict.OPAQUE),
-    ],
-)
-def test_a_careless_function_is_told_from_a_careful_one(odd, verdict):
-    target = Target("careless", careless, (1.0,), {}, exercise)
-    assert attempt(Attack(target, "size", odd), ODD[odd])[0] is verdict
+@pytest.mark.parametrize("odd", VERDICTS)
+def test_a_careless_function_is_told_from_a_careful_one(odd):
+    target = Target("careless", careless, (1.0,), {}, finite_result)
+    (attack,) = (a for a in attacks([target]) if a.parameter == "size" and a.odd == odd)
+    assert attempt(attack)[0] is VERDICTS[odd]
+
+
+def test_a_function_that_trusts_its_parameters_is_seen():
+    target = of(careless, 1.0, {"weight": jnp.ones((2, 3))}, data="params")
+    found = {a.odd: attempt(a)[0] for a in attacks([target]) if a.odd in ALTERED}
+    assert found["a leaf in bfloat16"] is Verdict.RIGHT
+    assert found["a leaf short"] is found["a leaf of text"] is Verdict.OPAQUE
+
+
+def test_what_is_not_finite_in_the_numbers_of_the_user_is_theirs():
+    target = of(jnp.sum, jnp.ones(2), data="a")
+    (attack,) = (a for a in attacks([target]) if a.parameter == "a" and a.odd == "nan")
+    assert attempt(attack)[0] is Verdict.RIGHT
+    with pytest.raises(WrongError):
+        finite_result(jnp.nan)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import jax
 
+from fnn._core import check
 from fnn._core.arrays import require_arrays
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.place import check_place
@@ -47,11 +48,7 @@ def update_batch_norm(
     require_layer(model, "a model")
     if not _has_statistics(model):
         raise InputError("a model with running statistics", describe(model), "leave it as it is")
-    try:
-        inputs = iter(batches)
-    except TypeError as error:
-        remedy = "pass a list of inputs, or a generator"
-        raise InputError("batches", describe(batches), remedy) from error
+    inputs = check.several(batches, "batches", "pass a list of inputs, or a generator")
     seen = 0
     for i, batch in enumerate(inputs):
         x = require_arrays(batch, "batches")
