@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Literal, Self, TypeAlias
 
 from fnn._core import check
 from fnn._core.atomic_write import FolderLock, as_path, output_folder
-from fnn._core.errors import InputError, describe, entry
+from fnn._core.errors import InputError, describe, entry, named
 from fnn._core.types import Unchecked
 from fnn.layer import Layer
 from fnn.losses import Loss
@@ -21,6 +22,8 @@ from fnn.train.checkpoint import DataState, checkpoint_info, pack_train_state
 from fnn.train.step import TrainState
 
 Best: TypeAlias = Literal["lowest", "highest"]
+# Errors of a method bear the name of the class.
+_entry = functools.partial(named, "fnn.train.Checkpoints")
 _NAME = re.compile(r"step-(\d{12,})\.safetensors")
 
 
@@ -54,6 +57,7 @@ class Checkpoints:
     1
     """
 
+    @_entry
     def __init__(
         self,
         folder: Path | str,
@@ -75,6 +79,7 @@ class Checkpoints:
         # Read once: the headers of a long run are not read again after every write.
         self._scores = {_step_of(file): _score_of(file) for file in checkpoint_files(self.folder)}
 
+    @_entry
     def ready(self, train_state: TrainState) -> None:
         """Raise unless a run can go on from a train state here: call it before training.
 
@@ -95,6 +100,7 @@ class Checkpoints:
                 "free some, keep fewer, or name another folder",
             )
 
+    @_entry
     def save(
         self,
         train_state: TrainState,

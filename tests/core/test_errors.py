@@ -1099,12 +1099,12 @@ MISMATCHES = {
     "missing": (
         {"weight": np.ones((5, 3), "float32")},
         "the 2 arrays of the model",
-        r"a file without \['params/bias'\] and with \[\] besides",
+        r"nothing at params/bias, where float32 of shape \(3,\) should be",
     ),
     "extra": (
         {"weight": np.ones((5, 3), "float32"), "bias": np.ones(3, "float32"), "scale": np.ones(1)},
         "the 2 arrays of the model",
-        r"a file without \[\] and with \['params/scale'\] besides",
+        r"float64 of shape \(1,\) at params/scale, where nothing should be",
     ),
     "shape": (
         {"weight": np.ones((3, 5), "float32"), "bias": np.ones(3, "float32")},
