@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -258,12 +259,11 @@ def main(
         several = {name: found for name, found in lists.items() if len(found) > 1}
         given["hidden"], given["channels"] = widths(hidden), widths(channels)
         settings = DEFAULT._replace(**{n: v for n, v in given.items() if n not in lists} | fixed)
-        # A seed is one of the points of a toy too: runs that differ by it learn the same ones.
-        learned = problem(data, data_folder, settings.seed)
+        learned = functools.cache(lambda seed: problem(data, data_folder, seed))
         if several:
             sweep(learned, settings, several)
         else:
-            run(learned, settings)
+            run(learned(settings.seed), settings)
 
 
 def compare_runs_command(

@@ -21,7 +21,7 @@ import numpy as np
 
 from fnn import losses, plot
 from fnn._core.atomic_write import atomic_write, check_file, output_folder
-from fnn._core.types import Array, Output, Prediction, Target
+from fnn._core.types import Array, Prediction, Target
 from fnn.cli import pictures
 from fnn.cli.data import Problem
 from fnn.cli.networks import network
@@ -36,7 +36,6 @@ from fnn.layer import Layer
 from fnn.layers.activation.softmax import log_softmax
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer, eval_params
-from fnn.train.evaluate import predict
 from fnn.train.fit import History, fit
 from fnn.train.metrics import Metrics, accuracy as accuracy_of_labels
 from fnn.train.step import TrainState, init_train_state, train_step
@@ -303,9 +302,9 @@ def files(job: Job) -> tuple[str, ...]:
     Args:
         job: the run.
     """
-    drawable = job.problem.has_images or job.problem.example in ((1,), (2,))
     compared = [GRADIENTS] if job.settings.compare else []
-    return (WEIGHTS, METRICS, RECORD, CURVES, *compared, *([PREDICTIONS] if drawable else []))
+    drawn = [PREDICTIONS] if pictures.can_be_drawn(job.problem) else []
+    return (WEIGHTS, METRICS, RECORD, CURVES, *compared, *drawn)
 
 
 def open_folder(job: Job) -> Path:
@@ -394,11 +393,7 @@ def _draw(
     comparison: Comparison | None,
 ) -> dict[str, str]:
     """Draw the pictures; return the names of those that could not be, with the reason."""
-    params = eval_params(train_state.opt_state, train_state.params)
-
-    def answer(x: np.ndarray) -> Output:
-        return predict(job.model, params, train_state.state, x)
-
+    place = eval_params(train_state.opt_state, train_state.params), train_state.state
     drawn: dict[str, Callable[[Path], None]] = {
         CURVES: lambda file: plot.save(plot.curves(outcome.history), file)
     }
@@ -406,7 +401,7 @@ def _draw(
         drawn[GRADIENTS] = lambda file: plot.save(plot.gradients(comparison), file)
     if PREDICTIONS in files(job):
         drawn[PREDICTIONS] = lambda file: plot.save(
-            pictures.predictions(job.problem, answer, job.settings.loss), file
+            pictures.predictions(job.problem, job.model, *place, job.settings.loss), file
         )
     failed: dict[str, str] = {}
     for name, write in drawn.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fnn import plot
@@ -54,14 +54,18 @@ def combinations(settings: Settings, values: Mapping[str, Sequence[Unchecked]]) 
     return [settings._replace(**dict(zip(values, row, strict=True))) for row in rows]
 
 
-def sweep(problem: Problem, settings: Settings, values: Mapping[str, Sequence[Unchecked]]) -> None:
+def sweep(
+    learned: Callable[[int], Problem],
+    settings: Settings,
+    values: Mapping[str, Sequence[Unchecked]],
+) -> None:
     """Run every combination, print a row for each as it ends, and draw all in one picture.
 
     Each run has a folder of its own beside the table and the picture. Numbers are inputs of the
     compiled program: runs that differ by them alone share one.
 
     Args:
-        problem: what is learned.
+        learned: takes a seed to what is learned: the points of a toy are drawn with it.
         settings: what all runs have in common.
         values: those of each setting that differs, by its name.
     Raises:    InputError for settings that do not go together; `DivergedError` where every run
@@ -70,7 +74,10 @@ def sweep(problem: Problem, settings: Settings, values: Mapping[str, Sequence[Un
     began = time.perf_counter()
     names = list(values)
     jobs = [
-        prepare(problem, one._replace(compare=False, output=settings.output / _folder(one, names)))
+        prepare(
+            learned(one.seed),
+            one._replace(compare=False, output=settings.output / _folder(one, names)),
+        )
         for one in combinations(settings, values)
     ]
     folder = output_folder(settings.output)
@@ -78,8 +85,8 @@ def sweep(problem: Problem, settings: Settings, values: Mapping[str, Sequence[Un
         check_file(folder / name)
     folders = [open_folder(job) for job in jobs]
     metric = next(iter(jobs[0].metrics))
-    guess = guessing(problem)
-    print(f"{problem}\n{len(jobs)} runs; the {metric} without looking at x: {guess:.4f}\n")
+    guess = guessing(jobs[0].problem)
+    print(f"{jobs[0].problem}\n{len(jobs)} runs; the {metric} without looking at x: {guess:.4f}\n")
     columns = [max(len(n), *(len(_word(job, n)) for job in jobs)) for n in names]
     print("  ".join([*map(str.ljust, names, columns), "    loss", metric]), flush=True)
     failed: dict[str, str] = {}
@@ -143,16 +150,14 @@ def _save_all(
                 writer.writerow([*row, *numbers, bool(outcome.diverged)])
 
     def picture() -> None:
-        curves = [
-            pictures.Curve(
-                ", ".join(_word(job, name) for name in names),
-                outcome.history,
-                bool(outcome.diverged),
-            )
-            for job, outcome in zip(jobs, outcomes, strict=True)
+        # Seeds are samples of one setting, unless nothing else differs.
+        told = [name for name in names if name != "seed"] or names
+        labels = [
+            ", ".join(f"{name.replace('_', ' ')} {_word(job, name)}" for name in told)
+            for job in jobs
         ]
-        title = ", ".join(name.replace("_", " ") for name in names)
-        plot.save(pictures.runs(curves, title, metric, guess), folder / PICTURE)
+        histories = [outcome.history for outcome in outcomes]
+        plot.save(pictures.runs(labels, histories, metric, guess), folder / PICTURE)
 
     failed: dict[str, str] = {}
     for name, write in ((TABLE, table), (PICTURE, picture)):
