@@ -1,6 +1,7 @@
 """The command line, from its options to its files."""
 
 import csv
+import functools
 import inspect
 import json
 import logging
@@ -17,7 +18,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 import fnn
-from fnn.cli import data, networks, optimizers, run as one_run, settings as options
+from fnn.cli import data, networks, optimizers, run as one_run, settings as options, sweep
 from fnn.cli.main import app
 from fnn.datasets import Dataset
 
@@ -265,10 +266,12 @@ def test_probabilities_are_shown_only_where_outputs_mean_some():
             assert ((shares >= 0) & (shares <= 1)).all()
         else:
             assert shares is None
+    model = fnn.serial(fnn.flatten(), fnn.dense(10))
+    params, state = model.init(jax.random.key(0), few().test[0])
     texts = [
         [axes.get_title() for axes in figure.axes] + [figure.get_suptitle()]
         for figure in (
-            one_run.pictures.predictions(few(), lambda x: np.eye(10)[few().test[1]], loss)
+            one_run.pictures.predictions(few(), model, params, state, loss)
             for loss in ("cross_entropy", "hinge")
         )
     ]
@@ -297,7 +300,8 @@ def test_what_cannot_be_written_loses_nothing_else(tmp_path, capsys, monkeypatch
         "metrics": {"metrics.csv"},
         "weights": {"model.safetensors"},
     }[lost]
-    assert {file.name for file in tmp_path.iterdir()} == FILES - missing
+    # What the run can be gone on from stays too.
+    assert {file.name for file in tmp_path.iterdir()} == FILES - missing | {"checkpoints"}
     assert "test accuracy" in capsys.readouterr().out
 
 
@@ -332,6 +336,22 @@ def test_several_values_are_several_runs_in_one_table_and_one_picture(folder):
     assert "the results are the same, to the last digit" in told.stdout
 
 
+def test_a_seed_among_several_draws_the_points_that_it_draws_alone(monkeypatch):
+    seen = {}
+
+    def look(problem, settings):
+        seen[settings.seed] = problem
+        if len(seen) == 2:
+            fail()
+
+    monkeypatch.setattr(sweep, "prepare", look)
+    learned = functools.partial(data.problem, "xor", None)
+    with pytest.raises(OSError, match="No space"):
+        sweep.sweep(learned, options.Settings("xor"), {"seed": (0, 5)})
+    for seed, problem in seen.items():
+        assert np.array_equal(problem.train[0], learned(seed).train[0])
+
+
 def test_a_sweep_of_which_every_run_diverges_has_failed(folder):
     run = command(*TOY, "--plain", "--learning-rate", "1e30,1e31")
     assert run.exit_code == 1
@@ -339,21 +359,16 @@ def test_a_sweep_of_which_every_run_diverges_has_failed(folder):
     assert (folder / "fnn-run/runs.png").exists()
 
 
-def test_the_picture_of_several_runs_tells_which_diverged_and_where_guessing_is():
-    history = fnn.History(
-        np.array([1.0, np.nan]), np.array([1.0, np.nan]), {"accuracy": np.array([0.5, np.nan])},
-        0.0, 0.0,
-    )  # fmt: skip
-    fine = history._replace(loss=np.ones(2), validation={"accuracy": np.array([0.5, 0.9])})
-    curve = one_run.pictures.Curve
-    figure = one_run.pictures.runs(
-        [curve("0.1", fine, False), curve("10", history, True)], "learning rate", "accuracy", 0.25
-    )
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["0.1", "10 (diverged at step 1)", "without looking at x"]
-    _, right = figure.axes
-    assert [0.25, 0.25] in [list(line.get_ydata()) for line in right.lines]
-    assert list(right.lines[0].get_ydata()) == [0.5, 0.9]
+def test_the_picture_of_several_runs_has_a_line_for_a_setting_and_one_for_guessing():
+    fine = fnn.History(np.ones(2), np.ones(2), {"accuracy": np.array([0.5, 0.9])}, 0.0, 0.0)
+    # It diverged in its first epoch, and was never validated.
+    lost = fine._replace(loss=np.array([1.0, np.nan]), validation={})
+    other = fine._replace(validation={"accuracy": np.array([0.7, 0.7])})
+    labels = ["rate 0.1", "rate 0.1", "rate 10"]
+    figure = one_run.pictures.runs(labels, [fine, other, lost], "accuracy", 0.25)
+    lines = [list(map(float, line.get_ydata())) for line in figure.axes[1].lines]
+    assert any(np.allclose(line, [0.6, 0.8]) for line in lines if len(line) == 2)
+    assert [0.25, 0.25] in lines
 
 
 def test_runs_that_differ_are_told_apart_by_what_differs_alone(folder):
