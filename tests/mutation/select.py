@@ -107,8 +107,7 @@ def chosen(mutant: Mutant, names: Sequence[str], root: Path) -> list[str]:
         return [name for name in names if name.startswith(mutant.seen_by)]
     of = room(mutant.path)
     assert of is not None
-    public = _public(root / mutant.path)
-    words = [mutant.function] if mutant.function in public else public
+    words = _users(ast.parse((root / mutant.path).read_text()), mutant.function)
     ranked = []
     for name in names:
         places = [i for i, file in enumerate(files(mutant.path)) if name.startswith(file)]
@@ -127,23 +126,30 @@ def _rank(of: Room, mutant: Mutant, words: Sequence[str], name: str) -> tuple[in
     if name.startswith(REFUSALS):
         named = any(word in name for word in words)
         return (0 if mutant.guard else 4, 0) if named else (_NEVER, 0)
-    if mutant.guard and "refuse" in name:
-        return 0, not about
+    if mutant.guard and "refuse" in name and about:
+        return 0, 0
     if of.laws and name.startswith(f"tests/{of.laws}"):
         law = next((i for i, part in enumerate(of.filter) if part in name), None)
         related = about or any(case.startswith(word) for word in of.cases.split())
         if law is None or not related:
             return _NEVER, 0
-        return (1 if about else 2), law
+        # Of all cases the two laws that judge both directions, and then the others.
+        return (1 if about else 2), law > 1
     return 3, not (about or any(word in name for word in words))
 
 
-def _public(file: Path) -> list[str]:
-    return [
-        node.name
-        for node in ast.parse(file.read_text()).body
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-    ]
+def _users(tree: ast.Module, function: str) -> list[str]:
+    """Return the public functions of a module that one of it is, or that it works for."""
+    parts = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    names = {
+        name: {node.id for node in ast.walk(part) if isinstance(node, ast.Name)} & set(parts)
+        for name, part in parts.items()
+    }
+    found = {function}
+    for _ in parts:
+        found |= {name for name, used in names.items() if used & found}
+    public = [n for n, p in parts.items() if isinstance(p, ast.FunctionDef) and n[0] != "_"]
+    return [name for name in public if name in found] or public
 
 
 def in_package(root: Path) -> Iterator[str]:
