@@ -77,27 +77,6 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         dx, dparams = jax.lax.scan(step, dy, copies, length=times, reverse=True)
         return dparams, dx
 
-    def prefill(
-        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
-    ) -> tuple[Output, Cache]:
-        def one(x: Input, copy: PyTree) -> tuple[Output, Cache]:
-            params, state = copy
-            return layer.prefill(params, state, x, window=window, lengths=lengths)
-
-        y, caches = jax.lax.scan(one, x, (params, state), length=times)
-        # Apart, so that a step is written into each in its place; a scan would copy them all.
-        return y, tuple(copy_of(caches, i) for i in range(times))
-
-    def decode(
-        params: Params, state: State, cache: Cache, x: Input, position: Array, /
-    ) -> tuple[Output, Cache]:
-        caches = []
-        for i, one in enumerate(cache):
-            p, s = copy_of((params, state), i)
-            x, one = layer.decode(p, s, one, x, position)
-            caches.append(one)
-        return x, tuple(caches)
-
     return Layer(
         init,
         apply,
@@ -106,8 +85,8 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         children={"": layer},
         rebuild=lambda layer: repeat(layer, times),
         copies=times,
-        prefill=prefill,
-        decode=decode,
+        prefill=functools.partial(_prefill, layer, times),
+        decode=functools.partial(_decode, layer),
     )
 
 
@@ -131,3 +110,39 @@ def _backward(layer: Layer, dy: Cotangent, copy: PyTree) -> tuple[Cotangent, Par
     params, residuals = copy
     dparams, dx = layer.backward(params, residuals, dy)
     return dx, dparams
+
+
+def _prefill(
+    layer: Layer,
+    times: int,
+    params: Params,
+    state: State,
+    x: Input,
+    /,
+    *,
+    window: int,
+    lengths: Array | None = None,
+) -> tuple[Output, Cache]:
+    """Read a prompt by the copies, and keep their caches apart.
+
+    So a step is written into each in its place, where a scan over them would copy them all.
+    """
+
+    def one(x: Input, copy: PyTree) -> tuple[Output, Cache]:
+        params, state = copy
+        return layer.prefill(params, state, x, window=window, lengths=lengths)
+
+    y, caches = jax.lax.scan(one, x, (params, state), length=times)
+    return y, tuple(copy_of(caches, i) for i in range(times))
+
+
+def _decode(
+    layer: Layer, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+) -> tuple[Output, Cache]:
+    """Take one time step through the copies."""
+    caches = []
+    for i, one in enumerate(cache):
+        p, s = copy_of((params, state), i)
+        x, one = layer.decode(p, s, one, x, position)
+        caches.append(one)
+    return x, tuple(caches)

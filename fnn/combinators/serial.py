@@ -6,6 +6,10 @@ parameters. `serial` and `parallel` hold a tuple, or a dict when the layers are 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
 import jax
 
 from fnn._core import check
@@ -18,6 +22,7 @@ from fnn._core.types import (
     Key,
     Output,
     Params,
+    PyTree,
     Residuals,
     State,
 )
@@ -89,23 +94,47 @@ def serial(*layers: Layer, **named: Layer) -> Layer:
             gradients.append(dparams)
         return pack(reversed(gradients)), dy
 
-    def prefill(
-        params: Params, state: State, x: Input, /, *, window: int, lengths: Array | None = None
-    ) -> tuple[Output, Cache]:
-        caches = []
-        for name, layer in parts:
-            x, c = layer.prefill(params[name], state[name], x, window=window, lengths=lengths)
-            caches.append(c)
-        return x, pack(caches)
-
-    def decode(
-        params: Params, state: State, cache: Cache, x: Input, position: Array, /
-    ) -> tuple[Output, Cache]:
-        caches = []
-        for name, layer in parts:
-            x, c = layer.decode(params[name], state[name], cache[name], x, position)
-            caches.append(c)
-        return x, pack(caches)
-
     functions = init, apply, forward, backward
-    return branching(serial, layers, named, functions, (prefill, decode))
+    caching = functools.partial(_prefill, parts, pack), functools.partial(_decode, parts, pack)
+    return branching(serial, layers, named, functions, caching)
+
+
+_Parts: TypeAlias = list[tuple[Any, Layer]]
+_Pack: TypeAlias = Callable[[Iterable[Any]], PyTree]
+
+
+def _prefill(
+    parts: _Parts,
+    pack: _Pack,
+    params: Params,
+    state: State,
+    x: Input,
+    /,
+    *,
+    window: int,
+    lengths: Array | None = None,
+) -> tuple[Output, Cache]:
+    """Read a prompt, layer by layer."""
+    caches = []
+    for name, layer in parts:
+        x, c = layer.prefill(params[name], state[name], x, window=window, lengths=lengths)
+        caches.append(c)
+    return x, pack(caches)
+
+
+def _decode(
+    parts: _Parts,
+    pack: _Pack,
+    params: Params,
+    state: State,
+    cache: Cache,
+    x: Input,
+    position: Array,
+    /,
+) -> tuple[Output, Cache]:
+    """Take one time step, layer by layer."""
+    caches = []
+    for name, layer in parts:
+        x, c = layer.decode(params[name], state[name], cache[name], x, position)
+        caches.append(c)
+    return x, pack(caches)
