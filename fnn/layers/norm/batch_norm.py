@@ -94,7 +94,7 @@ def batch_norm(
     check.number(momentum, "momentum", least=0, most=1, remedy="pass the share to keep")
     norm = _BatchNorm(momentum, epsilon, scale, shift, track_running_stats)
     # Out of training the statistics are those of the state.
-    return stateful(norm.init, norm.forward, norm.backward, positionwise=True)
+    return stateful(norm.init, norm.forward, norm.backward, positionwise=bool(track_running_stats))
 
 
 class _Batch(NamedTuple):
