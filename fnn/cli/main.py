@@ -19,7 +19,8 @@ from fnn.cli.compare_runs import compare_runs
 from fnn.cli.data import IMAGES, TOYS, problem
 from fnn.cli.networks import INITIALIZERS, Activation, Model
 from fnn.cli.optimizers import NOISES, OPTIMIZERS, SCHEDULES
-from fnn.cli.run import DivergedError, NotWrittenError, run
+from fnn.cli.resume import resume
+from fnn.cli.run import DivergedError, NotWrittenError, StoppedError, run
 from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings
 from fnn.cli.sweep import sweep
 
@@ -274,6 +275,14 @@ def compare_runs_command(
         print(compare_runs(folders))
 
 
+def resume_command(
+    folder: Annotated[Path, typer.Argument(help="Where the run wrote to.")],
+) -> None:
+    """Go on with a run that was interrupted, and end to the same bits."""
+    with _explained():
+        resume(folder)
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """Leave with one line that says why, in place of a traceback, where something is wrong."""
@@ -283,7 +292,8 @@ def _explained() -> Iterator[None]:
     except InputError as error:
         _end(error, 2)
     except (
-        DivergedError, NotWrittenError, OSError, MemoryError, jax.errors.JaxRuntimeError
+        DivergedError, StoppedError, NotWrittenError, OSError, MemoryError,
+        jax.errors.JaxRuntimeError,
     ) as error:  # fmt: skip
         _end(error, 1)
 
@@ -373,3 +383,4 @@ app: Any = typer.Typer(
 )
 app.callback(invoke_without_command=True)(main)
 app.command("compare-runs")(compare_runs_command)
+app.command("resume")(resume_command)

@@ -11,7 +11,7 @@ import tempfile
 import textwrap
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ import numpy as np
 from fnn import losses, plot
 from fnn._core.atomic_write import atomic_write, check_file, output_folder
 from fnn._core.types import Array, Prediction, Target
-from fnn.cli import pictures
+from fnn.cli import checkpoints, pictures
+from fnn.cli.checkpoints import Past
 from fnn.cli.data import Problem
 from fnn.cli.networks import network
 from fnn.cli.optimizers import training
@@ -36,6 +37,7 @@ from fnn.layer import Layer
 from fnn.layers.activation.softmax import log_softmax
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer, eval_params
+from fnn.train._events import Callback
 from fnn.train.fit import History, fit
 from fnn.train.metrics import Metrics, accuracy as accuracy_of_labels
 from fnn.train.step import TrainState, init_train_state, train_step
@@ -49,6 +51,10 @@ _WIDTH = 80
 
 class NotWrittenError(Exception):
     """Results that could not be written; all others were."""
+
+
+class StoppedError(Exception):
+    """A run that was interrupted, and can be gone on with."""
 
 
 class DivergedError(Exception):
@@ -235,7 +241,12 @@ def start(job: Job) -> TrainState:
 
 
 def train(
-    job: Job, begin: TrainState, *, progress: bool, epochs: int | None = None
+    job: Job,
+    begin: TrainState,
+    *,
+    progress: bool,
+    epochs: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[TrainState, Outcome]:
     """Train, and return what the model became and how it went; it does not warn.
 
@@ -244,6 +255,7 @@ def train(
         begin: the train state to begin with.
         progress: whether to show a bar.
         epochs: how many, those of the settings where it is None.
+        callbacks: of `fnn.fit`.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -257,6 +269,7 @@ def train(
             gradient=job.gradient,
             validation=job.test,
             metrics=job.metrics,
+            callbacks=callbacks,
             progress=progress,
             start=begin,
         )
@@ -280,20 +293,52 @@ def run(problem: Problem, settings: Settings) -> Outcome:
         problem: what is learned.
         settings: what to do.
     Raises:    InputError for settings that do not go together and an output that cannot be written
-        to; `NotWrittenError` at the end where something was not written all the same, and
-        `DivergedError` where the run diverged.
+        to, or in which a run was interrupted; `NotWrittenError` at the end where something was not
+        written all the same, and `DivergedError` where the run diverged.
     """
-    began = time.perf_counter()
+    checkpoints.refuse_interrupted(settings.output)
     job = prepare(problem, settings)
-    folder = open_folder(job)
-    begin = start(job)
-    comparison = _introduce(job, begin)
-    train_state, outcome = train(job, begin, progress=True)
+    return finish(job, start(job), Past())
+
+
+def finish(job: Job, begin: TrainState, past: Past) -> Outcome:
+    """Train from a train state to the end of a run, print, save and draw.
+
+    Epochs leave a checkpoint, one a second, until all results are written.
+
+    Args:
+        job: the run.
+        begin: the train state to go on from.
+        past: the epochs before it.
+    Raises:    as `run`, and `StoppedError` where the run was interrupted.
+    """
+    began, settings = time.perf_counter(), job.settings
+    with checkpoints.kept(settings.output, job.model, job.loss, job.optimizer, past) as callback:
+        folder = open_folder(job)
+        comparison = _introduce(job, start(job))
+        left = (settings.epochs or 0) - past.epochs
+        train_state, outcome = train(job, begin, progress=True, epochs=left, callbacks=[callback])
+    history = past.joined(outcome.history, _sizes(job))
+    if history.stopped.startswith("interrupted"):
+        raise StoppedError(
+            f"{history.stopped} in epoch {len(history.epoch_loss)} of {settings.epochs}; go on with"
+            f" python -m fnn resume {folder}"
+        )
+    scores = history.validation.get(next(iter(job.metrics)), np.zeros(0))
+    outcome = Outcome(history, float(scores[-1]) if len(scores) else math.nan, outcome.diverged)
     print(f"\n{_verdict(job, outcome)}")
     failed = save(job, folder, train_state, outcome)
     failed |= _draw(job, folder, train_state, outcome, comparison)
+    if not failed:
+        checkpoints.remove(folder)
     _conclude(job, folder, outcome, failed, time.perf_counter() - began)
     return outcome
+
+
+def _sizes(job: Job) -> np.ndarray:
+    """Return how many examples every step of an epoch has."""
+    full, rest = divmod(len(job.train[0]), job.settings.batch_size or 1)
+    return np.array([job.settings.batch_size or 1] * full + [rest] * bool(rest))
 
 
 def files(job: Job) -> tuple[str, ...]:

@@ -1,0 +1,36 @@
+"""``python -m fnn resume``: go on with a run that was interrupted, to the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fnn._core.errors import InputError
+from fnn.cli import checkpoints
+from fnn.cli.compare_runs import read_record
+from fnn.cli.data import problem
+from fnn.cli.run import Outcome, finish, prepare, start
+from fnn.cli.settings import from_plain
+from fnn.train.checkpoint import checkpoint_info, load_train_state
+from fnn.train.checkpoint_folder import latest_checkpoint
+
+
+def resume(folder: Path) -> Outcome:
+    """Go on from the last epoch that was kept, and end as the run would have.
+
+    Args:
+        folder: of the run, with its settings and its checkpoints.
+    Raises:    InputError where there is no run, or none that was interrupted.
+    """
+    settings = from_plain(read_record(folder)["settings"])._replace(output=folder)
+    file = latest_checkpoint(folder / checkpoints.FOLDER)
+    if file is None:
+        raise InputError(
+            "the folder of an interrupted run",
+            f"{folder} (with no checkpoint in it)",
+            "a run that is done has none: start another one",
+        )
+    job = prepare(problem(settings.data, settings.data_folder, settings.seed), settings)
+    begin = load_train_state(file, like=start(job))
+    past = checkpoints.from_plain(checkpoint_info(file).data_state)
+    print(f"goes on after epoch {past.epochs}, with {file}\n")
+    return finish(job, begin, past)
