@@ -219,7 +219,8 @@ def _flow(tree: PyTree, present: list[Array | None]) -> Flow:
     if not pairs:
         none = jnp.float32(0)
         return Flow(none, none, none, none, jnp.int32(-1))
-    dtype = jnp.result_type(jnp.float32, *(leaf for leaf, _ in pairs))
+    # NumPy's promotion, which JAX's may be set to refuse.
+    dtype = np.result_type(np.float32, *(leaf.dtype for leaf, _ in pairs))
     there = jnp.concatenate([mask.ravel() for _, mask in pairs])
     flat = jnp.concatenate([leaf.ravel().astype(dtype) for leaf, _ in pairs])
     flat = jnp.where(there, flat, 0)

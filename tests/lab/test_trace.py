@@ -91,6 +91,18 @@ def test_the_first_entry_that_is_not_finite_is_found():
     assert "first not finite: y of 1" in str(trace)
 
 
+def test_a_float64_value_beyond_float32_is_finite():
+    model = fnn.serial(fnn.identity(), fnn.from_function(lambda x: 1e100 * x))
+    with jax.enable_x64(True):
+        x = jnp.asarray(X, "float64")
+        trace = fnn.trace_activations(
+            model, fnn.losses.absolute_error(), *model.init(jax.random.key(0), x), (x, 0 * x),
+            key=jax.random.key(1),
+        )  # fmt: skip
+    assert trace.first_wrong() == ""
+    assert 1e99 < trace.loss < np.inf
+
+
 def test_a_cotangent_that_is_not_finite_is_found_where_all_values_are():
     # The slope of a root at 0 is infinite.
     root = fnn.from_function(jnp.sqrt)

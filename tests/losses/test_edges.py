@@ -262,6 +262,23 @@ def test_slopes_of_half_precision_are_rounded_once(dtype, name):
     assert (jnp.abs(half - wide) <= bound).all()
 
 
+@HALF
+def test_the_gradient_of_a_head_in_half_precision_is_that_of_float32_at_any_share(dtype):
+    random, loss = np.random.default_rng(5), losses.linear_cross_entropy(3, 0.1)
+    arrays = [jnp.asarray(random.normal(size=n), dtype) for n in ((5, 3), (3, 7), (7,))]
+    # The shares of a mean over many, of which one does not count.
+    shares = jnp.array([1.0, 2, 0, 4, 8]) * 2.0**-9
+
+    def gradient(dtype):
+        head = fnn.LinearHead(*(a.astype(dtype) for a in arrays))
+        _, residuals = loss.forward(head, jnp.array([0, 6, 3, 3, 1]))
+        return loss.backward(residuals, shares)
+
+    for half, wide in zip(gradient(dtype), gradient("float32"), strict=True):
+        bound = rounding(dtype, 7) * float(jnp.abs(wide).max())
+        np.testing.assert_allclose(half.astype("float32"), wide, rtol=0, atol=bound)
+
+
 # Ignored labels.
 
 
