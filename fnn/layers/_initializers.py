@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
-from fnn._core.arrays import as_arrays
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, Unchecked
 
@@ -57,15 +56,13 @@ def draw(
     """
     key, expected = check.key(key), f"{name} to give {np.dtype(dtype).name} of shape {shape}"
     try:
-        weight = initializer(key, shape, dtype)
+        weight: Unchecked = initializer(key, shape, dtype)
+        weight = jnp.asarray(weight) if isinstance(weight, np.ndarray) else weight
     except InputError:
         raise
     except Exception as error:
         raise InputError(expected, f"{type(error).__name__}: {error}", _REMEDY) from error
-    if isinstance(weight, np.ndarray):
-        weight = jnp.asarray(as_arrays(weight, "weight"))
-    known = isinstance(weight, jax.Array) and weight.shape == shape and weight.dtype == dtype
-    if not known:
+    if not (isinstance(weight, jax.Array) and (weight.shape, weight.dtype) == (shape, dtype)):
         raise InputError(expected, describe(weight), _REMEDY)
     check_drawn(weight, name)
     return weight
