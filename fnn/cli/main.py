@@ -270,7 +270,7 @@ def main(
 def compare_runs_command(
     folders: Annotated[list[Path], typer.Argument(help="Where the runs wrote to.")],
 ) -> None:
-    """Show what tells runs apart: settings that differ, and results."""
+    """Show in which settings runs differ, and how they ended."""
     with _explained():
         print(compare_runs(folders))
 
