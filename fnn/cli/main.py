@@ -278,7 +278,7 @@ def compare_runs_command(
 def resume_command(
     folder: Annotated[Path, typer.Argument(help="Where the run wrote to.")],
 ) -> None:
-    """Go on with a run that was interrupted, and end to the same bits."""
+    """Go on with a run that was interrupted, to the same bits."""
     with _explained():
         resume(folder)
 
