@@ -151,6 +151,10 @@ def test_the_ends_of_the_numbers_are_right(loss, y, target, value, slope):
     np.testing.assert_allclose(gradient, [[slope]], rtol=rounding("float32", 1))
 
 
+def test_two_classes_are_rivals():
+    assert losses.multiclass_hinge().apply(jnp.array([[0.0, 0.5]]), jnp.array([0])) == 1.5
+
+
 def test_large_logits_are_compared_before_the_margin_is_added():
     y = jnp.array([[1e8, 1e8, 0.0]])
     assert losses.multiclass_hinge().apply(y, jnp.array([1]))[0] == 1
@@ -375,6 +379,10 @@ def ctc(labels, y=SPELLING, **options):
         Bad("blank", lambda: ctc([[1, 2]], blank=3), "losses.ctc",
             r"logits of shape \(B, T, K\) with K above the blank, 3",
             r"float32 of shape \(1, 2, 3\)"),
+        Bad("blank-of-many-steps",
+            lambda: losses.ctc(3).apply(jnp.zeros((1, 5, 3)), jnp.array([[1, 2]])), "losses.ctc",
+            r"logits of shape \(B, T, K\) with K above the blank, 3",
+            r"float32 of shape \(1, 5, 3\)"),
         *(
             Bad(f"ignore_index-{value}", lambda value=value: losses.nll(ignore_index=value),
                 "losses.nll", expected, got)

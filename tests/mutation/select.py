@@ -58,7 +58,7 @@ ROOMS = {
     "fnn/combinators/": _layers("serial repeat reversible remat residual", "combinators/"),
     "fnn/combinators/sequence.py": _layers("over_sequence", "combinators/"),
     "fnn/losses/": Room("losses/test_laws.py", ("formula", "by_autodiff", ""), "",
-                        "losses/edges train/weights"),
+                        "losses/edges train/weights train/metrics"),
     "fnn/losses/_loss.py": _only("losses/edges losses/laws train/weights train/metrics"),
     "fnn/optim/": _optim("optim/optimizer optim/extremes optim/transforms"),
     "fnn/optim/optimizers/": _optim("optim/optimizer optim/extremes optim/transforms"),
@@ -72,13 +72,13 @@ ROOMS = {
     "fnn/gradient/": _only("gradient/objective train/weights"),
     "fnn/gradient/estimators/": _only("gradient/estimators"),
     "fnn/train/": _only("train/fit train/weights train/metrics"),
-    "fnn/train/_safetensors.py": _only("train/files"),
+    "fnn/train/_safetensors.py": _only("train/files attack/damage"),
     "fnn/train/checkpoint.py": _only("train/files"),
     "fnn/train/metrics.py": _only("train/metrics"),
     "fnn/train/evaluate.py": _only("train/metrics train/weights train/fit"),
     "fnn/train/generate.py": _only("train/generate"),
     "fnn/_core/atomic_write.py": _only("core/atomic_write"),
-    "fnn/datasets/": _only("datasets/"),
+    "fnn/datasets/": _only("datasets/ attack/damage"),
 }  # fmt: skip
 REFUSALS = "tests/core/test_errors.py"
 

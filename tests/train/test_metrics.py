@@ -65,6 +65,12 @@ def test_accuracy_of_one_hot_targets_is_a_metric():
 
 
 @RUNS
+def test_a_single_example_is_judged_as_one_of_many(run):
+    for target in (jnp.array([1]), jnp.array([[0.0, 1.0, 0.0]]), jnp.array([[0.2, 0.5, 0.3]])):
+        assert run(fnn.accuracy)(jnp.array([[0.0, 2.0, 1.0]]), target).tolist() == [1]
+
+
+@RUNS
 @pytest.mark.parametrize("kind", ["int32", "float32", "bool"])
 def test_accuracy_of_signs_is_the_fraction_of_right_outputs(kind, run):
     y = jnp.array([[1.0, -2.0], [3.0, 4.0], [-1.0, -1.0]])
