@@ -101,7 +101,7 @@ def refuse_interrupted(folder: Path) -> None:
     Args:
         folder: for the results of the new one.
     """
-    if latest_checkpoint(folder / FOLDER) is not None:
+    if (folder / FOLDER).is_dir() and latest_checkpoint(folder / FOLDER) is not None:
         raise InputError(
             "a folder without an interrupted run",
             str(folder),
@@ -112,9 +112,11 @@ def refuse_interrupted(folder: Path) -> None:
 
 @contextmanager
 def kept(
-    folder: Path, model: Layer, loss: Loss, optimizer: Optimizer, past: Past
+    folder: Path, model: Layer, loss: Loss, optimizer: Optimizer, past: Past, epochs: int
 ) -> Iterator[Callback]:
-    """Keep checkpoints of a run, after epochs, every second: yield the callback that writes them.
+    """Keep checkpoints of a run, after epochs: yield the callback that writes them.
+
+    They are a second apart, and after the last epoch there is one.
 
     Args:
         folder: for the results; no other run may write into it meanwhile.
@@ -122,6 +124,7 @@ def kept(
         loss: likewise.
         optimizer: likewise.
         past: what was before.
+        epochs: of the whole run.
     Raises:    InputError for a folder that cannot be written to.
     """
     place = folder / FOLDER
@@ -137,7 +140,7 @@ def kept(
             losses = np.append(losses, event.losses)
             if event.kind == "epoch":
                 now, losses = now.then(losses, dict(event.metrics)), np.zeros(0)
-                if time.monotonic() < written + SECONDS:
+                if now.epochs < epochs and time.monotonic() < written + SECONDS:
                     return
                 written = time.monotonic()
                 checkpoints.save(event.train_state, data_state=to_plain(now))

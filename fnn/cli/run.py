@@ -304,7 +304,7 @@ def run(problem: Problem, settings: Settings) -> Outcome:
 def finish(job: Job, begin: TrainState, past: Past) -> Outcome:
     """Train from a train state to the end of a run, print, save and draw.
 
-    Epochs leave a checkpoint, one a second, until all results are written.
+    Checkpoints are kept until all results are written.
 
     Args:
         job: the run.
@@ -312,12 +312,14 @@ def finish(job: Job, begin: TrainState, past: Past) -> Outcome:
         past: the epochs before it.
     Raises:    as `run`, and `StoppedError` where the run was interrupted.
     """
-    began, settings = time.perf_counter(), job.settings
-    with checkpoints.kept(settings.output, job.model, job.loss, job.optimizer, past) as callback:
+    began, settings, epochs = time.perf_counter(), job.settings, job.settings.epochs or 0
+    described = job.model, job.loss, job.optimizer
+    with checkpoints.kept(settings.output, *described, past, epochs) as callback:
         folder = open_folder(job)
         comparison = _introduce(job, start(job))
-        left = (settings.epochs or 0) - past.epochs
-        train_state, outcome = train(job, begin, progress=True, epochs=left, callbacks=[callback])
+        train_state, outcome = train(
+            job, begin, progress=True, epochs=epochs - past.epochs, callbacks=[callback]
+        )
     history = past.joined(outcome.history, _sizes(job))
     if history.stopped.startswith("interrupted"):
         raise StoppedError(
