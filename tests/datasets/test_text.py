@@ -68,6 +68,14 @@ def test_ids_outside_of_the_alphabet_are_refused(ids):
         TEXT.decode(ids)
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5])
+def test_windows_are_the_text_and_the_text_one_character_on(length):
+    x, target = TEXT.windows(length)
+    assert x.shape == target.shape == (5 // length, length)
+    assert "banana".startswith(TEXT.decode(x.ravel()))
+    assert "anana".startswith(TEXT.decode(target.ravel()))
+
+
 @pytest.mark.parametrize("length", [0, 6, -1, 2.0, True, None])
 def test_windows_that_do_not_fit_are_refused(length):
     with pytest.raises(fnn.InputError, match="a length from 1 to 5"):
