@@ -22,7 +22,7 @@ import fnn
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     "fnn", "losses", "optim", "optim.schedule", "optim.distributions", "optim.constraint", "train",
-    "train.callbacks", "lab", "plot", "landscapes", "datasets",
+    "train.callbacks", "lab", "plot", "landscapes", "datasets", "networks",
 )  # fmt: skip
 # Search in a page that was opened from a folder needs it.
 SHIM = "iframe-worker.js"

@@ -20,7 +20,7 @@ import fnn
 from fnn.train import output_folder
 
 IMAGES, EPOCHS, BATCH, CHANNELS = 512, 3, 32, 8
-SIZE = 20
+SIZE, DEPTH = 20, 1
 
 
 def convolution(channels):
@@ -40,7 +40,7 @@ def level(channels, depth):
 
 def unet():
     """Images (B, 20, 20, 1) to a logit for each pixel, of the same shape."""
-    return fnn.serial(level(CHANNELS, 2), fnn.conv(1, 1))
+    return fnn.serial(level(CHANNELS, DEPTH), fnn.conv(1, 1))
 
 
 def cluttered(images):

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 import fnn
 from fnn.train import output_folder
 
-CODES, HIDDEN, IMAGES, EPOCHS, BATCH = 8, 200, 2_000, 12, 100
+CODES, HIDDEN, IMAGES, EPOCHS, BATCH = 8, 200, 2_000, 10, 100
 
 
 def draw_code():

@@ -4,6 +4,7 @@ from fnn import (
     lab as lab,
     landscapes as landscapes,
     losses as losses,
+    networks as networks,
     optim as optim,
     plot as plot,
     train as train,

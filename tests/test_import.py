@@ -11,8 +11,8 @@ import pytest
 import fnn
 
 PACKAGES = (
-    fnn, fnn.datasets, fnn.lab, fnn.landscapes, fnn.losses, fnn.optim, fnn.plot,
-    fnn.train,
+    fnn, fnn.datasets, fnn.lab, fnn.landscapes, fnn.losses, fnn.networks, fnn.optim,
+    fnn.plot, fnn.train,
 )  # fmt: skip
 NAMES = {package.__name__: package for package in PACKAGES}
 ROOT = Path(fnn.__file__).parent

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import jax
 
 # Rooms whose names are asked for as ``fnn.optim.sgd``; those of all others as ``fnn.dense``.
-_NAMESPACES = ("losses", "optim", "landscapes", "datasets", "plot")
+_NAMESPACES = ("losses", "optim", "landscapes", "datasets", "networks", "plot")
 
 
 class InputError(ValueError):

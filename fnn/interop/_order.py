@@ -55,6 +55,8 @@ _FEATURES_LAST = (
     "gru_cell",
     "embedding",
     "unembedding",
+    "networks.class_token",
+    "networks.first_token",
     "attention",
     "positional",
     "rotary",
@@ -214,13 +216,14 @@ def _watched(layer: Layer, x_spec: Input, y_spec: Output) -> Layer:
     name = name_of(layer)
     others = (*_CHANNELS_SECOND, *_FEATURES_LAST, *_LAST_AXIS, *_MAKERS, "add")
     passes = name not in others and _passes(layer, x_spec, y_spec)
-    apply = functools.partial(_apply_codes, layer, passes)
+    apply = functools.partial(_apply_codes, layer, passes, y_spec)
     return Layer(lambda key, x: ((), ()), apply, layer.forward, layer.backward)
 
 
 def _apply_codes(
     layer: Layer,
     passes: bool,
+    y_spec: Output,
     params: Params,
     state: State,
     x: Input,
@@ -232,7 +235,8 @@ def _apply_codes(
     """Return the codes of what a layer makes, and what it saw."""
     del params, state, key, train
     name, leaves = name_of(layer), jax.tree.leaves(inexact_leaves(x))
-    like = jax.eval_shape(functools.partial(_output, layer), x)
+    # A part of a model may have learned from its input how wide it is: the shapes seen count.
+    like = jax.tree.map(_seen_like, jax.eval_shape(functools.partial(_output, layer), x), y_spec)
     made = leaves if passes else _made(name, leaves, jax.tree.leaves(inexact_leaves(like)))
     codes = iter(made)
     # What is no float, as lengths are, goes on as nothing.
@@ -242,6 +246,12 @@ def _apply_codes(
     ]
     seen = _seen(made if name in _MAKERS else leaves)
     return jax.tree.unflatten(jax.tree.structure(like), y), seen
+
+
+def _seen_like(leaf: Array, seen: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Return the shape of an output, of which the axes behind the first one are those seen."""
+    shape = (*leaf.shape[:1], *seen.shape[1:]) if len(leaf.shape) == len(seen.shape) else leaf.shape
+    return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
 
 def _output(layer: Layer, x: Input) -> Output:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn._core import check
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, Unchecked
 
@@ -41,6 +42,14 @@ _TRANSFORMER: dict[str, tuple[str, ...]] = {
     "attention": ("self_attn", "multihead_attn"),
     "dense": ("linear1", "linear2"),
     "layer_norm": ("norm1", "norm2", "norm3"),
+}
+# Parameters of a vision transformer that stand in no module of their own, each with an axis of 1
+# in front; the first one is listed before the layers that run before it.
+_LOOSE = {
+    "class_token": "networks.class_token",
+    "cls_token": "networks.class_token",
+    "pos_embedding": "positional",
+    "pos_embed": "positional",
 }
 # A count that no result depends on, beside running statistics.
 _COUNTER, _COUNTED = "num_batches_tracked", "running_mean"
@@ -128,7 +137,9 @@ class Modules:
 
     def _next_for(self, kind: str) -> str | None:
         """Return the next module, or in a transformer layer the next one of a kind."""
-        first = next(iter(self.left), None)
+        loose = {name: _LOOSE.get(name.rpartition(".")[2]) for name in self.left}
+        first = next((name for name, of in loose.items() if of == kind), None)
+        first = first or next((name for name, of in loose.items() if of is None), None)
         if first is None:
             return None
         outer = first[: first.rfind(".") + 1]
@@ -220,6 +231,9 @@ def grouped(weights: Mapping[str, Unchecked]) -> dict[str, Entries]:
         if name == _COUNTER and f"{prefix}{_COUNTED}" in weights:
             continue
         if name in _GPT2_MASKS and f"{prefix}c_attn.weight" in weights:
+            continue
+        if name in _LOOSE and len(getattr(value, "shape", ())) == 3:
+            found[full] = Entries({"weight": as_array(value, full)[0]}, {"weight": full})
             continue
         outer, _, last = module.rpartition(".")
         beside = f"{outer}." if outer else ""
@@ -340,6 +354,7 @@ def _check_arguments(weights: Unchecked, names: Unchecked, ignore: Unchecked) ->
         )
     if names is not None and not isinstance(names, Mapping):
         raise InputError("names= of modules by paths of layers", describe(names), "pass a dict")
-    texts = not isinstance(ignore, str) and isinstance(ignore, Collection)
-    if not texts or not all(isinstance(name, str) for name in ignore):
-        raise InputError("ignore= of names", describe(ignore), "pass a list of names")
+    remedy = "pass a list of names"
+    members = list(check.several(ignore, "ignore= of names", remedy))
+    if not isinstance(ignore, Collection) or not all(isinstance(name, str) for name in members):
+        raise InputError("ignore= of names", describe(ignore), remedy)

@@ -102,6 +102,12 @@ def embedding(layer: Layer, weights: Weights) -> tuple[Params, State]:
     return {"weight": weights["weight"]}, ()
 
 
+def class_token(layer: Layer, weights: Weights) -> tuple[Params, State]:
+    """Convert a token (1, C) in front of all sequences."""
+    del layer
+    return {"weight": weights["weight"][0]}, ()
+
+
 def attention(layer: Layer, weights: Weights) -> tuple[Params, State]:
     """Convert MultiheadAttention: three matrices (O, I) on top of each other, or with kdim apart.
 
@@ -152,4 +158,5 @@ CONVERTERS: dict[str, Converter] = {
     "positional": embedding,
     "unembedding": embedding,
     "attention": attention,
+    "networks.class_token": class_token,
 }

@@ -8,6 +8,15 @@ import fnn
 from tests.cases.case import LayerCase
 
 LAYERS = [
+    LayerCase(
+        "class_token",
+        fnn.networks.class_token,
+        lambda p, s, x: np.concatenate([np.broadcast_to(p["weight"], (2, 1, 3)), x], 1),
+        {"plain": (2, 4, 3)},
+    ),
+    LayerCase(
+        "first_token", fnn.networks.first_token, lambda p, s, x: x[:, 0], {"plain": (2, 4, 3)}
+    ),
     LayerCase("flatten", fnn.flatten, lambda p, s, x: np.stack([a.ravel() for a in x])),
     LayerCase(
         "reshape",
