@@ -152,7 +152,7 @@ class _ReduceOnPlateau:
         if value is None or self.watch.improves(value) or self.watch.waited < self.patience:
             return None
         self.watch.waited = 0
-        return scaled(event.train_state, self.factor, self.path, self.least)
+        return scale_learning_rate(event.train_state, self.factor, path=self.path, least=self.least)
 
 
 @_entry
@@ -213,7 +213,7 @@ class _RollBack:
         if event.kind != "nonfinite" or self.kept is None or self.times == self.at_most:
             return None
         self.times += 1
-        self.kept = scaled(self.kept, self.factor, self.path)
+        self.kept = scale_learning_rate(self.kept, self.factor, path=self.path)
         return self.kept
 
 
@@ -268,20 +268,31 @@ def learning_rates(train_state: TrainState, path: str | None) -> list[str]:
     return found
 
 
-def scaled(
-    train_state: TrainState, factor: float, path: str | None, least: float = 0.0
+@_entry
+def scale_learning_rate(
+    train_state: TrainState, factor: float, *, path: str | None = None, least: float = 0.0
 ) -> TrainState:
-    """Return a train state with its learning rates multiplied.
+    """Return a train state with its learning rates multiplied: an answer of a callback.
 
     Args:
-        train_state: of a run.
-        factor: by what.
-        path: which; None for all of the name ``learning_rate``.
+        train_state: of an event.
+        factor: by what, above 0.
+        path: of the hyper-parameter; None for all of the name ``learning_rate``.
         least: below which none falls; one that is below stays.
+    Raises:    InputError where there is no such learning rate.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> start = fnn.init_train_state(
+    ...     fnn.dense(2), fnn.optim.sgd(0.1), jnp.ones((1, 3)), key=jax.random.key(0)
+    ... )
+    >>> scale_learning_rate(start, 0.5).hyperparameters
+    {'optimizer/learning_rate': 0.05}
     """
+    check.number(factor, "factor", above=0)
     numbers = dict(train_state.hyperparameters)
     for name in learning_rates(train_state, path):
-        now = float(numbers[name])
+        # As it prints in float32, and not in twice the digits.
+        now = float(str(np.float32(numbers[name])))
         numbers[name] = max(factor * now, min(now, least))
     return train_state._replace(hyperparameters=numbers)
 

@@ -11,7 +11,6 @@ import base64
 import dataclasses
 import json
 import math
-import mmap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import NamedTuple, Protocol
@@ -28,13 +27,12 @@ from fnn.layer import Layer, output_shape
 from fnn.losses import Loss
 from fnn.train._order import EpochOrder
 from fnn.train._program import Transform, transformed_spec
+from fnn.train._rows import row_reader
 from fnn.train.batch import check_batch_size, check_data, length
 
 _PORTION_BYTES, _PORTION_STEPS = 2**24, 256
 # A portion that takes longer to be read goes to the device as far as it is.
 _PORTION_SECONDS = 0.2
-# How much of a file may be mapped at a time; the system maps up to 64 KB around a row.
-_MAPPED_BYTES, _AROUND = 2**25, 2**16
 
 
 class CheckRows(Protocol):
@@ -230,10 +228,8 @@ class MappedRows:
                     f"{examples} and {length(part)}",
                     "give one row of each to every example",
                 )
-        # What is on the device comes back once, and not for every portion.
-        self.batch: Batch = jax.tree.map(
-            lambda a: a if isinstance(a, np.memmap) else np.asarray(a), batch
-        )
+        leaves, self.structure = jax.tree.flatten(batch)
+        self.readers = [row_reader(leaf) for leaf in leaves]
         self.examples, self.batch_size = examples, batch_size
         self.spec = _rows_spec(batch, batch_size)
         self.epoch_steps = -(-examples // batch_size)
@@ -270,7 +266,7 @@ class MappedRows:
         """Return rows on the device, filled up to those of so many steps, and their numbers."""
         # The program is one for all portions: what fills up the last is read by no step.
         filled = np.concatenate([rows, np.repeat(rows[:1], steps * size - len(rows))])
-        batch = jax.tree.map(lambda leaf: _gather(leaf, filled), self.batch)
+        batch: Batch = jax.tree.unflatten(self.structure, [read(filled) for read in self.readers])
         try:
             return self.check_rows(batch), filled
         except InputError:
@@ -525,31 +521,6 @@ def _portion_steps(batch: Batch, epoch_steps: int | None) -> int:
     size = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(batch))
     steps = max(1, min(_PORTION_BYTES // max(size, 1), _PORTION_STEPS))
     return steps if epoch_steps is None else min(steps, epoch_steps)
-
-
-def _gather(leaf: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return rows of an array; of a memory-mapped one little stays mapped."""
-    plain = np.asarray(leaf)
-    if not isinstance(leaf, np.memmap):
-        return plain[rows]
-    gathered = np.empty((len(rows), *leaf.shape[1:]), leaf.dtype)
-    row_bytes = leaf.dtype.itemsize * math.prod(leaf.shape[1:])
-    count = max(1, _MAPPED_BYTES // (row_bytes + _AROUND))
-    for start in range(0, len(rows), count):
-        part = slice(start, start + count)
-        np.take(plain, rows[part], axis=0, out=gathered[part], mode="clip")
-        _release(leaf)
-    return gathered
-
-
-def _release(array: np.memmap) -> None:
-    """Give mapped pages of a file back: they count as memory of the process until then."""
-    base: Unchecked = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
-    # Pages of a copy-on-write map hold what was written to them, and nothing else does.
-    if base is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _blame(check_rows: CheckRows, batch: Batch, size: int, name: Callable[[int], str]) -> None:

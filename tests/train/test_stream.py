@@ -12,7 +12,7 @@ import pytest
 
 import fnn
 from fnn import optim
-from fnn.train import _order, stream
+from fnn.train import _order, _rows, stream
 from tests.train.test_fit import CLASSES, EXAMPLES, KEY, OTHER, bits, classes, compiled
 
 SIZE, STEPS = 5, 5  # steps an epoch, the last of 3 examples
@@ -360,15 +360,46 @@ def test_a_reader_that_fails_is_named_and_the_run_is_not_lost():
     assert bits(rest) == bits(train(batches, steps=8)[0])
 
 
-def test_rows_of_a_map_are_the_rows_and_its_writes_stay(tmp_path):
+VIEWS = {
+    "whole": lambda a: a,
+    "from-a-row-on": lambda a: a[3:],
+    "every-second": lambda a: a[::2],
+    "backwards": lambda a: a[::-1],
+    "one-column": lambda a: a[:, 1],
+    "some-columns": lambda a: a[:, 1:3],
+    "transposed": lambda a: a.T,
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_rows_of_a_map_are_its_rows_and_what_was_written_stays(view, mode, tmp_path):
+    # With something in front, so that the array begins in the middle of a page.
+    (tmp_path / "x").write_bytes(b"head" * 1500 + X.tobytes())
+    array = np.memmap(tmp_path / "x", np.float32, mode, 6000, X.shape)
+    if mode != "r":
+        array[5] = 7
+    seen = VIEWS[view](array)
+    rows = np.array([3, 0, 3, len(seen) - 1])
+    np.testing.assert_array_equal(_rows.row_reader(seen)(rows), np.array(seen)[rows])
+    assert mode == "r" or (array[5] == 7).all()
+
+
+def test_a_file_that_took_the_name_of_the_mapped_one_is_not_read(tmp_path):
     np.save(tmp_path / "x.npy", X)
-    for mode in ("r", "r+", "c"):
-        array = np.load(tmp_path / "x.npy", mmap_mode=mode)
-        if mode != "r":
-            array[0] = 7
-        rows = np.array([3, 0, 3, 22])
-        np.testing.assert_array_equal(stream._gather(array, rows), np.array(array)[rows])
-        assert mode == "r" or (array[0] == 7).all()
+    array = np.load(tmp_path / "x.npy", mmap_mode="r")
+    np.save(tmp_path / "other.npy", X + 1)
+    (tmp_path / "other.npy").replace(tmp_path / "x.npy")
+    np.testing.assert_array_equal(_rows.row_reader(array)(np.arange(3)), X[:3])
+
+
+def test_a_file_that_is_cut_is_told(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    read = _rows.row_reader(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    with (tmp_path / "x.npy").open("r+b") as file:
+        file.truncate(200)
+    with pytest.raises(fnn.InputError, match="as long as when it was mapped, got a shorter file"):
+        read(np.array([20]))
 
 
 def test_a_transform_may_give_the_model_another_dtype_and_other_targets():
