@@ -47,6 +47,15 @@ def test_a_point_of_a_spiral_lies_on_the_arm_of_its_label(classes):
     assert radius.max() < 3.001
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_clouds_stand_evenly_around_the_origin_in_the_order_of_their_labels(classes):
+    x, label = fnn.datasets.clouds(4 * classes, key=KEY, classes=classes, std=0.0).train
+    angle = 2 * np.pi * (label / classes + 1 / 8)
+    expected = np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], -1)
+    np.testing.assert_allclose(x, expected, rtol=0, atol=2 * np.finfo(np.float32).eps)
+    assert np.bincount(label).tolist() == [4] * classes
+
+
 def test_no_line_does_xor_and_one_parts_two_clouds():
     def best_line(name):
         x, label = getattr(fnn.datasets, name)(800, key=KEY).train
