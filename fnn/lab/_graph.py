@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fnn._core import check
-from fnn._core.errors import InputError, describe
+from fnn._core.errors import InputError
 from fnn._core.table import table
 from fnn._core.types import Array, PyTree
 from fnn.lab._answers import mark
@@ -139,14 +139,14 @@ class Graph(NamedTuple):
         if gradients is None:
             gradients = [n.name for n in self.nodes.values() if _is_one(n.gradient)]
             gradients = [name for name in gradients if name != self.root]
+        asked = []
         for names, field in ((gradients, "gradient"), (values, "value")):
-            members = check.several(names, f"{field}s of names", "pass names of nodes")
-            if not isinstance(names, Collection):
-                raise InputError(f"{field}s of names", describe(names), "pass names of nodes")
+            members = list(check.several(names, f"{field}s of names", "pass names of nodes"))
             known = [n.name for n in self.nodes.values() if _is_one(getattr(n, field))]
             for name in members:
                 check.one_of(name, f"{field}s of nodes", known, "pass their names")
-        return Exercise(self, tuple(gradients), tuple(values))
+            asked.append(tuple(members))
+        return Exercise(self, *asked)
 
     def to_dict(self) -> dict[str, PyTree]:
         """Return the graph as lists, numbers and text, as JSON has them."""
@@ -189,7 +189,7 @@ class Graph(NamedTuple):
         return "\n".join(filter(None, lines))
 
     def title(self, name: str) -> str:
-        """Return what a node is called in a sentence: layers by path and label, signs in brackets."""
+        """Return what a node is called in a sentence: a layer with its path, a sign in brackets."""
         node = self.nodes[name]
         if node.kind == "layer" and name != node.label:
             return f"{name} {node.label}"

@@ -22,8 +22,8 @@ def thumbnail(
     Of a batch the first example is shown, and of channels and neurons 16 in rows.
 
     Args:
-        array: (B, H, W, C), or weights (H, W, I, O); flat images (B, H W) of squares of 8 by 8 or
-            more, and the weights (H W, O) that read them.
+        array: (B, H, W, C), or weights (H, W, I, O); images (B, H, H) and flat ones (B, H H) from
+            8 by 8 on, and the weights (H H, O) that read them.
         kind: the kind of its node in a graph.
         flat: the widths of the flat images that it reads, of weights.
         plain: whether it is shown dark where it is large, else red above 0 and blue below.
@@ -55,6 +55,8 @@ def _as_images(array: np.ndarray, kind: str, flat: Collection[int]) -> np.ndarra
         return array.mean(2)
     if array.ndim == 4 and not weight and min(shape[1:3]) > 3 and shape[0]:
         return array[0]
+    if array.ndim == 3 and kind == "input" and shape[1] == shape[2] >= _SIDE and shape[0]:
+        return array[0][..., None]
     side = math.isqrt(shape[-1 if kind == "input" else 0]) if array.ndim == 2 else 0
     if side < _SIDE:
         return None

@@ -142,37 +142,45 @@ def _places(graph: Graph) -> _Places:
     """Lay the graph out in layers from left to right, with few crossings."""
     if not graph.edges:
         return _Places({name: (0.0, float(i)) for i, name in enumerate(graph.nodes)}, {})
+    # Numbers, in the order of the graph: the layout of names would differ from run to run.
+    joined = {name for edge in graph.edges for name in (edge.source, edge.target)}
+    names = [name for name in graph.nodes if name in joined]
+    number = {name: i for i, name in enumerate(names)}
     layout = require("fast_sugiyama", "plot.graph").from_edges(
-        [(edge.source, edge.target) for edge in graph.edges], vertex_spacing=1
+        [(number[edge.source], number[edge.target]) for edge in graph.edges], vertex_spacing=1
     )
-    found: dict[Unchecked, Point] = {}
-    routes: dict[tuple[str, str], list[Unchecked]] = {}
+    found: dict[int, Point] = {}
+    routes: dict[tuple[int, int], list[int]] = {}
     below = 0.0
     for places, tall, _, edges in layout:
         top = max(y for _, (_, y) in places)
-        found |= {name: (top - y, below + x) for name, (x, y) in places}
+        found |= {i: (top - y, below + x) for i, (x, y) in places}
         below += tall + 1
-        routes |= _routes(edges, set(graph.nodes))
+        routes |= _routes(edges, len(names))
     left = min(x for x, _ in found.values())
-    found = {name: (x - left, y) for name, (x, y) in found.items()}
-    alone = [name for name in graph.nodes if name not in found]
-    found |= {name: (0.0, below + i) for i, name in enumerate(alone)}
+    found = {i: (x - left, y) for i, (x, y) in found.items()}
+    alone = [name for name in graph.nodes if name not in joined]
+    points = {name: found[i] for name, i in number.items()}
+    points |= {name: (0.0, below + i) for i, name in enumerate(alone)}
     return _Places(
-        {name: found[name] for name in graph.nodes},
-        {ends: [found[name] for name in route] for ends, route in routes.items()},
+        {name: points[name] for name in graph.nodes},
+        {(names[a], names[b]): [found[i] for i in route] for (a, b), route in routes.items()},
     )
 
 
-def _routes(
-    edges: Collection[tuple[Unchecked, Unchecked]], nodes: set[str]
-) -> dict[tuple[str, str], list[Unchecked]]:
-    """Return the way of each edge through the bends that the layout put between its ends."""
-    onward = {source: target for source, target in edges if source not in nodes}
+def _routes(edges: Collection[tuple[int, int]], count: int) -> dict[tuple[int, int], list[int]]:
+    """Return the way of each edge through the bends that the layout put between its ends.
+
+    Args:
+        edges: between nodes, and bends, which have numbers above those of the nodes.
+        count: the number of nodes.
+    """
+    onward = {source: target for source, target in edges if source >= count}
     found = {}
     for source, target in edges:
-        if source in nodes:
+        if source < count:
             route = [source, target]
-            while route[-1] not in nodes:
+            while route[-1] >= count:
                 route.append(onward[route[-1]])
             found[source, route[-1]] = route
     return found
@@ -187,12 +195,15 @@ def _known(graph: Graph, step: int | None) -> tuple[set[str], set[str]]:
 
 def _images(graph: Graph) -> dict[tuple[str, int], np.ndarray]:
     """Return the colors of the values (1) and gradients (-1) that are images."""
-    read = {
-        name: {graph.nodes[e.source].value.shape[-1] for e in graph.edges
-               if e.target == name and graph.nodes[e.source].kind == "input"
-               and graph.nodes[e.source].value.ndim > 1}
-        for name in graph.nodes
+    inputs = {name for name, node in graph.nodes.items() if node.kind == "input"}
+    flattened = {
+        e.target for e in graph.edges
+        if e.source in inputs and graph.nodes[e.target].label == "flatten()"
     }  # fmt: skip
+    read: dict[str, set[int]] = {name: set() for name in graph.nodes}
+    for edge in graph.edges:
+        if edge.source in inputs | flattened and np.ndim(graph.nodes[edge.source].value) > 1:
+            read[edge.target].add(graph.nodes[edge.source].value.shape[-1])
     found = {}
     for name, node in graph.nodes.items():
         # The weights that read flat images are images themselves.

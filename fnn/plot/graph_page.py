@@ -48,8 +48,8 @@ def graph_page(graph: Graph, file: Path | str, *, title: str = "Computation grap
         last=2 * count,
         drawing=_svg(drawing),
         # In lines of text: smaller, the numbers would be too small to read.
-        least=round(4 * drawing.figure.get_figwidth()),
-        most=round(6.5 * drawing.figure.get_figwidth()),
+        least=round(5.5 * drawing.figure.get_figwidth()),
+        most=round(7 * drawing.figure.get_figwidth()),
         words=html.escape(graph.describe()),
         text=html.escape(texts[-1]),
         data=json.dumps({"shown": shown, "texts": texts, "nodes": nodes}).replace("<", "\\u003c"),

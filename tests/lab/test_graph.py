@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ import pytest
 
 import fnn
 from fnn import plot
+from fnn.cli.networks import network
 from fnn.plot._thumbnail import thumbnail
 from tests.core.test_errors import Bad, assert_complains, parametrize
 from tests.tolerance import rounding
@@ -178,6 +182,21 @@ def test_the_gradient_of_every_layer_is_jax_grad_of_what_comes_after_it():
             return LOSS.apply(value, labels).mean()
 
         close(graph.nodes[path].gradient, jax.grad(after)(graph.nodes[path].value))
+
+
+def test_the_graph_of_the_main_job_s_network_has_its_layers_folded_with_the_gradients_of_fnn():
+    model = network("mlp", (8, 8), 3, hidden=(4,), normalize=True, rate=0.5)
+    x = np.random.default_rng(2).uniform(size=(4, 8, 8)).astype("float32")
+    params, state = model.init(KEY, x)
+    graph = fnn.graph(model, LOSS, params, state, (x, LABELS), key=KEY)
+    layers = [node.name for node in graph.nodes.values() if node.kind == "layer"]
+    assert layers == [row.path for row in fnn.summary(model, x).rows]
+    (value, _), grads = fnn.value_and_grad(model, LOSS)(params, state, (x, LABELS), key=KEY)
+    close(graph.nodes[graph.root].value, value)
+    for path, leaf in jax.tree.leaves_with_path(grads):
+        node = graph.nodes[jax.tree_util.keystr(path, simple=True, separator="/")]
+        close(node.gradient, leaf)
+        assert node.agrees
 
 
 def negative_log_likelihood(x, w, t):
@@ -365,6 +384,8 @@ def test_images_and_weights_that_read_images_are_drawn_small():
         ((3, 3, 2, 5), "parameter", (2 * 4 - 1, 3 * 4 - 1)),
         ((1, 1, 2, 5), "parameter", None),
         ((2, 63), "input", None),
+        ((2, 8, 8), "input", (8, 8)),
+        ((2, 8, 8), "layer", None),
         ((64, 4), "parameter", None),
         ((4, 4), "layer", None),
     ],
@@ -372,6 +393,24 @@ def test_images_and_weights_that_read_images_are_drawn_small():
 def test_an_array_is_an_image_where_its_axes_say_so(shape, kind, size):
     found = thumbnail(np.ones(shape, "float32"), kind)
     assert (None if found is None else found.shape[:2]) == size
+
+
+def test_the_layout_of_a_graph_is_the_same_in_every_process():
+    code = (
+        "import fnn; from fnn.plot.graph import _places;"
+        "print(_places(fnn.graph(lambda a, b, c, d: (a * b + c * d) * (a + d), 1., 2., 3., 4.)))"
+    )
+    places = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(places) == 1
 
 
 def test_a_page_steps_through_one_picture_and_needs_no_network(tmp_path):
@@ -420,7 +459,13 @@ BAD = [
         "gradients of nodes of 'x', '×'",
         "'y'",
     ),
-    Bad("blank-text", lambda: fnn.graph(lambda x: x, 2.0).blank(3), "", "gradients of names", "3"),
+    Bad(
+        "blank-text",
+        lambda: fnn.graph(lambda x: x, 2.0).blank(3),
+        "",
+        "gradients of names, several of them",
+        "3",
+    ),
     Bad(
         "answer",
         lambda: fnn.graph(lambda x: x * x, 2.0).blank(["x"]).check({"y": 1}),
