@@ -142,6 +142,12 @@ LAYERS = [
         {"plain": (4, 3)},
         draw=lambda random, shape: random.integers(0, 6, shape),
     ),
+    LayerCase(
+        "lora",
+        lambda: fnn.lora(
+            fnn.serial(fnn.dense(4), fnn.silu(), fnn.repeat(fnn.dense(4), 2)), 2, scale=0.5
+        ),
+    ),
     LayerCase("repeat", lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(block(), 3))),
     LayerCase(
         "repeat-remat-residual",
