@@ -6,6 +6,7 @@ its signature and the sections of its docstring, so that a public name without a
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
@@ -24,6 +25,7 @@ PACKAGES = (
     "fnn", "losses", "optim", "optim.schedule", "optim.distributions", "optim.constraint", "train",
     "train.callbacks", "lab", "plot", "landscapes", "datasets", "networks",
 )  # fmt: skip
+PICTURES = ROOT / "examples/pictures"
 # Search in a page that was opened from a folder needs it.
 SHIM = "iframe-worker.js"
 _FETCHED = "https://unpkg.com/iframe-worker/shim"
@@ -41,7 +43,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "index.md": moved(ROOT / "README.md"),
         "speed.md": moved(ROOT / "benchmarks/README.md"),
         "changes.md": moved(ROOT / "CHANGELOG.md"),
+        "examples.md": examples_page(),
     }
+    for picture in sorted(PICTURES.glob("*.png")):
+        name = f"pictures/{picture.name}"
+        files.append(File.generated(config, name, abs_src_path=str(picture)))
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     files.append(File.generated(config, SHIM, abs_src_path=str(ROOT / "docs/vendor" / SHIM)))
@@ -70,6 +76,20 @@ def moved(file: Path) -> str:
     return re.sub(r"\[([^\]]+)\]\((?!https?:|[\w/]+\.(?:md|png|svg)\))[^)]+\)|"
                   r"\[([^\]]+)\]\((?:CONTRIBUTING|CITATION|\.github)[^)]*\)",
                   lambda m: m[1] or m[2], text)  # fmt: skip
+
+
+def examples_page() -> str:
+    """Return what every example says of itself, with its picture where it has one."""
+    parts = ["# Examples", "Each is a script of one file, and runs in under a minute on two cores."]
+    for file in sorted((ROOT / "examples").glob("[!_]*.py")):
+        title, _, text = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition(
+            "\n"
+        )
+        parts += [f"## {file.stem}", f"**{prose(title)}**", prose(text.strip())]
+        picture = PICTURES / f"{file.stem}.png"
+        if picture.exists():
+            parts.append(f"![{title}](pictures/{picture.name})")
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def package(name: str) -> ModuleType:
@@ -205,8 +225,15 @@ def split_examples(text: str) -> tuple[str, str]:
 
 
 def prose(text: str) -> str:
-    """Return text of a docstring as Markdown: double backticks are code, signs are themselves."""
-    pieces = re.split(r"(``.+?``|`[^`]+`)", text, flags=re.S)
+    """Return text of a docstring as Markdown; paragraphs that are indented are code, and stay."""
+    paragraphs = re.split(r"\n{2,}", text)
+    made = [one if one.startswith("    ") else _marked(one) for one in paragraphs]
+    return "\n\n".join(made)
+
+
+def _marked(text: str) -> str:
+    """Return a paragraph as Markdown: double backticks are code, signs are themselves."""
+    pieces = re.split(r"(``.+?``|`[^`]+`)", re.sub(r"::$", ":", text), flags=re.S)
     for i, piece in enumerate(pieces):
         pieces[i] = f"`{piece.strip('`')}`" if i % 2 else re.sub(r"([*_<])", r"\\\1", piece)
     return "".join(pieces)
