@@ -151,6 +151,13 @@ def test_the_ends_of_the_numbers_are_right(loss, y, target, value, slope):
     np.testing.assert_allclose(gradient, [[slope]], rtol=rounding("float32", 1))
 
 
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_of_a_spelling_out_of_range_is_nan_under_jit(label):
+    # Fewer steps than classes: a label may not be taken for one that the steps would allow.
+    values = jax.jit(losses.ctc().apply)(jnp.zeros((2, 2, 5)), jnp.array([[1], [label]]))
+    assert jnp.isnan(values).tolist() == [False, True]
+
+
 def test_two_classes_are_rivals():
     assert losses.multiclass_hinge().apply(jnp.array([[0.0, 0.5]]), jnp.array([0])) == 1.5
 
