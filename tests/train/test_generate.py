@@ -1,5 +1,7 @@
 """Autoregressive sampling: a window that moves on, draws of the softmax, and what is refused."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,6 +81,79 @@ def test_a_traced_temperature_gives_the_same_draws(temperature):
     assert (traced == expected).all()
 
 
+SHARES = {
+    "top-2": ({"top_k": 2}, [0, 1, 0, 1]),
+    "top-1": ({"top_k": 1}, [0, 0, 0, 1]),
+    "all": ({"top_k": 4, "top_p": 1.0}, [1, 1, 1, 1]),
+    # The softmax is 0.09, 0.23, 0.03 and 0.64: the two likeliest add up to 0.87.
+    "nucleus": ({"top_p": 0.87}, [0, 1, 0, 1]),
+    "nucleus-of-one": ({"top_p": 0.5}, [0, 0, 0, 1]),
+    "nucleus-of-3": ({"top_p": 0.9}, [1, 1, 0, 1]),
+    "both": ({"top_k": 3, "top_p": 0.95}, [1, 1, 0, 1]),
+    "hot": ({"top_k": 2, "temperature": 4.0}, [0, 1, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_draws_are_of_the_likeliest_that_were_asked_for(name):
+    options, kept = SHARES[name]
+    count = 2000
+    drawn = generate(constant(), PROMPT[:1], count, **options)
+    share = np.bincount(np.asarray(drawn)[0], minlength=4) / count
+    expected = np.exp(SCORES / options.get("temperature", 1)) * kept
+    expected /= expected.sum()
+    # Five standard errors of a frequency.
+    assert (abs(share - expected) <= 5 * np.sqrt(expected * (1 - expected) / count)).all()
+
+
+PENALIZED = {
+    # After 0 and 1 the scores 1, 1.2, -1, -1.3 are 0.5, 0.6, -1, -1.3.
+    "above-0": (2.0, 0, 2, [1, 1, 1]),
+    # After 0 and 1, -1, -0.8, -3, -3.3 are -5, -4, -3, -3.3; and 2 and 3 then -15 and -16.5.
+    "below-0": (5.0, 2, 2, [2, 3, 1]),
+    # After 0 alone, what is padding did not occur.
+    "padded": (5.0, 2, 1, [1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("name", PENALIZED)
+def test_what_occurs_is_divided_by_the_penalty_or_multiplied_below_0(name):
+    penalty, down, length, expected = PENALIZED[name]
+    model = constant(np.array([1.0, 1.2, -1.0, -1.3]) - down)
+    prompt = fnn.Sequence(PROMPT[:1], np.array([length]))
+    drawn = generate(model, prompt, 3, temperature=0, repetition_penalty=penalty)
+    assert drawn.tolist() == [expected]
+
+
+def test_a_row_that_stops_is_filled_with_the_stop():
+    drawn = generate(count=5, temperature=0, stop=3)
+    assert drawn.tolist() == [[2, 3, 3, 3, 3], [0, 1, 2, 3, 3]]
+
+
+def test_scores_behind_the_stop_may_be_anything():
+    model = fnn.positionwise(
+        fnn.from_function(lambda x: jnp.where((x == 3)[..., None], jnp.nan, cycle()(x)))
+    )
+    assert generate(model, PROMPT[:1], 5, temperature=0, stop=3).tolist() == [[2, 3, 3, 3, 3]]
+
+
+def test_other_numbers_and_keys_compile_nothing(caplog):
+    model = fnn.serial(fnn.embedding(4, 4), fnn.gru(3), fnn.dense(4))
+    params, state = model.init(KEY, PROMPT)
+
+    def compiled(seed, temperature, top_p, penalty, stop):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            fnn.generate(
+                model, params, state, PROMPT, 3, key=jax.random.key(seed), temperature=temperature,
+                top_p=top_p, repetition_penalty=penalty, stop=stop,
+            )  # fmt: skip
+        return [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+
+    assert any("write" in message for message in compiled(1, 0.5, 0.9, 1.2, 1))
+    assert compiled(2, 0.7, 0.8, 1.3, 2) == []
+
+
 def test_draws_come_from_the_key():
     one, again = (generate(constant(), count=20) for _ in range(2))
     assert (one == again).all()
@@ -103,6 +178,31 @@ REFUSED = {
     "key-int": ({"key": 3}, "a key, got 3"),
     "key-none": ({"key": None}, "a key, got None"),
     "keys": ({"key": jax.random.split(KEY)}, "one key, got 2 keys"),
+    "top-k": ({"top_k": 0}, "top_k of 1 or more, got 0"),
+    "top-k-above": ({"top_k": 5}, "top_k in 1..4, got 5; there are no more scores"),
+    "top-k-float": ({"top_k": 2.0}, "top_k of 1 or more, got 2.0"),
+    "top-p": ({"top_p": 0.0}, "top_p in (0, 1], got 0.0"),
+    "top-p-above": ({"top_p": 1.5}, "top_p in (0, 1], got 1.5"),
+    "penalty": ({"repetition_penalty": 0.0}, "repetition_penalty above 0, got 0.0"),
+    "stop": ({"stop": -1}, "stop of 0 or more, got -1"),
+    "stop-above": ({"stop": 4}, "stop in 0..3, got 4"),
+    "window": ({"window": 0}, "window of 1 or more, got 0"),
+    "prompt-above": (
+        {"window": 1},
+        "a prompt of 1 steps at most, got 2; pass the last of it, as in prompt[:, -1:]",
+    ),
+    "cache": ({"cache": None}, "cache of True or False, got None"),
+    "window-uncached": ({"window": 2, "cache": False}, "no window without a cache, got 2"),
+    "unequal-uncached": (
+        {"prompt": fnn.Sequence(PROMPT, np.array([1, 2])), "cache": False},
+        "prompts of one length without a cache",
+    ),
+    "lengths": ({"prompt": fnn.Sequence(PROMPT, np.array([0, 2]))}, "lengths in 1..2, got 0"),
+    "lengths-mask": (
+        {"prompt": fnn.Sequence(PROMPT, PROMPT > 0)},
+        "lengths of shape (2,) of integers, got bool",
+    ),
+    "carry": ({"prompt": fnn.Sequence(PROMPT, None, PROMPT)}, "a prompt without carry"),
     "one-axis": ({"prompt": [0, 1]}, "a prompt (B, T) of integers"),
     "ragged": ({"prompt": [[0, 1], [2]]}, "a prompt (B, T) of integers"),
     "empty": ({"prompt": PROMPT[:0]}, "a prompt (B, T) of integers"),
@@ -127,3 +227,73 @@ def test_bad_input_is_refused_in_words(name):
     with pytest.raises(fnn.InputError) as raised:
         generate(**options)
     assert str(raised.value).startswith(f"fnn.generate: expected {expected}")
+
+
+def recurrent(**options):
+    return fnn.serial(fnn.embedding(4, 4), fnn.gru(2, **options), fnn.dense(4))
+
+
+WITHOUT_CACHE = {
+    "function": (
+        lambda: fnn.serial(fnn.embedding(4, 4), fnn.from_function(jnp.sin)),
+        "fnn.from_function: expected a layer that generates from a cache, got one without; wrap it "
+        "in fnn.positionwise if it looks at every time step by itself, give it prefill and decode, "
+        "or pass cache=False to fnn.generate, which then reads all again (at layer '1')",
+    ),
+    "future": (
+        lambda: fnn.serial(fnn.embedding(4, 4), fnn.attention(2)),
+        "fnn.attention: expected causal attention, to generate from a cache, got attention that "
+        "sees what comes after; pass causal=True to the layer, or cache=False to fnn.generate "
+        "(at layer '1')",
+    ),
+    "both-ways": (
+        lambda: recurrent(bidirectional=True),
+        "fnn.gru: expected one direction, to generate from a cache, got bidirectional=True; leave "
+        "it out: the backward direction begins with what is not drawn yet (at layer '1')",
+    ),
+    "positions": (
+        lambda: fnn.serial(fnn.embedding(4, 4), fnn.positional("learned", 3)),
+        "fnn.positional: expected a window of 3 positions at most, got 4, for all that is to be "
+        "read and drawn; pass window=3, which moves on when it is full, or learn more positions "
+        "(at layer '1')",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_CACHE)
+def test_a_model_that_cannot_use_a_cache_says_which_layer_it_is(name):
+    make, expected = WITHOUT_CACHE[name]
+    model = make()
+    params, state = model.init(KEY, PROMPT)
+    with pytest.raises(fnn.InputError) as raised:
+        fnn.generate(model, params, state, PROMPT, 3, key=KEY)
+    assert str(raised.value) == expected
+
+
+def test_a_model_without_a_cache_reads_all_again():
+    model = recurrent(bidirectional=True)
+    params, state = model.init(KEY, PROMPT)
+    drawn = fnn.generate(model, params, state, PROMPT, 3, key=KEY, temperature=0, cache=False)
+    window = PROMPT
+    for column in np.asarray(drawn).T:
+        y, _ = model.apply(params, state, window)
+        assert (y[:, -1].argmax(-1) == column).all()
+        window = np.concatenate([window[:, 1:], column[:, None]], 1)
+
+
+OWN = {
+    "prefill-alone": ({"prefill": len}, "prefill and decode, or positionwise=True, or none of"),
+    "both": (
+        {"prefill": len, "decode": len, "positionwise": True},
+        "prefill and decode, or positionwise=True, or none of",
+    ),
+    "flag": ({"positionwise": 1}, "positionwise of True or False, got 1"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_layer_of_ones_own_says_how_it_generates_or_is_refused(name):
+    options, expected = OWN[name]
+    functions = (lambda key, x: ((), ()), lambda *_, **__: None, lambda *_: None)
+    with pytest.raises(fnn.InputError, match=expected):
+        fnn.stateful(*functions, **options)
