@@ -280,14 +280,15 @@ def test_the_gradient_of_a_head_in_half_precision_is_that_of_float32_at_any_shar
     # The shares of a mean over many, of which one does not count.
     shares = jnp.array([1.0, 2, 0, 4, 8]) * 2.0**-9
 
-    def gradient(dtype):
+    def gradient(dtype, shares):
         head = fnn.LinearHead(*(a.astype(dtype) for a in arrays))
         _, residuals = loss.forward(head, jnp.array([0, 6, 3, 3, 1]))
         return loss.backward(residuals, shares)
 
-    for half, wide in zip(gradient(dtype), gradient("float32"), strict=True):
+    for half, wide in zip(gradient(dtype, shares), gradient("float32", shares), strict=True):
         bound = rounding(dtype, 7) * float(jnp.abs(wide).max())
         np.testing.assert_allclose(half.astype("float32"), wide, rtol=0, atol=bound)
+    assert not any(leaf.any() for leaf in gradient(dtype, 0 * shares))
 
 
 # Ignored labels.
