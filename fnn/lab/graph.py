@@ -416,8 +416,14 @@ def _ancestors(steps: list[Step], root: str) -> set[str]:
 def _node(
     name: str, label: str, kind: Kind, value: PyTree, gradient: PyTree, auto: PyTree, agrees: bool
 ) -> Node:
-    value, gradient, auto = (jax.tree.map(np.asarray, tree) for tree in (value, gradient, auto))
+    value, gradient, auto = (jax.tree.map(_as_numpy, tree) for tree in (value, gradient, auto))
     return Node(name, label, kind, value, gradient, auto, agrees)
+
+
+def _as_numpy(array: Array) -> np.ndarray:
+    """Return an array for NumPy; a key as its data."""
+    is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(array) if is_key else array)
 
 
 def _appearance(step: Step) -> tuple[Kind, str, str]:

@@ -207,12 +207,20 @@ def picked(x, w, labels):
     return -jnp.mean(jax.nn.log_softmax(x @ w)[jnp.arange(len(x)), labels])
 
 
+def in_two(x, w, t):
+    return -jnp.sum(t * jnp.log(jax.jit(jax.nn.softmax)(x @ w))) / len(x)
+
+
 WEIGHT = np.random.default_rng(1).normal(size=(3, 2)).astype("float32")
 
 
 @pytest.mark.parametrize(
     ("function", "target"),
-    [(negative_log_likelihood, np.eye(2, dtype="float32")[LABELS]), (picked, LABELS)],
+    [
+        (negative_log_likelihood, np.eye(2, dtype="float32")[LABELS]),
+        (in_two, np.eye(2, dtype="float32")[LABELS]),
+        (picked, LABELS),
+    ],
 )
 def test_log_softmax_and_its_loss_are_one_node_unless_operations_are_asked_for(function, target):
     graph = fnn.graph(function, X, WEIGHT, target)
@@ -220,10 +228,22 @@ def test_log_softmax_and_its_loss_are_one_node_unless_operations_are_asked_for(f
     assert labels == ["x", "w", "@", list(graph.nodes)[3], "softmax + NLL"]
     close(graph.nodes["@"].gradient, (jax.nn.softmax(X @ WEIGHT) - np.eye(2)[LABELS]) / len(X))
     close(graph.nodes["w"].gradient, jax.grad(function, 1)(X, WEIGHT, target))
-    if function is picked:
-        return
-    apart = fnn.graph(function, X, WEIGHT, target, detail="operations")
+
+
+def test_operations_leave_log_softmax_apart_from_its_loss():
+    target = np.eye(2, dtype="float32")[LABELS]
+    apart = fnn.graph(negative_log_likelihood, X, WEIGHT, target, detail="operations")
     assert "log_softmax" in [node.label for node in apart.nodes.values()]
+
+
+def test_a_key_is_a_leaf_without_gradient():
+    def masked(x, key):
+        return jnp.sum(x * jax.random.bernoulli(key, 0.5, x.shape).astype(x.dtype))
+
+    graph = fnn.graph(masked, X, KEY)
+    assert graph.nodes["key"].gradient is None
+    kept = jax.random.bernoulli(KEY, 0.5, X.shape)
+    close(graph.nodes["x"].gradient, kept)
 
 
 def test_a_log_softmax_that_is_read_elsewhere_stays_apart():
