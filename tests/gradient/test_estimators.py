@@ -45,12 +45,13 @@ def test_labels_flip_to_each_other_class_as_often(flip):
     assert (np.abs(pull - expected) <= K * deviation + rounding("float32", n)).all()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_signs_flip(dtype):
+def test_signs_flip(dtype, sign):
     n, flip = 60_000, 0.3
     # At 0 the slope of the logistic loss is -t / 2.
-    mean = -2 * shown(losses.logistic(), jnp.ones((n, 1), dtype), 1, flip=flip)[0]
-    assert abs(mean - (1 - 2 * flip)) <= K * 2 * math.sqrt(flip * (1 - flip) / n)
+    mean = -2 * shown(losses.logistic(), jnp.full((n, 1), sign, dtype), 1, flip=flip)[0]
+    assert abs(sign * mean - (1 - 2 * flip)) <= K * 2 * math.sqrt(flip * (1 - flip) / n)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])

@@ -98,7 +98,9 @@ def files(path: str) -> list[str]:
         f"tests/{name}" if name.endswith("/") else "tests/{}/test_{}.py".format(*name.split("/"))
         for name in of.files.split()
     ]
-    return [*laws, *others, REFUSALS]
+    folder, _, name = path.removeprefix("fnn/").removesuffix(".py").rpartition("/")
+    own = f"tests/{folder.strip('_')}/test_{name.strip('_')}.py"
+    return list(dict.fromkeys([*laws, own, *others, REFUSALS]))
 
 
 def chosen(mutant: Mutant, names: Sequence[str], root: Path) -> list[str]:
