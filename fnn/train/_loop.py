@@ -7,6 +7,7 @@ losses are copied while the device works. The host looks in only where something
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,8 @@ from fnn.train.stream import Source, Stretch
 _DISPATCH_SECONDS, _WATCHED_SECONDS = 1.0, 0.1
 # So often a train state is kept, if it is small, to find from there where numbers were lost.
 _KEEP_SECONDS, _KEEP_BYTES = 10.0, 2**28
+# A reader that takes longer is named where the run is interrupted.
+_STALLED_SECONDS = 1.0
 # More steps than an order has.
 _NEVER = 2**31
 
@@ -108,6 +111,8 @@ class Loop:
         self._first_epoch: int | None = None
         self._stretch: Stretch | None = None
         self._over = self._moved = False
+        self._looked = True
+        self._reading_since = math.inf
         self._measured_at = -1
         count = range(len(plan.callbacks))
         self._seen, self._due = dict.fromkeys(count, self.first), dict.fromkeys(count, 0.0)
@@ -142,6 +147,10 @@ class Loop:
                     self._measure()
             except KeyboardInterrupt:
                 self.stopped = f"interrupted by {self.interrupt.by or 'KeyboardInterrupt'}"
+                waited = time.monotonic() - self._reading_since
+                if waited > _STALLED_SECONDS:
+                    name = getattr(self.plan.source, "name", "the data")
+                    self.stopped += f", {waited:.0f} s into reading {name} behind step {self.step}"
             except Exception as error:
                 self.stopped = f"{type(error).__name__} was raised"
                 self._end_after(error)
@@ -187,8 +196,10 @@ class Loop:
     def _read(self, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
         """Yield stretches; while one is read, a signal may interrupt."""
         while True:
+            self._reading_since = time.monotonic()
             with self.interrupt.at_once():
                 stretch = next(stretches, None)
+            self._reading_since = math.inf
             if stretch is None:
                 return
             yield stretch
@@ -217,10 +228,10 @@ class Loop:
         plan, began = self.plan, time.perf_counter()
         most = min(stretch.end - self._at, self._free_steps())
         count = min(most, self._pace.steps)
-        stop = self._at + count
+        stop, self._looked = self._at + count, count == most
         self.train_state, values, self._alive = run(
             plan.step, plan.transform, self.train_state, stretch.data, stretch.order, losses,
-            plan.watched, self._alive, self._at, stop, count == most,
+            plan.watched, self._alive, self._at, stop, self._looked,
         )  # fmt: skip
         self._at, self.step = stop, self.step + count
         self.record.extend(values, stop)
@@ -313,6 +324,8 @@ class Loop:
 
     def _is_sound(self) -> bool:
         """Look at the parameters, which the steps do not where chance put the end of a dispatch."""
+        if self._looked:
+            return not self.dead
         return bool((finite_leaves(self.train_state.params) | ~self.plan.watched).all())
 
     def _settle(self) -> None:

@@ -449,7 +449,7 @@ class _Reader:
 
     def portions(self, step: int, until: int | None, epoch_steps: int | None) -> Iterator[_Portion]:
         """Yield batches up to the end of the epoch, or to a step."""
-        failure: BaseException | None = None
+        failure: Exception | None = None
         while until is None or step < until:
             first = self.peek(step)
             if first is None:
@@ -465,7 +465,7 @@ class _Reader:
                     break
                 try:
                     self.held = self._draw(step + len(batches))
-                except (Exception, KeyboardInterrupt) as error:
+                except Exception as error:
                     # The batches before it are good.
                     failure = error
                     break

@@ -70,7 +70,9 @@ def test_a_signal_while_steps_run_waits_for_those_under_way(number):
     assert bits(train(steps=int(end.step))[0]) == bits(end)
 
 
-def test_a_signal_ends_a_reader_that_is_stalled():
+def test_a_signal_ends_a_reader_that_is_stalled_and_names_it(monkeypatch):
+    monkeypatch.setattr(_loop, "_STALLED_SECONDS", 0.1)
+
     def stalled():
         yield from [DATA] * 3
         timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
@@ -78,8 +80,9 @@ def test_a_signal_ends_a_reader_that_is_stalled():
         time.sleep(600)
         yield DATA
 
-    # What was read of the portion under way is lost with the generator: the step says where it is.
-    end, history = interrupted(signal.SIGINT, data=stalled(), batch_size=None, steps=9)
+    with pytest.warns(UserWarning, match=r"^fnn\.fit: interrupted by SIGINT, \d+ s into reading"):
+        end, history = train(stalled(), batch_size=None, steps=9)
+    assert "reading generator behind step" in history.stopped
     assert int(end.step) == len(history.loss)
 
 
