@@ -19,7 +19,7 @@ def progress_bar(progress: bool | Progress, steps: int) -> Iterator[Report | Non
 
     Args:
         progress: whether to show a bar, or a function ``(step, steps, loss)``.
-        steps: how many there will be.
+        steps: how many there will be, 0 where that is not known.
     Raises:    ImportError when a bar is wanted and tqdm is not installed.
     """
     if callable(progress):
@@ -32,7 +32,9 @@ def progress_bar(progress: bool | Progress, steps: int) -> Iterator[Report | Non
 
         yield count
     elif progress:
-        with require("tqdm", "fit").tqdm(total=steps, unit="step", dynamic_ncols=True) as bar:
+        with require("tqdm", "fit").tqdm(
+            total=steps or None, unit="step", dynamic_ncols=True
+        ) as bar:
 
             def show(done: int, loss: float) -> None:
                 bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
