@@ -75,9 +75,10 @@ def lora(
     require_layer(model)
     check.count(rank, "rank")
     check.number(scale, "scale")
-    if isinstance(patterns, str) or not all(isinstance(one, str) for one in patterns):
-        raise InputError("patterns, several of them", describe(patterns), "pass a list of texts")
-    of = _Adapted(model, rank, tuple(patterns), scale)
+    given = tuple(check.several(patterns, "patterns", "pass a list of texts"))
+    if not given or not all(isinstance(one, str) for one in given):
+        raise InputError("patterns of text", describe(patterns), "pass a list of texts")
+    of = _Adapted(model, rank, given, scale)
     return Layer(
         of.init,
         of.apply,

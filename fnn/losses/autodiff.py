@@ -49,9 +49,10 @@ def autodiff(
            [ 0.,  0.]], dtype=float32))
 
     """
-    checks.function(function, "function", "pass one of a prediction and a target")
+    takes = "prediction, target"
+    checks.function(function, "function", "pass one of a prediction and a target", takes=takes)
     if check is not None:
-        checks.function(check, "check", "pass one that raises for bad input")
+        checks.function(check, "check", "pass one that raises for bad input", takes=takes)
 
     def values_of(prediction: Prediction, target: Target) -> Array:
         values = function(*_widened(prediction, target))

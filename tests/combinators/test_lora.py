@@ -88,6 +88,7 @@ def init(rank, patterns):
         Bad("rank", lambda: fnn.lora(base(), 0), "lora", "rank of 1 or more", "0"),
         Bad("large", init(4, ["2/weight"]), "lora", "a rank below 4, for 2/weight .*", "4"),
         Bad("text", lambda: fnn.lora(base(), 1, "weight"), "lora", "patterns, several .*", ".*"),
+        Bad("numbers", lambda: fnn.lora(base(), 1, [3]), "lora", "patterns of text", r"\[3\]"),
         Bad("none", init(1, ["head/*"]), "lora", "patterns of parameters that .*", "'head/.*'"),
         Bad("bias", init(1, ["*/bias"]), "lora", "patterns of matrices", r"0/bias of shape .*"),
         Bad(

@@ -146,6 +146,26 @@ def test_residuals_are_those_of_the_model():
     )
 
 
+def test_a_cache_goes_through_shared_layers_and_layers_over_parts():
+    attend = fnn.residual(fnn.attention(2, causal=True))
+    model = fnn.shared(
+        fnn.serial(embed=fnn.embedding(K, C), attend=attend, again=attend, head=fnn.unembedding(K)),
+        {"again": "attend", "head": "embed"},
+    )
+    both = fnn.over_parts(a=model, b=model)
+    x = {"a": TOKENS, "b": TOKENS[::-1]}
+    params, state = both.init(KEY, x)
+    expected, _ = both.apply(params, state, x)
+    first = {name: tokens[:, :3] for name, tokens in x.items()}
+    y, cache = both.prefill(params, state, first, window=5)
+    assert_close(y, jax.tree.map(lambda a: a[:, :3], expected), "float32", 5 * C * K)
+    for position in (3, 4):
+        one = {name: tokens[:, position : position + 1] for name, tokens in x.items()}
+        y, cache = both.decode(params, state, cache, one, jnp.int32(position))
+        now = jax.tree.map(lambda a, p=position: a[:, p : p + 1], expected)
+        assert_close(y, now, "float32", 5 * C * K)
+
+
 def ties(of, model=untied):
     return lambda: fnn.shared(model(), of)
 
