@@ -15,6 +15,9 @@ from fnn._core.types import Array, Unchecked
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+else:
+    # The package is an extra; signatures are to be read without it.
+    Tokenizer = object
 
 # Every text is made of bytes, so that nothing is unknown.
 _BYTES = 256

@@ -345,6 +345,7 @@ def others(folder: Path) -> list[Target]:
         of(fnn.plot.filters, np.ones((3, 3, 1, 4), "float32"), data="weight"),
         of(fnn.datasets.read_idx, folder / "none", data="path"),
         of(fnn.datasets.text, None, 100, data="file"),
+        of(fnn.datasets.byte_pairs, None, 300, vocabulary=270, data="file"),
         of(fnn.datasets.spirals, 10, key=KEY),
         of(fnn.datasets.clouds, 10, key=KEY),
         of(fnn.datasets.xor, 10, key=KEY),
