@@ -174,7 +174,7 @@ def _in_half(layer: Layer, name: str, loss_scale: Scalar) -> Layer:
         return _cast((params, x), half)
 
     def leave(y: Output, state: State, before: State) -> tuple[Output, State]:
-        state = jax.tree.map(lambda new, old: new.astype(old.dtype), state, before)
+        state = jax.tree.map(_as_before, state, before)
         return _cast(y, jnp.dtype("float32"), only=half), state
 
     def apply(
@@ -220,6 +220,10 @@ def _in_half(layer: Layer, name: str, loss_scale: Scalar) -> Layer:
     again = functools.partial(_in_half, name=name, loss_scale=loss_scale)
     wrapped = wrapping(again, layer, (layer.init, apply, forward, backward), (prefill, decode))
     return dataclasses.replace(wrapped, derivation=layer.derivation, title=f"{layer.name} ({name})")
+
+
+def _as_before(new: Array, old: Array) -> Array:
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
 
 
 def _around(inside: tuple[Params, Input], state: State) -> tuple[Params, State, Input]:
