@@ -128,6 +128,7 @@ from fnn.train.step import (
     init_train_state as init_train_state,
     train_step as train_step,
 )
+from fnn.train.sweep import sweep as sweep
 from fnn.train.weights import load_weights as load_weights, save_weights as save_weights
 
 __version__: str

@@ -7,6 +7,17 @@ from fnn.train.checkpoint_folder import (
     best_checkpoint as best_checkpoint,
     latest_checkpoint as latest_checkpoint,
 )
+from fnn.train.learning_rate import (
+    LearningRates as LearningRates,
+    find_learning_rate as find_learning_rate,
+)
 from fnn.train.metrics import Metric as Metric, Metrics as Metrics
+from fnn.train.points import (
+    between as between,
+    grid as grid,
+    random_points as random_points,
+    sobol_points as sobol_points,
+)
 from fnn.train.precision import Precision as Precision
 from fnn.train.step import TrainStep as TrainStep
+from fnn.train.sweep import Sweep as Sweep

@@ -138,12 +138,11 @@ def run_evaluation(
         batch_size: how many examples at a time, 1 or more.
     """
     structure, numbers = split(model=model, functions={"loss": loss, **check_metrics(metrics)})
-    means = _evaluate(structure, numbers, params, state, data, batch_size)
-    return {name: float(means[name]) for name in ("loss", *(metrics or {}))}
+    found = _evaluate(structure, numbers, params, state, data, batch_size)
+    return {name: float(found[name]) for name in ("loss", *(metrics or {}))}
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "batch_size"))
-def _evaluate(
+def means(
     structure: Structure,
     numbers: dict[str, Scalar],
     params: Params,
@@ -151,7 +150,16 @@ def _evaluate(
     data: Batch,
     batch_size: int,
 ) -> dict[str, Array]:
-    """Return the weighted means of loss and metrics."""
+    """Return the weighted means of loss and metrics, as a pure function.
+
+    Args:
+        structure: model, and loss and metrics as functions by name, without their numbers.
+        numbers: these.
+        params: the parameters of the model.
+        state: what its layers remember.
+        data: what `check_data` returned.
+        batch_size: how many examples at a time, 1 or more.
+    """
     made = structure.build(numbers)
     loss: Loss = made["functions"]["loss"]
 
@@ -170,6 +178,9 @@ def _evaluate(
     parts = in_batches(sums, data, batch_size)
     totals = jax.tree.map(lambda *pieces: jnp.concatenate(pieces).sum(), *parts)
     return {name: total / jnp.where(n == 0, 1, n) for name, (total, n) in totals.items()}
+
+
+_evaluate = jax.jit(means, static_argnames=("structure", "batch_size"))
 
 
 def _metric_weights(metric: Metric, target: Target, counted: Array | None) -> Array | None:

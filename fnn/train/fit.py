@@ -142,7 +142,7 @@ def fit(
     begin = functools.partial(_start, model, optimizer, gradient, precision, seen.x, key, start)
     train_state = begin()
     place = train_state.params, train_state.state
-    source.prepare(row_check(model, loss, transform, *place), _words(train_state.key))
+    source.prepare(row_check(model, loss, transform, *place), key_words(train_state.key))
     measure = None
     if validation is not None:
         held_out = check_data(model, loss, *place, as_batch(validation))
@@ -318,7 +318,7 @@ def _measure(
     return run_evaluation(model, loss, params, train_state.state, held_out, metrics, batch_size)
 
 
-def _words(key: Array) -> list[int]:
+def key_words(key: Array) -> list[int]:
     """Return the integers that a key is made of."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     words: list[int] = np.asarray(jax.random.key_data(key) if typed else key).ravel().tolist()
