@@ -283,6 +283,24 @@ def test_a_hyper_parameter_may_be_a_schedule(case):
     assert numbers(case.make(lambda step: case.value)) == numbers(case.make(case.value))
 
 
+@all_optimizers
+def test_a_schedule_is_asked_for_the_number_of_the_step(case):
+    if case.name in SCHEDULED:
+        return
+    asked, params = [], tree(0, "float32")
+
+    def schedule(step):
+        asked.append(step)
+        return case.value
+
+    optimizer = case.make(schedule)
+    asked.clear()
+    # Traced, not compiled.
+    jax.eval_shape(lambda p: optim.take_step(optimizer, at(p), p, optimizer.init(p)), params)
+    assert asked
+    assert {(jnp.shape(step), jnp.result_type(step).kind) for step in asked} == {((), "i")}
+
+
 @pytest.mark.parametrize("case", [c for c in OPTIMIZERS if plain(c)], ids=lambda c: c.name)
 def test_optimizers_mix_with_optax_both_ways(case):
     optimizer, half = case.make(case.value), optax.scale(0.5)
