@@ -113,9 +113,11 @@ class Record:
     def history(self, stopped: str, data_state: bytes | None) -> History:
         """Return the history; its times are still open."""
         means = []
-        taken = [piece for piece in self.pieces if piece.end > piece.begin]
-        for epoch in dict.fromkeys(piece.epoch for piece in taken):
-            pieces = [piece for piece in taken if piece.epoch == epoch]
+        epochs: dict[int, list[Piece]] = {}
+        for piece in self.pieces:
+            if piece.end > piece.begin:
+                epochs.setdefault(piece.epoch, []).append(piece)
+        for pieces in epochs.values():
             loss = np.concatenate([one.values(one.step, one.step + one.end) for one in pieces])
             size = np.concatenate([np.full(one.end - one.begin, one.size) for one in pieces])
             means.append(loss @ size / size.sum())
