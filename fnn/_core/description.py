@@ -407,10 +407,10 @@ def _identity(value: Any) -> Hashable | None:
             is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
             data = np.asarray(jax.random.key_data(value) if is_key else value)
         return (str(value.dtype), value.shape, data.tobytes())
-    if isinstance(value, Mapping) or type(value) in (list, tuple):
+    if isinstance(value, Mapping | list | tuple):
         names = tuple(value) if isinstance(value, Mapping) else ()
         parts = [_identity(part) for part in (value.values() if names else value)]
-        return None if None in parts else (type(value).__name__, names, *parts)
+        return None if None in parts else (type(value), names, *parts)
     if isinstance(value, functools.partial):
         parts = [_identity(part) for part in (value.func, value.args, dict(value.keywords))]
         return None if None in parts else (functools.partial, *parts)

@@ -372,3 +372,8 @@ def test_a_layer_without_parameters_is_called_as_a_function():
         fnn.dense(3)(X)
     dropped = fnn.dropout(0.5)(X, key=KEY, train=True)
     assert 0 < np.mean(np.asarray(dropped) == 0) < 1
+
+
+def test_layers_with_numbers_of_jax_among_their_options_are_equal():
+    layers = [fnn.attention(2, dropout=jnp.float32(rate)) for rate in (0.5, 0.5, 0.25)]
+    assert layers[0] == layers[1] != layers[2]
