@@ -224,7 +224,8 @@ def _draw_arrow(axes: Axes, route: list[Point], ends: tuple[Patch, Patch]) -> No
         arrow = {"arrowstyle": style, "color": _LINE, "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
         arrow["patchA"] = ends[0] if i == 0 else None
         arrow["patchB"] = ends[1] if there == end else None
-        axes.annotate("", there, here, arrowprops=arrow, zorder=1)
+        # After the boxes, whose borders are known when they are drawn, and behind numbers.
+        axes.annotate("", there, here, arrowprops=arrow, zorder=3.2)
 
 
 def _draw_derivative(axes: Axes, route: list[Point], edge: Edge) -> list[Artist]:
@@ -235,7 +236,7 @@ def _draw_derivative(axes: Axes, route: list[Point], edge: Edge) -> list[Artist]
     return [
         axes.text(
             x + 0.45 * (to_x - x), y + 0.45 * (to_y - y), f"{edge.derivative:.3g}", fontsize=7.5,
-            color=_LINE, ha="center", va="center", zorder=2,
+            color=_LINE, ha="center", va="center", zorder=3.4,
             bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"},
         )
     ]  # fmt: skip
