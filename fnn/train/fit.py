@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 import warnings
@@ -200,7 +201,10 @@ def _attach(error: BaseException, loop: Loop) -> None:
     if any(leaf.is_deleted() for leaf in jax.tree.leaves(train_state)):
         # It came in the middle of a dispatch, to which the buffers were given.
         train_state = None if loop.kept is None else loop.kept.train_state
-    history = loop.record.history(loop.stopped, loop.data_state())
+    history: History | None = None
+    # Where the device failed, nothing comes from it any more; the error is to be seen still.
+    with contextlib.suppress(Exception):
+        history = loop.record.history(loop.stopped, loop.data_state())
     vars(error).update(train_state=train_state, history=history)
     error.add_note(
         f"fnn.fit: stopped after step {loop.step}; the error bears train_state and history: "
