@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from fnn._core.arrays import require_arrays
-from fnn._core.types import Data, Unchecked
+from fnn._core.types import Data
 from fnn.gradient.objective import Batch, as_batch
-
-
-def check_arrays(x: Unchecked, name: str = "x") -> None:
-    """Raise unless a value is an array, or a tree of some, or of their shapes."""
-    require_arrays(x, name, shapes=True)
 
 
 def read_batch(batch: Data) -> Batch:

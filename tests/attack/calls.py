@@ -508,14 +508,16 @@ def main() -> None:
         every = list(attacks(targets))
         chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
         counts: collections.Counter[Verdict] = collections.Counter()
-        for i, attack in enumerate(chosen):
-            verdict, text = attempt(attack)
-            counts[verdict] += 1
-            if verdict in BAD:
-                print(f"{attack}: {verdict.value}: {text}", flush=True)
-            if i % 500 == 499:
-                jax.clear_caches()
-    print(f"{len(chosen)} calls of {len(every)} on {len(targets)} targets")
+        # A run that is stopped reports what it has.
+        with contextlib.suppress(KeyboardInterrupt):
+            for attack in chosen:
+                verdict, text = attempt(attack)
+                counts[verdict] += 1
+                if verdict in BAD:
+                    print(f"{attack}: {verdict.value}: {text}", flush=True)
+                if counts.total() % 500 == 0:
+                    jax.clear_caches()
+    print(f"{counts.total()} calls of {len(every)} on {len(targets)} targets")
     for verdict in Verdict:
         print(f"{counts[verdict]:7d} {verdict.value}")
 
