@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import fnn
 from fnn.train import output_folder
 
-H, STEPS, ORBITS, EPOCHS, BATCH = 0.1, 30, 64, 100, 16
+H, STEPS, ORBITS, EPOCHS, BATCH = 0.1, 30, 64, 80, 16
 # Where in a step each stage stands, and its share of the step.
 AT, SHARE = (0, H / 2, H / 2, H), (H / 6, H / 3, H / 3, H / 6)
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import fnn
 from fnn.train import output_folder
 
-POLES, STEPS, ROUNDS, DISCOUNT = 64, 200, 80, 0.98
+POLES, STEPS, ROUNDS, DISCOUNT = 64, 200, 50, 0.98
 
 
 def policy_gradient():
