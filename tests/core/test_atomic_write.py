@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import fnn
-from fnn._core.atomic_write import atomic_write, check_file, output_folder
+from fnn._core.atomic_write import FolderLock, atomic_write, check_file, output_folder
 
 LONGEST = 255
 
@@ -284,3 +284,13 @@ def test_a_place_is_checked_before_anything_is_written(tmp_path):
     target, permissions = check_file(tmp_path / "note")
     assert (target, permissions & 0o111) == (tmp_path / "note", 0)
     assert names(tmp_path) == []
+
+
+def test_a_folder_is_locked_until_its_lock_is_closed_or_gone(tmp_path):
+    lock = FolderLock(tmp_path)
+    with pytest.raises(fnn.InputError, match="no other run writes to"):
+        FolderLock(tmp_path)
+    lock.close()
+    assert lock.closed
+    FolderLock(tmp_path)
+    FolderLock(tmp_path).close()

@@ -90,6 +90,12 @@ def test_an_answer_that_cannot_be_judged_is_nan_under_jit(target):
     assert jnp.isnan(values).tolist() == [False, True, False]
 
 
+def test_signs_of_sequences_given_as_floats_are_nan_under_jit():
+    # Of three axes floats are shares of classes, of which none is negative.
+    signs = jnp.array([[[1.0, -1, 1], [-1, 1, 1]]])
+    assert jnp.isnan(jax.jit(fnn.accuracy)(signs, signs)).all()
+
+
 @RUNS
 def test_a_prediction_of_nan_is_no_answer(run):
     for target in (LABELS, ONE_HOT, jnp.sign(SCORES - 1.5)):
