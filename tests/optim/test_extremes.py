@@ -10,6 +10,7 @@ import pytest
 
 import fnn
 from fnn import InputError, optim
+from fnn.optim._moving_average import grown
 from fnn.optim._norms import global_norm, norm_along, norm_of, power_of_two, scaled_to, shortened
 from tests.papers import optimizers as papers
 from tests.tolerance import rounding
@@ -314,3 +315,12 @@ def test_what_is_no_optimizer_is_refused_in_words(wrong):
     ):
         with pytest.raises(InputError):
             use()
+
+
+def test_the_weights_of_a_running_mean_grow_alike_for_a_plain_and_a_traced_decay():
+    steps = jnp.array([1, 3, 1000])
+    # Of decays that float32 holds.
+    for beta in (0.5, 0.875, 1 - 2.0**-13):
+        expected = 1 - beta ** np.asarray(steps, float)
+        for found in (grown(beta, steps), jax.jit(grown)(beta, steps)):
+            np.testing.assert_allclose(found, expected, rtol=rounding("float32", 8))
