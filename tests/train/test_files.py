@@ -413,3 +413,11 @@ def test_a_place_without_weights_is_refused(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(fnn.InputError, match=r"^fnn\.load_weights: "):
         fnn.load_weights(place, ((), ()))
+
+
+@pytest.mark.parametrize("size", [2**20, 2**40, 2**62])
+def test_the_words_of_a_file_whose_header_is_longer_than_the_file_are_refused(tmp_path, size):
+    file = tmp_path / "run.safetensors"
+    file.write_bytes(size.to_bytes(8, "little") + b"{}")
+    with pytest.raises(fnn.InputError, match="whole file in the safetensors format"):
+        fnn.train.checkpoint_info(file)
