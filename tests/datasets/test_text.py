@@ -68,6 +68,13 @@ def test_ids_outside_of_the_alphabet_are_refused(ids):
         TEXT.decode(ids)
 
 
+def test_a_file_is_read_as_byte_pairs_of_the_vocabulary_that_is_asked_for(tmp_path):
+    file = tmp_path / "text"
+    file.write_text("low lower lowest é " * 3, "utf-8")
+    read = fnn.datasets.byte_pairs(file, vocabulary=265)
+    assert (read.vocabulary, read.ids.tolist()) == (265, PAIRS.ids.tolist())
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5])
 def test_windows_are_the_text_and_the_text_one_character_on(length):
     x, target = TEXT.windows(length)

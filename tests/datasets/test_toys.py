@@ -56,6 +56,12 @@ def test_clouds_stand_evenly_around_the_origin_in_the_order_of_their_labels(clas
     assert np.bincount(label).tolist() == [4] * classes
 
 
+def test_the_clouds_of_xor_take_turns_around_the_square_and_its_labels_say_whether_signs_differ():
+    x, label = fnn.datasets.xor(8, key=KEY, std=0.0).train
+    np.testing.assert_array_equal(x, 2 * [[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    np.testing.assert_array_equal(label, x[:, 0] != x[:, 1])
+
+
 def test_no_line_does_xor_and_one_parts_two_clouds():
     def best_line(name):
         x, label = getattr(fnn.datasets, name)(800, key=KEY).train

@@ -216,6 +216,15 @@ def test_the_guard_skips_a_bad_step_counts_it_and_names_the_array(value, float64
     assert optim.nonfinite_leaf(params, (state, ())) == "b/0"
 
 
+def test_a_guard_of_more_arrays_than_are_asked_about_is_refused():
+    optimizer, params = optim.skip_nonfinite(optim.sgd(0.1)), {"a": jnp.ones(1), "b": jnp.ones(1)}
+    bad = {"a": jnp.ones(1), "b": jnp.full(1, jnp.nan)}
+    _, state = optimizer.update(bad, optimizer.init(params), params)
+    assert optim.nonfinite_leaf(params, state) == "b"
+    with pytest.raises(fnn.InputError, match="parameters of 2 arrays or more"):
+        optim.nonfinite_leaf({"a": params["a"]}, state)
+
+
 def test_a_guard_compiles_to_no_more_for_every_array_where_there_are_more_of_them():
     optimizer = optim.skip_nonfinite(optim.sgd(LR))
 
