@@ -164,7 +164,7 @@ def test_entries_that_no_such_module_has_are_refused_with_their_shapes(layer, we
     ("options", "message"),
     [
         ({"ignore": ["lora_C"]}, "entries that there are, got lora_C"),
-        ({"ignore": "lora_A"}, "ignore= of names, got 'lora_A'"),
+        ({"ignore": "lora_A"}, "ignore= of names, several of them, got 'lora_A'"),
         ({"names": 3}, "names= of modules by paths of layers, got 3"),
         ({"names": {"": "fc.{}"}}, r"names of modules in names=.* got 'fc\.\{\}'"),
         ({"names": {"": "fc"}}, "a module 'fc'"),
