@@ -158,6 +158,13 @@ def test_a_label_of_a_spelling_out_of_range_is_nan_under_jit(label):
     assert jnp.isnan(values).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("kind", ["int32", "bool"])
+def test_a_function_to_values_that_are_not_floating_is_no_loss(kind):
+    loss = losses.autodiff(lambda y, t: (y > t).any(-1).astype(kind))
+    with pytest.raises(fnn.InputError, match="a function to floating values"):
+        loss.apply(jnp.ones((2, 3)), jnp.zeros((2, 3)))
+
+
 def test_two_classes_are_rivals():
     assert losses.multiclass_hinge().apply(jnp.array([[0.0, 0.5]]), jnp.array([0])) == 1.5
 
