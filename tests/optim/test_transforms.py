@@ -216,11 +216,13 @@ def test_the_guard_skips_a_bad_step_counts_it_and_names_the_array(value, float64
     assert optim.nonfinite_leaf(params, (state, ())) == "b/0"
 
 
-def test_a_guard_of_more_arrays_than_are_asked_about_is_refused():
+def test_a_guard_names_the_first_array_and_refuses_to_name_one_of_fewer():
     optimizer, params = optim.skip_nonfinite(optim.sgd(0.1)), {"a": jnp.ones(1), "b": jnp.ones(1)}
     bad = {"a": jnp.ones(1), "b": jnp.full(1, jnp.nan)}
     _, state = optimizer.update(bad, optimizer.init(params), params)
     assert optim.nonfinite_leaf(params, state) == "b"
+    first = optimizer.update({**bad, "a": jnp.full(1, jnp.inf)}, state, params)[1]
+    assert optim.nonfinite_leaf(params, first) == "a"
     with pytest.raises(fnn.InputError, match="parameters of 2 arrays or more"):
         optim.nonfinite_leaf({"a": params["a"]}, state)
 
