@@ -408,9 +408,9 @@ def _identity(value: Any) -> Hashable | None:
             data = np.asarray(jax.random.key_data(value) if is_key else value)
         return (str(value.dtype), value.shape, data.tobytes())
     if isinstance(value, Mapping | list | tuple):
-        named = isinstance(value, Mapping)
-        names = tuple(value) if named else ()
-        parts = [_identity(value[name]) for name in names] if named else map(_identity, value)
+        names = tuple(value) if isinstance(value, Mapping) else ()
+        inside = value.values() if isinstance(value, Mapping) else value
+        parts = [_identity(part) for part in inside]
         return None if None in parts else (type(value), names, *parts)
     if isinstance(value, functools.partial):
         parts = [_identity(part) for part in (value.func, value.args, dict(value.keywords))]

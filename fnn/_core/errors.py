@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import jax
 
 # Rooms whose names are asked for as ``fnn.optim.sgd``; those of all others as ``fnn.dense``.
 _NAMESPACES = ("losses", "optim", "landscapes", "datasets", "networks", "plot")
+# Rooms of which the main names are asked for as ``fnn.fit``, all others as ``fnn.train.grid``.
+_SHARED = ("train", "lab")
 
 
 class InputError(ValueError):
@@ -47,6 +50,8 @@ def public_name(function: Callable[..., Any]) -> str:
     >>> import fnn
     >>> public_name(fnn.dense), public_name(fnn.optim.sgd), public_name(fnn.optim.schedule.cosine)
     ('fnn.dense', 'fnn.optim.sgd', 'fnn.optim.schedule.cosine')
+    >>> public_name(fnn.fit), public_name(fnn.train.grid)
+    ('fnn.fit', 'fnn.train.grid')
     """
     package, *rooms = function.__module__.split(".")
     *outer, name = function.__qualname__.split(".")
@@ -54,7 +59,12 @@ def public_name(function: Callable[..., Any]) -> str:
         name = outer[-1]
     if package != "fnn":
         return name
-    within = [room for room in rooms[:1] if room in _NAMESPACES]
+    # Names of the package itself, once it is loaded; before that nothing is asked for.
+    main = getattr(sys.modules.get(package), "__all__", ())
+    namespaces = _NAMESPACES if name in main else (*_NAMESPACES, *_SHARED)
+    within = [room for room in rooms[:1] if room in namespaces]
+    if within == ["train"]:
+        within += [room for room in rooms if room == "callbacks"]
     if within == ["optim"]:
         within += [room for room in rooms if room in ("schedule", "distributions", "constraint")]
         within = within[:1] if name == "project" else within

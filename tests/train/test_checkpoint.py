@@ -459,5 +459,5 @@ def test_a_score_goes_with_best_and_a_closed_folder_takes_nothing(tmp_path):
         checkpoints.save(train_state())
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", 3):
-        with pytest.raises(fnn.InputError, match=r"^fnn\.latest_checkpoint: expected"):
+        with pytest.raises(fnn.InputError, match=r"^fnn\.train\.latest_checkpoint: expected"):
             latest_checkpoint(place)
