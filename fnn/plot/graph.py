@@ -40,7 +40,7 @@ _BOXES = {
 
 @entry
 def graph(graph: Graph | Exercise, *, step: int | None = None) -> Figure:
-    """Computation graph with its values: blue above a node goes forward, red below comes backward.
+    """Computation graph with values: blue above a node goes forward, orange below comes backward.
 
     Leaves are rounded, operations circles, layers and losses boxes. A red frame marks a node whose
     gradient by hand is not that of autodiff. Numbers on edges are the local derivatives. Images,
