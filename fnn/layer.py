@@ -285,11 +285,23 @@ def stateful(
     def evaluated(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
-        y, state, _ = forward(params, state, x, key=key, train=train)
+        y, state, _ = whole_forward(params, state, x, key=key, train=train)
         return y, state
 
+    def whole_forward(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State, Residuals]:
+        made = forward(params, state, x, key=key, train=train)
+        return check.returned(made, "y, state, residuals", "forward")
+
+    def whole_backward(
+        params: Params, residuals: Residuals, dy: Cotangent, /
+    ) -> tuple[Params, Cotangent]:
+        made = backward(params, residuals, dy)
+        return check.returned(made, "dparams, dx", "backward")
+
     apply = evaluated if reference is None else _two_faced(evaluated, reference)
-    layer = Layer(init, apply, forward, backward, reference=reference)
+    layer = Layer(init, apply, whole_forward, whole_backward, reference=reference)
     return _with_cache(layer, positionwise, prefill, decode)
 
 
@@ -478,7 +490,7 @@ def stateless(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
         del key, train
-        y, residuals = forward(params, x)
+        y, residuals = check.returned(forward(params, x), "y, residuals", "forward")
         return y, state, residuals
 
     if reference is None:

@@ -63,7 +63,7 @@ graph = fnn.graph(neuron, **VALUES)
 display(fnn.plot.graph(graph))
 
 # %% [markdown]
-# Blue above a node is its value, red below it its gradient, gray on an arrow the local derivative.
+# Blue above a node is its value, orange below its gradient, gray on an arrow the local derivative.
 # Going backward, a node multiplies what comes from behind with the local derivative: the chain rule
 # (連鎖律). For the weight $w_1$ the arrows multiply to
 #

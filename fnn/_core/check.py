@@ -10,6 +10,7 @@ import math
 import types
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ import numpy as np
 
 from fnn._core.errors import InputError, describe, unnamed
 from fnn._core.types import Array, PyTree, Unchecked
+
+T = TypeVar("T")
 
 
 def count(value: Unchecked, name: str, least: int = 1, remedy: str = "") -> None:
@@ -367,3 +370,23 @@ def _range(least: float, above: float, most: float, below: float) -> str:
         return f"above {above:g}" if above > -math.inf else f"of {least:g} or more"
     low = f"({above:g}" if above > -math.inf else f"[{least:g}"
     return f"in {low}, {most:g}]" if most < math.inf else f"in {low}, {below:g})"
+
+
+def returned(value: T, parts: str, function: str) -> T:
+    """Return what a user's function returned; raise unless it is a tuple of the parts it should be.
+
+    Args:
+        value: what it returned.
+        parts: the names of the parts, such as ``"y, residuals"``.
+        function: what the function is called.
+
+    >>> returned((1, 2), "y, residuals", "forward")
+    (1, 2)
+    >>> returned(1, "y, residuals", "forward")
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected (y, residuals) of forward, got 1; return these, in \
+    this order
+    """
+    if not isinstance(value, tuple | list) or len(value) != parts.count(",") + 1:
+        raise InputError(f"({parts}) of {function}", describe(value), "return these, in this order")
+    return value

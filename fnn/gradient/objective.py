@@ -15,7 +15,7 @@ from fnn._core import check
 from fnn._core.arrays import as_arrays, require_arrays
 from fnn._core.description import Described
 from fnn._core.errors import InputError, describe, entry, named, naming
-from fnn._core.place import check_place
+from fnn._core.place import check_place, first_difference
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import (
     Array,
@@ -128,6 +128,12 @@ def _manual(
 ) -> ValueStateGrads:
     """Return value, state and the gradient by hand."""
     value_and_state, (grads, _) = manual_gradients(model, loss, params, state, *batch, key)
+    differs = first_difference(params, grads, dtypes=False)
+    if differs:
+        remedy = (
+            "let every backward return (dparams, dx), dparams with the shapes of the parameters"
+        )
+        raise InputError("dparams of the model's backward like its parameters", differs, remedy)
     return value_and_state, grads
 
 
@@ -199,7 +205,8 @@ def manual_gradients(
     x = fill(x, weights)
     prediction, state, residuals = model.forward(params, state, x, key=key, train=True)
     prediction = _cover_left_out(prediction, weights)
-    values, slope = loss.forward(prediction, target)
+    made = loss.forward(prediction, target)
+    values, slope = check.returned(made, "values, residuals", "the loss's forward")
     value, dvalues = mean(values, weights)
     dprediction = _cover_left_out(loss.backward(slope, dvalues), weights)
     dparams, dx = model.backward(params, residuals, dprediction)

@@ -146,7 +146,10 @@ def _check_structure(name: str, tree: PyTree, reference: PyTree, against: str) -
     structures: list[Unchecked] = [jax.tree.structure(of) for of in (tree, reference)]
     found, wanted = structures
     if found != wanted:
-        raise GradientError(f"{name} has the structure {found}, and by {against} it is {wanted}")
+        raise GradientError(
+            f"{name} has the structure {found}, and by {against} it is {wanted}; "
+            "backward returns (dparams, dx), in this order"
+        )
 
 
 def _agreement(

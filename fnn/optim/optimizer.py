@@ -177,7 +177,7 @@ def _take(
     step = getattr(optimizer, "step", None)
     if step is not None:
         taken: Taken = step(gradient_at, params, state)
-        return taken
+        return check.returned(taken, "(value, aux), updates, state", "the optimizer's step")
     value_and_aux, grads = gradient_at(params)
     extra: dict[str, PyTree] = {}
     if _asked_for(optimizer):
@@ -246,7 +246,8 @@ def update_with(
     wanted = {
         name: extra[name] for name in extra if name in names or ("*" in names and name in anything)
     }
-    updates, state = optimizer.update(grads, state, params, **wanted)
+    made: Unchecked = optimizer.update(grads, state, params, **wanted)
+    updates, state = check.returned(made, "updates, state", "the optimizer's update")
     return updates, state
 
 

@@ -132,13 +132,7 @@ def _step(
 ) -> tuple[tuple[Array, State], Updates, OptState]:
     """Take a step with an optimizer, and raise unless it gives what an optimizer should."""
     remedy = "let its update return (updates, state), each as it was given"
-    try:
-        value_and_aux, updates, after = take_step(optimizer, gradient_at, params, opt_state)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InputError) or "unpack" not in str(error):
-            raise
-        got = "something else of its update"
-        raise InputError("(updates, state) of the optimizer", got, remedy) from error
+    value_and_aux, updates, after = take_step(optimizer, gradient_at, params, opt_state)
     for name, before, now, of in (
         ("updates", params, updates, "the parameters"),
         ("an optimizer state", opt_state, after, "the one before the step"),

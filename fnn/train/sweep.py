@@ -15,6 +15,7 @@ import numpy as np
 from fnn._core import check
 from fnn._core.description import split
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.table import table
 from fnn._core.types import Array, Data, Input, Scalar, Unchecked
 from fnn.gradient.objective import Batch, Gradient, as_batch
 from fnn.layer import Layer
@@ -55,6 +56,12 @@ class Sweep(NamedTuple):
     histories: list[History]
     train_states: list[TrainState]
     programs: int
+
+    def __repr__(self) -> str:
+        """Say what came of it in words: the means over seeds and folds, a row for each setting."""
+        rows = self.summary()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return table(names, [[_shown(row.get(name, "")) for name in names] for row in rows])
 
     def table(self) -> dict[str, list[Unchecked]]:
         """Return columns by name: settings, last losses and metrics; `pandas.DataFrame` takes them.
@@ -496,3 +503,7 @@ def _history(run: _Member, seconds: float) -> History:
 
 def _last(values: np.ndarray) -> float:
     return float(values[-1]) if len(values) else float("nan")
+
+
+def _shown(value: Unchecked) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

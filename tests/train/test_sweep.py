@@ -152,6 +152,9 @@ def test_the_summary_is_mean_and_standard_error_over_seeds_of_runs_that_came_to_
     assert np.isnan(lost["validation loss"])
     assert (lost["learning_rate"], lost["stopped"]) == (LOST, 2)
     assert result.best() == int(np.argmin(values))
+    words = [line.split() for line in str(result).splitlines()]
+    assert words[0][:3] == ["learning_rate", "noise", "loss"]
+    assert [line[0] for line in words[1:]] == ["0.03", f"{LOST:g}"]
     columns = result.table()
     assert {len(column) for column in columns.values()} == {4}
     assert columns["steps"][:2] == [6, 6]
