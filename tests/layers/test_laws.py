@@ -172,7 +172,8 @@ def assert_results_close(one, other, terms):
 
 def test_the_table_has_every_public_layer():
     covered = set().union(*(cases.makers(case.make()) for case in cases.LAYERS))
-    assert cases.public(fnn, fnn.Layer) <= covered
+    # One that rounds on purpose has laws of its own, in tests/train/test_precision.py.
+    assert cases.public(fnn, fnn.Layer) - {"mixed_precision"} <= covered
 
 
 def exact(case, train):

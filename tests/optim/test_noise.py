@@ -25,6 +25,7 @@ from fnn.optim import schedule
 from fnn.optim.noise._base import noise as noise_of, separate
 from tests.core.test_errors import Bad, assert_complains, parametrize
 from tests.tolerance import rounding
+from tests.xla import AS_USERS
 
 K, DRAWS, STEPS = 5, 100_000, 6
 KEY = jax.random.key(11)
@@ -140,7 +141,8 @@ def flat(values):
 
 def run(optimizer, dtype="float64", steps=STEPS, state=None, first=0):
     """Update by given gradients; return the updates of every step, flat, and the last state."""
-    params, take = tree(0, dtype), jax.jit(optimizer.update)
+    # As users do: which products and sums are one instruction is part of the last bit.
+    params, take = tree(0, dtype), jax.jit(optimizer.update, compiler_options=AS_USERS)
     state, updates = optimizer.init(params) if state is None else state, []
     for t in range(first, first + steps):
         update, state = take(tree(t + 1, dtype), state, params)
