@@ -177,7 +177,7 @@ def _take(
     step = getattr(optimizer, "step", None)
     if step is not None:
         taken: Taken = step(gradient_at, params, state)
-        return check.returned(taken, "(value, aux), updates, state", "the optimizer's step")
+        return check.returned(taken, "value_and_aux, updates, state", "the optimizer's step")
     value_and_aux, grads = gradient_at(params)
     extra: dict[str, PyTree] = {}
     if _asked_for(optimizer):

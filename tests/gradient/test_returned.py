@@ -74,3 +74,17 @@ def test_an_optimizer_without_a_state_is_named():
     optimizer = Optimizer(lambda params: (), lambda grads, state, params: grads)
     with pytest.raises(fnn.InputError, match=r"\(updates, state\) of the optimizer's update"):
         train(optimizer=optimizer)
+
+
+def test_a_step_of_an_optimizer_is_taken_as_it_should_be_and_named_where_it_is_not():
+    def step(gradient_at, params, state):
+        value_and_aux, grads = gradient_at(params)
+        return value_and_aux, jax.tree.map(lambda g: -0.1 * g, grads), state
+
+    def update(grads, state, params):
+        raise NotImplementedError
+
+    train(optimizer=Optimizer(lambda params: (), update, step))
+    short = Optimizer(lambda params: (), update, lambda *given: step(*given)[1:])
+    with pytest.raises(fnn.InputError, match=r"updates, state\) of the optimizer's step"):
+        train(optimizer=short)
