@@ -26,7 +26,7 @@ Activation: TypeAlias = Literal[
     "straight_through_sign", "identity",
 ]  # fmt: skip
 RECURRENT = ("rnn", "lstm")
-# Made once: jax makes a new function at each call, and a program for each.
+# Once: jax makes a new function at each call, and a program for each.
 INITIALIZERS: dict[str, jax.nn.initializers.Initializer] = {
     "he_normal": jax.nn.initializers.he_normal(),
     "he_uniform": jax.nn.initializers.he_uniform(),

@@ -96,7 +96,7 @@ def read_idx(path: Path | str) -> np.ndarray:
             remedy,
         )
     shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist())
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
+    values = np.frombuffer(memoryview(content)[4 + 4 * axes :], np.uint8)
     if values.size != math.prod(shape):
         raise InputError(
             f"{math.prod(shape)} bytes for the shape {shape}",

@@ -470,7 +470,7 @@ def test_remat_and_reversible_keep_the_bytes_of_their_ends_alone():
     assert kept(fnn.reversible(half, half, depth=2)) == kept(fnn.reversible(half, half, depth=20))
 
 
-# Made of functions that fnn does not know, which may read what changes: equal to themselves alone.
+# From functions that fnn does not know, which may read what changes: equal to themselves alone.
 OF_FUNCTIONS = {"stateless", "stateful", "autodiff", "from_function"}
 
 

@@ -152,7 +152,7 @@ def test_the_gradient_keeps_the_dtype_and_values_are_float32_or_better(case, dty
 
 
 @pytest.mark.parametrize(
-    # Made of a function that fnn does not know, which may read what changes: equal to itself alone.
+    # From a function that fnn does not know, which may read what changes: equal to itself alone.
     "case",
     [case for case in cases.LOSSES if case.name != "autodiff"],
     ids=lambda case: case.name,
