@@ -693,6 +693,17 @@ def test_a_run_that_loses_its_numbers_stops_and_names_the_layer(options):
     assert "stopped after step 0" in message
 
 
+def test_a_run_that_loses_its_numbers_in_the_last_step_of_an_epoch_is_not_validated():
+    data = classes(examples=16)
+    with pytest.warns(UserWarning, match="stopped after step 1"):
+        _, history = fnn.fit(
+            fnn.serial(fnn.dense(6), fnn.relu(), fnn.dense(CLASSES)), fnn.losses.cross_entropy(),
+            optim.sgd(1e30), data, epochs=1, batch_size=8, key=KEY, validation=data,
+        )  # fmt: skip
+    assert len(history.loss) == 2
+    assert history.validation == {}
+
+
 BEGINNINGS = {
     "inside": (
         fnn.serial(a=fnn.dense(4), b=fnn.residual(fnn.from_function(jnp.log)), c=fnn.dense(3)),
