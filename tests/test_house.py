@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,16 @@ def test_signatures_say_something(name):
     signature = inspect.signature(inspect.unwrap(PUBLIC[name]))
     said = [one.annotation for one in signature.parameters.values()]
     assert not [one for one in said if re.search(r"\bAny\b", str(one))]
+
+
+def test_tests_are_collected_without_pytorch():
+    """It is an extra of its own: what cannot do without it stands in interop and twins."""
+    root = Path(__file__).parent
+    at_the_top = {
+        str(file.relative_to(root))
+        for file in root.rglob("*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.Import) and any(name.name == "torch" for name in node.names)
+    }
+    assert at_the_top, "PyTorch is compared with somewhere"
+    assert {name.partition("/")[0] for name in at_the_top} <= {"interop", "twins"}
