@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class Past(NamedTuple):
     """
 
     loss: np.ndarray = np.zeros(0)
-    validation: dict[str, np.ndarray] = {}  # noqa: RUF012
+    validation: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def epochs(self) -> int:

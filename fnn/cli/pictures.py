@@ -14,14 +14,13 @@ from fnn._core.types import Output, Params, State
 from fnn.cli.data import Problem
 from fnn.cli.settings import LABELED, LossName
 from fnn.layer import Layer
-from fnn.plot._figure import new_figure
+from fnn.plot._figure import HUES, new_figure
 from fnn.train.evaluate import predict
 from fnn.train.fit import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_HUES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 _GRAY = "0.45"
 
 
@@ -98,7 +97,7 @@ def _curve(problem: Problem, answer: Callable[[np.ndarray], Output]) -> Figure:
                 label="held out" if i == 0 else None,
             )
     for i, name in enumerate(names):
-        axes.plot(grid[:, 0], found[:, i], color=_HUES[i % len(_HUES)], label=name)
+        axes.plot(grid[:, 0], found[:, i], color=HUES[i % len(HUES)], label=name)
     axes.set(xlabel="x", ylabel="output", title=f"{problem.name}: what the network answers")
     axes.legend(frameon=False)
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from fnn.cli.run import (
     train,
 )
 from fnn.cli.settings import Settings
+from fnn.train.points import grid
 
 TABLE, PICTURE = "runs.csv", "runs.png"
 _MOST = 24
@@ -44,14 +44,10 @@ def combinations(settings: Settings, values: Mapping[str, Sequence[Unchecked]]) 
     >>> [(one.seed, one.momentum) for one in made]
     [(0, 0.5), (0, 0.9), (1, 0.5), (1, 0.9)]
     """
-    for name, given in values.items():
-        twice = [one for one in given if list(given).count(one) > 1]
-        if twice:
-            raise InputError(f"different values of {name}", f"{twice[0]} twice", "leave one out")
-    rows = list(itertools.product(*values.values()))
-    if len(rows) > _MOST:
-        raise InputError(f"{_MOST} runs at most", str(len(rows)), "give fewer values")
-    return [settings._replace(**dict(zip(values, row, strict=True))) for row in rows]
+    points = grid(values)
+    if len(points) > _MOST:
+        raise InputError(f"{_MOST} runs at most", str(len(points)), "give fewer values")
+    return [settings._replace(**point) for point in points]
 
 
 def sweep(

@@ -83,6 +83,12 @@ class Sweep(NamedTuple):
         columns["stopped"] = [one.stopped for one in self.histories]
         return columns
 
+    def _columns_with(self, value: str) -> dict[str, list[Unchecked]]:
+        """Return the table, or raise unless a value is one of its columns."""
+        columns = self.table()
+        check.one_of(value, "a column", columns, "name one of these")
+        return columns
+
     def summary(self, value: str = "loss", *, over: Sequence[str] = ("seed", "fold")) -> Summary:
         """Return mean and standard error of a value over runs that differ in seed or fold alone.
 
@@ -94,10 +100,7 @@ class Sweep(NamedTuple):
             over: the settings to take means over.
         Raises:    InputError for no such column.
         """
-        columns = self.table()
-        if value not in columns:
-            expected = f"one of the columns {', '.join(map(repr, columns))}"
-            raise InputError(expected, describe(value), "name one of these")
+        columns = self._columns_with(value)
         groups: dict[tuple[Unchecked, ...], list[int]] = {}
         for i, point in enumerate(self.points):
             rest = tuple((name, repr(point[name])) for name in point if name not in over)
@@ -125,10 +128,7 @@ class Sweep(NamedTuple):
         Raises:    InputError for no such column, and where no run came to its end.
         """
         check.flag(largest, "largest")
-        columns = self.table()
-        if value not in columns:
-            expected = f"one of the columns {', '.join(map(repr, columns))}"
-            raise InputError(expected, describe(value), "name one of these")
+        columns = self._columns_with(value)
         whole = [i for i, why in enumerate(columns["stopped"]) if not why]
         if not whole:
             remedy = "look at table()['stopped']"
