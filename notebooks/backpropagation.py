@@ -58,7 +58,7 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 train_x, test_x = (x.reshape(len(x), -1) / 255.0 for x in (train_x, test_x))
 
 # The letters of the lecture, I among them.
-B, I, O, K = 64, 784, 32, 10  # noqa: E741
+B, I, O, K = 64, 784, 32, 10
 x, labels = train_x[:B], train_y[:B]
 t = np.eye(K)[labels]  # a 1 at the label: the distribution that we want
 x.shape, t.shape

@@ -197,6 +197,7 @@ _Output = Annotated[
 ]
 
 
+# To mypy the group is Any, as what it inherits from has no types.
 class _Grouped(typer.core.TyperGroup):  # type: ignore[misc]
     """A command whose help lists its options group by group."""
 
