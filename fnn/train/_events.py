@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
-from fnn._core.errors import InputError, describe, named
+from fnn._core.errors import InputError, describe
 from fnn._core.place import first_difference
 from fnn._core.types import Array, Scalar, Unchecked
 from fnn.train.step import TrainState
@@ -97,32 +97,6 @@ class Timed:
         return self.callback(event)
 
 
-def every(callback: Callback, *, steps: int | None = None, seconds: float | None = None) -> Timed:
-    """Callback that is called at steps too: every so many, or after so much time.
-
-    Args:
-        callback: a function of an `Event`.
-        steps: it is called where the number of steps is a multiple of this.
-        seconds: or where so much time has passed.
-    Raises:    InputError unless one of the two is given, above 0.
-
-    >>> every(print, steps=100).steps
-    100
-    """
-    check.function(callback, "callback", "pass a function of one event")
-    if (steps is None) == (seconds is None):
-        got = "neither" if steps is None else "both"
-        raise InputError("steps or seconds", got, "pass one of them")
-    if steps is not None:
-        check.count(steps, "steps")
-    else:
-        check.number(seconds, "seconds", above=0)
-    return Timed(callback, steps, seconds)
-
-
-every = named("fnn.train.callbacks.every", every)
-
-
 def check_callbacks(callbacks: Unchecked) -> tuple[Callback, ...]:
     """Return the callbacks, or raise unless they are some functions.
 
@@ -142,7 +116,7 @@ def name_of(callback: Callback) -> str:
     Args:
         callback: the function.
 
-    >>> name_of(every(print, steps=2))
+    >>> name_of(Timed(print, 2, None))
     'print'
     """
     inside: Unchecked = callback.callback if isinstance(callback, Timed) else callback

@@ -14,13 +14,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from fnn._core import check
 from fnn._core.atomic_write import as_path, atomic_write, check_file, output_folder
-from fnn._core.errors import InputError, named
+from fnn._core.errors import InputError, entry
 from fnn._core.extras import require
 from fnn._core.types import Unchecked
 from fnn.layer import Layer
@@ -32,18 +32,35 @@ from fnn.train._events import (
     Callback,
     Event as Event,
     Stop as Stop,
-    every as every,
+    Timed,
 )
 from fnn.train.step import TrainState
 
 Best: TypeAlias = Literal["lowest", "highest"]
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
-def _entry(function: Callable[P, T]) -> Callable[P, T]:
-    """Mark a function that users call, in this room of its own."""
-    return named(f"fnn.train.callbacks.{function.__name__}", function)
+@entry
+def every(callback: Callback, *, steps: int | None = None, seconds: float | None = None) -> Timed:
+    """Callback that is called at steps too: every so many, or after so much time.
+
+    Args:
+        callback: a function of an `Event`.
+        steps: it is called where the number of steps is a multiple of this.
+        seconds: or where so much time has passed.
+    Raises:    InputError unless one of the two is given, above 0.
+
+    >>> every(print, steps=100).steps
+    100
+    """
+    check.function(callback, "callback", "pass a function of one event")
+    if (steps is None) == (seconds is None):
+        got = "neither" if steps is None else "both"
+        raise InputError("steps or seconds", got, "pass one of them")
+    if steps is not None:
+        check.count(steps, "steps")
+    else:
+        check.number(seconds, "seconds", above=0)
+    return Timed(callback, steps, seconds)
 
 
 class _Watch:
@@ -103,7 +120,7 @@ class _EarlyStopping:
         return None
 
 
-@_entry
+@entry
 def early_stopping(
     *,
     metric: str = "loss",
@@ -155,7 +172,7 @@ class _ReduceOnPlateau:
         return scale_learning_rate(event.train_state, self.factor, path=self.path, least=self.least)
 
 
-@_entry
+@entry
 def reduce_on_plateau(
     *,
     factor: float = 0.5,
@@ -217,7 +234,7 @@ class _RollBack:
         return self.kept
 
 
-@_entry
+@entry
 def roll_back(*, factor: float = 0.5, at_most: int = 3, path: str | None = None) -> Callback:
     """Roll-back: a run that lost its numbers goes on from before, with a smaller learning rate.
 
@@ -268,7 +285,7 @@ def learning_rates(train_state: TrainState, path: str | None) -> list[str]:
     return found
 
 
-@_entry
+@entry
 def scale_learning_rate(
     train_state: TrainState, factor: float, *, path: str | None = None, least: float = 0.0
 ) -> TrainState:
@@ -336,7 +353,7 @@ class _Checkpoint:
             raise
 
 
-@_entry
+@entry
 def checkpoint(
     folder: Path | str,
     *,
@@ -500,7 +517,7 @@ def _step(row: Mapping[str, Unchecked]) -> float:
         return math.inf
 
 
-@_entry
+@entry
 def log_csv(file: Path | str) -> Callback:
     """Log in the CSV format: a row for every epoch and validation; in `every`, for steps too.
 
@@ -524,7 +541,7 @@ def log_csv(file: Path | str) -> Callback:
     return _LogCSV(as_path(file))
 
 
-@_entry
+@entry
 def log_json(file: Path | str) -> Callback:
     """Log in JSON lines: an object for every epoch and validation; in `every`, for steps too.
 
@@ -546,7 +563,7 @@ def log_json(file: Path | str) -> Callback:
     return _LogJSON(as_path(file))
 
 
-@_entry
+@entry
 def log_tensorboard(folder: Path | str) -> Callback:
     """Log for TensorBoard: losses and metrics for every epoch; in `every`, for steps too.
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from fnn._core import check
-from fnn._core.errors import InputError, named
+from fnn._core.errors import InputError, entry
 from fnn._core.types import Array, Data
 from fnn.gradient.objective import Gradient
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
-from fnn.train._events import Answer, Event, Stop, every
-from fnn.train.callbacks import learning_rates
+from fnn.train._events import Answer, Event, Stop
+from fnn.train.callbacks import every, learning_rates
 from fnn.train.fit import fit
 
 # The loss of a step is that of its batch alone: a moving average over some steps tells the trend.
@@ -39,6 +39,7 @@ class LearningRates(NamedTuple):
     best: float
 
 
+@entry
 def find_learning_rate(
     model: Layer,
     loss: Loss,
@@ -125,6 +126,3 @@ def _average(averages: list[float], losses: list[float]) -> float:
     share = (1 - _AVERAGE) / (1 - _AVERAGE ** len(losses))
     before = averages[-1] if averages else losses[-1]
     return (1 - share) * before + share * losses[-1]
-
-
-find_learning_rate = named("fnn.train.find_learning_rate", find_learning_rate)
