@@ -114,13 +114,14 @@ from fnn.layers.recurrent.recurrent import (
 )
 from fnn.layers.shape import flatten as flatten, reshape as reshape
 from fnn.layers.unembedding import unembedding as unembedding
-from fnn.train.checkpoint import (
+from fnn.train.evaluate import evaluate as evaluate, predict as predict
+from fnn.train.files.checkpoint import (
     load_train_state as load_train_state,
     save_train_state as save_train_state,
 )
-from fnn.train.evaluate import evaluate as evaluate, predict as predict
+from fnn.train.files.weights import load_weights as load_weights, save_weights as save_weights
 from fnn.train.fit import History as History, fit as fit
-from fnn.train.generate import generate as generate, generate_stream as generate_stream
+from fnn.train.generation.generate import generate as generate, generate_stream as generate_stream
 from fnn.train.metrics import accuracy as accuracy
 from fnn.train.precision import mixed_precision as mixed_precision
 from fnn.train.step import (
@@ -128,7 +129,6 @@ from fnn.train.step import (
     init_train_state as init_train_state,
     train_step as train_step,
 )
-from fnn.train.sweep import sweep as sweep
-from fnn.train.weights import load_weights as load_weights, save_weights as save_weights
+from fnn.train.sweep.sweep import sweep as sweep
 
 __version__: str

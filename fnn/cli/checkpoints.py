@@ -17,9 +17,9 @@ from fnn._core.types import Unchecked
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
-from fnn.train._events import Callback, Event
-from fnn.train.checkpoint_folder import Checkpoints, latest_checkpoint
+from fnn.train.files.checkpoint_folder import Checkpoints, latest_checkpoint
 from fnn.train.fit import History
+from fnn.train.loop._events import Callback, Event
 
 FOLDER = "checkpoints"
 # Not more often: a short epoch takes less time than to bring a file to the disk.

@@ -10,8 +10,8 @@ from fnn.cli.compare_runs import read_record
 from fnn.cli.data import problem
 from fnn.cli.run import Outcome, finish, prepare, start
 from fnn.cli.settings import from_plain
-from fnn.train.checkpoint import checkpoint_info, load_train_state
-from fnn.train.checkpoint_folder import latest_checkpoint
+from fnn.train.files.checkpoint import checkpoint_info, load_train_state
+from fnn.train.files.checkpoint_folder import latest_checkpoint
 
 
 def resume(folder: Path) -> Outcome:

@@ -37,11 +37,11 @@ from fnn.layer import Layer
 from fnn.layers.activation.softmax import log_softmax
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer, eval_params
-from fnn.train._events import Callback
+from fnn.train.files.weights import save_weights
 from fnn.train.fit import History, fit
+from fnn.train.loop._events import Callback
 from fnn.train.metrics import Metrics, accuracy as accuracy_of_labels
 from fnn.train.step import TrainState, init_train_state, train_step
-from fnn.train.weights import save_weights
 
 WEIGHTS, METRICS, RECORD = "model.safetensors", "metrics.csv", "run.json"
 CURVES, GRADIENTS, PREDICTIONS = "curves.png", "gradients.png", "predictions.png"

@@ -26,7 +26,7 @@ from fnn.cli.run import (
     train,
 )
 from fnn.cli.settings import Settings
-from fnn.train.points import grid
+from fnn.train.sweep.points import grid
 
 TABLE, PICTURE = "runs.csv", "runs.png"
 _MOST = 24

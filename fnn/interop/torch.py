@@ -17,7 +17,7 @@ from fnn.interop._state_dict import Entries, Modules
 from fnn.interop._torch_layers import CONVERTERS
 from fnn.lab.summary import layer_shapes
 from fnn.layer import Layer, require_layer
-from fnn.train._arrays_file import named_leaves
+from fnn.train.files._arrays_file import named_leaves
 
 _RECURRENT = ("rnn", "lstm", "gru")
 # Layers of a vector whose weights have an axis of its elements: for a dense layer the rows.

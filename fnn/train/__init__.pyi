@@ -1,8 +1,7 @@
 from fnn._core.atomic_write import atomic_write as atomic_write, output_folder as output_folder
 from fnn.train import callbacks as callbacks
-from fnn.train._progress import Progress as Progress
-from fnn.train.checkpoint import Checkpoint as Checkpoint, checkpoint_info as checkpoint_info
-from fnn.train.checkpoint_folder import (
+from fnn.train.files.checkpoint import Checkpoint as Checkpoint, checkpoint_info as checkpoint_info
+from fnn.train.files.checkpoint_folder import (
     Checkpoints as Checkpoints,
     best_checkpoint as best_checkpoint,
     latest_checkpoint as latest_checkpoint,
@@ -11,13 +10,14 @@ from fnn.train.learning_rate import (
     LearningRates as LearningRates,
     find_learning_rate as find_learning_rate,
 )
+from fnn.train.loop._progress import Progress as Progress
 from fnn.train.metrics import Metric as Metric, Metrics as Metrics
-from fnn.train.points import (
+from fnn.train.precision import Precision as Precision
+from fnn.train.step import TrainStep as TrainStep
+from fnn.train.sweep.points import (
     between as between,
     grid as grid,
     random_points as random_points,
     sobol_points as sobol_points,
 )
-from fnn.train.precision import Precision as Precision
-from fnn.train.step import TrainStep as TrainStep
-from fnn.train.sweep import Sweep as Sweep
+from fnn.train.sweep.sweep import Sweep as Sweep

@@ -26,7 +26,7 @@ from fnn._core.types import Unchecked
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
-from fnn.train._events import (
+from fnn.train.loop._events import (
     NONFINITE,
     Answer,
     Callback,
@@ -399,7 +399,7 @@ def checkpoint(
     check.one_of(best, "best", ("lowest", "highest"))
 
     def make() -> Unchecked:
-        from fnn.train.checkpoint_folder import Checkpoints
+        from fnn.train.files.checkpoint_folder import Checkpoints
 
         return Checkpoints(
             folder, keep=keep, best=None if metric is None else best, model=model, loss=loss,

@@ -17,7 +17,7 @@ from fnn.gradient.objective import Batch, fill
 from fnn.layer import Layer, require_layer
 from fnn.losses import Loss
 from fnn.losses._loss import checked_weights, counted_weights, left_out
-from fnn.train.batch import check_batch_size, check_data, check_finite, in_batches, length
+from fnn.train.data.batch import check_batch_size, check_data, check_finite, in_batches, length
 from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
 
 

@@ -20,19 +20,19 @@ from fnn.gradient.objective import Batch, Gradient, as_batch
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer, eval_params
-from fnn.train._events import Callback, check_callbacks
-from fnn.train._loop import Kept, Loop, Plan
-from fnn.train._nonfinite import finite_leaves
-from fnn.train._program import Transform, transformed_spec
-from fnn.train._progress import Progress, check_progress, progress_bar
-from fnn.train._record import History as History
-from fnn.train._replay import complaint
-from fnn.train.batch import check_batch_size, check_data, length
+from fnn.train.data.batch import check_batch_size, check_data, length
+from fnn.train.data.stream import Source, open_source, row_check
 from fnn.train.evaluate import run_evaluation
+from fnn.train.loop._events import Callback, check_callbacks
+from fnn.train.loop._loop import Kept, Loop, Plan
+from fnn.train.loop._nonfinite import finite_leaves
+from fnn.train.loop._program import Transform, transformed_spec
+from fnn.train.loop._progress import Progress, check_progress, progress_bar
+from fnn.train.loop._record import History as History
+from fnn.train.loop._replay import complaint
 from fnn.train.metrics import Metrics, check_metrics
 from fnn.train.precision import Precision
 from fnn.train.step import TrainState, hyperparameters, init_train_state, train_step
-from fnn.train.stream import Source, open_source, row_check
 
 # A run that lost its numbers later than this is not run again from its begin to find the layer.
 _REPLAY_SECONDS = 10.0

@@ -14,9 +14,9 @@ from fnn.gradient.objective import Gradient
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
-from fnn.train._events import Answer, Event, Stop
 from fnn.train.callbacks import every, learning_rates
 from fnn.train.fit import fit
+from fnn.train.loop._events import Answer, Event, Stop
 
 # The loss of a step is that of its batch alone: a moving average over some steps tells the trend.
 _AVERAGE = 0.8

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fnn.train import _safetensors, latest_checkpoint
-from fnn.train.checkpoint_folder import checkpoint_files
+from fnn.train import latest_checkpoint
+from fnn.train.files import _safetensors
+from fnn.train.files.checkpoint_folder import checkpoint_files
 
 EXAMPLES, INPUTS, BATCH = 23, 3, 5  # the last batch has 3
 STEPS, EVERY = 48, 3

@@ -12,8 +12,9 @@ from fnn.cli import checkpoints, resume as resumed, run as single
 from fnn.cli.checkpoints import FOLDER, Past, from_plain, to_plain
 from fnn.cli.data import problem
 from fnn.cli.settings import Settings
-from fnn.train import _safetensors, latest_checkpoint
-from fnn.train._record import History
+from fnn.train import latest_checkpoint
+from fnn.train.files import _safetensors
+from fnn.train.loop._record import History
 
 SETTINGS = Settings("xor", hidden=(4,), epochs=4, batch_size=150, compare=False, dropout=0.1)
 EXACT = {"model.safetensors", "metrics.csv", "curves.png", "predictions.png"}

@@ -14,8 +14,9 @@ import pytest
 
 import fnn
 from fnn import optim
-from fnn.train import Checkpoints, _safetensors, best_checkpoint, checkpoint_info, latest_checkpoint
-from fnn.train.checkpoint_folder import checkpoint_files
+from fnn.train import Checkpoints, best_checkpoint, checkpoint_info, latest_checkpoint
+from fnn.train.files import _safetensors
+from fnn.train.files.checkpoint_folder import checkpoint_files
 from tests.cases.optimizers import OPTIMIZERS
 
 KEY = jax.random.key(5)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.train import _safetensors
+from fnn.train.files import _safetensors
 
 KEY = jax.random.key(3)
 

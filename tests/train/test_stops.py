@@ -13,7 +13,8 @@ import pytest
 
 import fnn
 from fnn import optim
-from fnn.train import _loop, callbacks
+from fnn.train import callbacks
+from fnn.train.loop import _loop
 from tests.train.test_fit import KEY, bits, classes
 
 DATA = classes()

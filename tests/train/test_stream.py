@@ -12,7 +12,7 @@ import pytest
 
 import fnn
 from fnn import optim
-from fnn.train import _order, _rows, stream
+from fnn.train.data import _order, _rows, stream
 from tests.train.test_fit import CLASSES, EXAMPLES, KEY, OTHER, bits, classes, compiled
 
 SIZE, STEPS = 5, 5  # steps an epoch, the last of 3 examples

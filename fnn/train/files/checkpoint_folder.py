@@ -17,8 +17,8 @@ from fnn._core.types import Unchecked
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
-from fnn.train._arrays_file import Content, content_size, write_content
-from fnn.train.checkpoint import DataState, checkpoint_info, pack_train_state
+from fnn.train.files._arrays_file import Content, content_size, write_content
+from fnn.train.files.checkpoint import DataState, checkpoint_info, pack_train_state
 from fnn.train.step import TrainState
 
 Best: TypeAlias = Literal["lowest", "highest"]

@@ -15,8 +15,8 @@ from fnn._core.description import Structure
 from fnn._core.types import Array, PyTree, Scalar
 from fnn.gradient.objective import Batch
 from fnn.optim.optimizer import eval_params
-from fnn.train._program import Transform, run, run_steps
 from fnn.train.evaluate import means
+from fnn.train.loop._program import Transform, run, run_steps
 from fnn.train.step import TrainState, TrainStep
 
 How: TypeAlias = Literal["map", "vmap", "turn"]

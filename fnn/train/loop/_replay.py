@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.gradient.objective import Batch
-from fnn.train._loop import Kept, Loop, Plan
-from fnn.train._nonfinite import finite_leaves, origin
-from fnn.train._program import no_losses, run, transformed
+from fnn.train.loop._loop import Kept, Loop, Plan
+from fnn.train.loop._nonfinite import finite_leaves, origin
+from fnn.train.loop._program import no_losses, run, transformed
 from fnn.train.step import TrainState
 
 

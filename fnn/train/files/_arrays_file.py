@@ -12,7 +12,7 @@ import numpy as np
 from fnn._core.atomic_write import atomic_write
 from fnn._core.errors import InputError, describe
 from fnn._core.types import Array, PyTree, Unchecked
-from fnn.train import _safetensors
+from fnn.train.files import _safetensors
 
 _GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
 

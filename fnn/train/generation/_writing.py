@@ -18,7 +18,7 @@ from fnn._core.description import Structure
 from fnn._core.linear_head import LinearHead
 from fnn._core.types import Array, Cache, Output, Params, State
 from fnn.layer import Layer
-from fnn.train._sampling import Draw, DrawNumbers, draw
+from fnn.train.generation._sampling import Draw, DrawNumbers, draw
 
 
 class Plan(NamedTuple):

@@ -25,10 +25,10 @@ from fnn._core.types import Data, Params, State, Unchecked
 from fnn.gradient.objective import Batch, as_batch
 from fnn.layer import Layer, output_shape
 from fnn.losses import Loss
-from fnn.train._order import EpochOrder
-from fnn.train._program import Transform, transformed_spec
-from fnn.train._rows import row_reader
-from fnn.train.batch import check_batch_size, check_data, length
+from fnn.train.data._order import EpochOrder
+from fnn.train.data._rows import row_reader
+from fnn.train.data.batch import check_batch_size, check_data, length
+from fnn.train.loop._program import Transform, transformed_spec
 
 _PORTION_BYTES, _PORTION_STEPS = 2**24, 256
 # A portion that takes longer to be read goes to the device as far as it is.

@@ -21,19 +21,19 @@ from fnn.gradient.objective import Batch, Gradient, as_batch
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
-from fnn.train._events import NONFINITE
-from fnn.train._members import How, evaluate_members, placed, run_members, stacked, take
-from fnn.train._nonfinite import finite_leaves
-from fnn.train._order import EpochOrder
-from fnn.train._program import Transform, no_losses, transformed_spec
-from fnn.train._record import History
-from fnn.train.batch import check_batch_size, check_data, length
+from fnn.train.data._order import EpochOrder
+from fnn.train.data.batch import check_batch_size, check_data, length
+from fnn.train.data.stream import Arrays, open_source, row_check
 from fnn.train.fit import key_words
+from fnn.train.loop._events import NONFINITE
+from fnn.train.loop._nonfinite import finite_leaves
+from fnn.train.loop._program import Transform, no_losses, transformed_spec
+from fnn.train.loop._record import History
 from fnn.train.metrics import Metrics, check_metrics
-from fnn.train.points import Point, grid
 from fnn.train.precision import Precision
 from fnn.train.step import TrainState, TrainStep, init_train_state, train_step
-from fnn.train.stream import Arrays, open_source, row_check
+from fnn.train.sweep._members import How, evaluate_members, placed, run_members, stacked, take
+from fnn.train.sweep.points import Point, grid
 
 Build: TypeAlias = Callable[..., tuple[Layer, Loss, Optimizer]]
 Summary: TypeAlias = list[dict[str, Unchecked]]

@@ -14,8 +14,14 @@ import numpy as np
 from fnn._core.atomic_write import as_path
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Params, State, Unchecked
-from fnn.train import _safetensors
-from fnn.train._arrays_file import content_of, matched, named_leaves, other_kind, write_content
+from fnn.train.files import _safetensors
+from fnn.train.files._arrays_file import (
+    content_of,
+    matched,
+    named_leaves,
+    other_kind,
+    write_content,
+)
 
 _REMEDY = "build the model that was saved"
 _PREFIXES = ("params/", "state/")

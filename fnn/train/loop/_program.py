@@ -15,7 +15,7 @@ import numpy as np
 
 from fnn._core.types import Array, PyTree, Scalar
 from fnn.gradient.objective import Batch, as_batch
-from fnn.train._nonfinite import finite_leaves
+from fnn.train.loop._nonfinite import finite_leaves
 from fnn.train.step import TrainState, TrainStep
 
 # ``(batch, key, step) -> batch``, on the device.

@@ -19,7 +19,8 @@ import numpy as np
 
 from fnn._core.errors import InputError
 from fnn._core.types import Array, Scalar, Unchecked
-from fnn.train._events import (
+from fnn.train.data.stream import Source, Stretch
+from fnn.train.loop._events import (
     NONFINITE,
     Callback,
     Event,
@@ -28,13 +29,12 @@ from fnn.train._events import (
     checked_answer,
     name_of,
 )
-from fnn.train._nonfinite import finite_leaves
-from fnn.train._program import Transform, no_losses, run
-from fnn.train._progress import Report
-from fnn.train._record import Piece, Record
-from fnn.train._signals import Interrupt
+from fnn.train.loop._nonfinite import finite_leaves
+from fnn.train.loop._program import Transform, no_losses, run
+from fnn.train.loop._progress import Report
+from fnn.train.loop._record import Piece, Record
+from fnn.train.loop._signals import Interrupt
 from fnn.train.step import TrainState, TrainStep
-from fnn.train.stream import Source, Stretch
 
 # A dispatch is as long as Ctrl-C may have to wait; shorter where a bar or a clock looks on.
 _DISPATCH_SECONDS, _WATCHED_SECONDS = 1.0, 0.1

@@ -19,8 +19,8 @@ from fnn._core.types import Unchecked
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
-from fnn.train import _safetensors
-from fnn.train._arrays_file import (
+from fnn.train.files import _safetensors
+from fnn.train.files._arrays_file import (
     Content,
     content_of,
     matched,

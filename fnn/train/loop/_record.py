@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fnn._core.types import Array
-from fnn.train._program import no_losses
+from fnn.train.loop._program import no_losses
 
 # Losses of so many stretches stay on the device before they are copied.
 _ON_DEVICE = 64

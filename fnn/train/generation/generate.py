@@ -17,8 +17,8 @@ from fnn._core.place import check_place
 from fnn._core.types import Array, Input, Output, Params, Scalar, State, Unchecked
 from fnn.combinators.sequence import Sequence
 from fnn.layer import Layer, require_layer
-from fnn.train._sampling import Draw, DrawNumbers
-from fnn.train._writing import Inputs, Plan, Writing, begin, go_on, reread, write
+from fnn.train.generation._sampling import Draw, DrawNumbers
+from fnn.train.generation._writing import Inputs, Plan, Writing, begin, go_on, reread, write
 
 
 @entry

@@ -1,0 +1,1 @@
+"""Generation by a language model, from a cache of what was read."""

@@ -1,0 +1,1 @@
+"""Sweeps: many runs in few programs, and the points where they run."""
