@@ -171,9 +171,16 @@ def _remake(make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     return make(*_unpack(args), **_unpack(kwargs))
 
 
-def _with_ints(value: Any) -> Any:
-    """Return arguments with Python's integers for NumPy's, in which 2 times 200 may be 144."""
-    return int(value) if isinstance(value, np.integer) else _map_parts(_with_ints, value)
+def _in_python(value: Any) -> Any:
+    """Return arguments with Python's numbers for NumPy's.
+
+    In those of 8 bits 2 times 200 may be 144, and in those of 16 bits 2^16 is infinite.
+    """
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.generic) and jnp.issubdtype(value.dtype, jnp.floating):
+        return float(value)
+    return _map_parts(_in_python, value)
 
 
 P = ParamSpec("P")
@@ -183,7 +190,7 @@ T = TypeVar("T", bound=Described)
 def constructor(make: Callable[P, T]) -> Callable[P, T]:
     """Write down the call on what `make` returns: a layer, a loss, an optimizer, a schedule.
 
-    Errors inside name the constructor. It is given Python's integers for NumPy's. What a
+    Errors inside name the constructor. It is given Python's numbers for NumPy's. What a
     constructor outside of fnn makes is equal to itself alone.
 
     Args:
@@ -204,7 +211,7 @@ def constructor(make: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(make)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        args, kwargs = _with_ints(args), _with_ints(kwargs)
+        args, kwargs = _in_python(args), _in_python(kwargs)
         with naming(name):
             made = make(*args, **kwargs)
         return made.made_by(Call(call, args, kwargs))

@@ -227,5 +227,5 @@ def scaled(kept: Array, rate: Scalar, x: Array) -> Array:
 def _threshold(rate: Scalar) -> Scalar:
     """Return how many of the 2^16 values of half a word are kept, 1 at least."""
     if isinstance(rate, Array):
-        return jnp.maximum(jnp.round((1 - rate) * _STEPS), 1)
+        return jnp.maximum(jnp.round((1 - rate.astype(jnp.float32)) * _STEPS), 1)
     return max(round((1 - rate) * _STEPS), 1)

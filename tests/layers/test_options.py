@@ -137,3 +137,29 @@ INITIALIZED = {
 def test_an_initializer_is_a_function(make):
     with pytest.raises(fnn.InputError, match="initializer to be a function"):
         make(2, initializer="normal")
+
+
+NUMBERS = {
+    "dropout": lambda number: fnn.dropout(number),
+    "spatial_dropout": lambda number: fnn.spatial_dropout(number),
+    "transformer_block": lambda number: fnn.transformer_block(2, dropout=number),
+    "leaky_relu": lambda number: fnn.leaky_relu(number),
+    "sgd": lambda number: fnn.optim.sgd(number, momentum=number),
+    "huber": lambda number: fnn.losses.huber(number),
+}
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, jnp.bfloat16])
+@pytest.mark.parametrize("make", NUMBERS.values(), ids=NUMBERS)
+def test_a_number_of_numpy_is_the_number_of_python_that_it_is(make, kind):
+    number = np.asarray(0.3, kind)[()]
+    assert make(number) == make(float(number))
+    assert repr(make(number)) == repr(make(float(number)))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("make", [fnn.dropout, fnn.spatial_dropout])
+def test_a_rate_in_half_precision_drops_what_it_drops_in_full(make, kind):
+    x, rate = jnp.ones((64, 3, 8)), jnp.asarray(2.0**-10, kind)
+    half, full = (make(r).apply((), (), x, key=KEY, train=True)[0] for r in (rate, 2.0**-10))
+    assert (half == full).all()
