@@ -21,4 +21,6 @@ from fnn.plot.loss_functions import loss_functions as loss_functions
 from fnn.plot.predictions import predictions as predictions
 from fnn.plot.recurrence import recurrence as recurrence
 from fnn.plot.regions import regions as regions
+from fnn.plot.show import show as show
+from fnn.plot.slider_page import slider_page as slider_page
 from fnn.plot.sweep import sweep as sweep

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import io
-import json
 from pathlib import Path
+from string import Template
 
-from fnn._core.atomic_write import atomic_write
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn.lab._graph import Graph
+from fnn.plot._page import Stepped, write_page
 from fnn.plot.graph import Drawing, draw
 
 
@@ -43,19 +43,23 @@ def graph_page(graph: Graph, file: Path | str, *, title: str = "Computation grap
     shown = _identify(drawing, graph)
     texts = ["Nothing is known yet.", *(frame.text for frame in graph.frames())]
     nodes = [-1, *range(count), *reversed(range(count))]
-    page = _PAGE.format(
-        title=html.escape(title),
-        last=2 * count,
-        drawing=_svg(drawing),
+    stepped = Stepped(
+        # What it shows in words, for those who cannot see it.
+        content=f'<div class="graph" role="img" aria-label="{html.escape(graph.describe())}">\n'
+        f"{_svg(drawing)}\n</div>",
+        labels=[f"step {step} of {2 * count}" for step in range(2 * count + 1)],
+        texts=texts,
+        start=0,
+        fallback=texts[-1],
         # In lines of text: smaller, the numbers would be too small to read.
-        least=round(5.5 * drawing.figure.get_figwidth()),
-        most=round(7 * drawing.figure.get_figwidth()),
-        words=html.escape(graph.describe()),
-        text=html.escape(texts[-1]),
-        data=json.dumps({"shown": shown, "texts": texts, "nodes": nodes}).replace("<", "\\u003c"),
+        style=_STYLE.substitute(
+            least=round(5.5 * drawing.figure.get_figwidth()),
+            most=round(7 * drawing.figure.get_figwidth()),
+        ),
+        script=_SCRIPT,
+        data={"shown": shown, "nodes": nodes},
     )
-    with atomic_write(file) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_page(file, title, stepped)
 
 
 def _identify(drawing: Drawing, graph: Graph) -> dict[str, int]:
@@ -86,61 +90,24 @@ def _svg(drawing: Drawing) -> str:
     return text[text.index("<svg") :]
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font-family: system-ui, sans-serif; margin: 1rem; color: #222; background: #fff; }}
-h1 {{ font-size: 1.4rem; }}
-.graph {{ overflow-x: auto; }}
-.graph svg {{ display: block; height: auto; width: 100%; }}
-.graph svg {{ min-width: {least}rem; max-width: {most}rem; }}
-.steps {{ display: flex; flex-wrap: wrap; gap: 0.6rem; align-items: center; }}
-.steps input {{ flex: 1 1 12rem; max-width: 40rem; }}
-.steps button {{ font: inherit; padding: 0.2rem 0.8rem; }}
-#text {{ min-height: 2.8em; font-size: 1.05rem; }}
-.current path {{ stroke: #000 !important; stroke-width: 3px !important; }}
-.unknown {{ visibility: hidden; }}
-</style>
-<h1>{title}</h1>
-<div class="steps">
-<button id="back" type="button">back</button>
-<button id="next" type="button">next</button>
-<input type="range" id="step" min="0" max="{last}" value="{last}" aria-label="step" autofocus>
-<output id="number">step {last} of {last}</output>
-</div>
-<p id="text" aria-live="polite">{text}</p>
-<div class="graph" role="img" aria-label="{words}">
-{drawing}
-</div>
-<script type="application/json" id="data">{data}</script>
-<script>
-const data = JSON.parse(document.getElementById("data").textContent);
-const slider = document.getElementById("step");
-function show(step) {{
-  slider.value = step;
-  for (const [name, first] of Object.entries(data.shown)) {{
+_STYLE = Template(""".graph { overflow-x: auto; }
+.graph svg { display: block; height: auto; width: 100%; }
+.graph svg { min-width: ${least}rem; max-width: ${most}rem; }
+.current path { stroke: #000 !important; stroke-width: 3px !important; }
+.unknown { visibility: hidden; }""")
+
+_SCRIPT = """function draw(step) {
+  for (const [name, first] of Object.entries(data.shown)) {
     const part = document.getElementById(name);
     if (part) part.classList.toggle("unknown", step < first);
-  }}
+  }
   document.querySelectorAll(".current").forEach(one => one.classList.remove("current"));
   const node = document.getElementById("node-" + data.nodes[step]);
-  if (node) {{
+  if (node) {
     node.classList.add("current");
     const box = node.getBoundingClientRect(), frame = document.querySelector(".graph");
     const edges = frame.getBoundingClientRect();
     if (box.left < edges.left || box.right > edges.right)
       frame.scrollLeft += (box.left + box.right - edges.left - edges.right) / 2;
-  }}
-  document.getElementById("text").textContent = data.texts[step];
-  document.getElementById("number").value = "step " + step + " of {last}";
-}}
-slider.addEventListener("input", () => show(Number(slider.value)));
-document.getElementById("back").onclick = () => show(Math.max(Number(slider.value) - 1, 0));
-document.getElementById("next").onclick = () => show(Math.min(Number(slider.value) + 1, {last}));
-show(0);
-</script>
-</html>
-"""
+  }
+}"""
