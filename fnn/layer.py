@@ -281,6 +281,8 @@ def stateful(
     Array(1, dtype=int32)
 
     """
+    for name, function in (("forward", forward), ("backward", backward)):
+        check.function(function, name, "pass a function, see fnn.stateful", takes=_TAKES[name])
 
     def evaluated(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False

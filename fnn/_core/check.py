@@ -48,6 +48,18 @@ def is_count(value: Unchecked, least: int) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
 
 
+def axis(value: Unchecked) -> None:
+    """Raise unless a value is an integer: the axis of an array that is not known yet.
+
+    >>> axis(-1)
+    >>> axis("last")
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected axis to be an int, got 'last'; name an axis of x
+    """
+    if not is_count(value, -(2**31)):
+        raise InputError("axis to be an int", describe(value), "name an axis of x")
+
+
 def flag(value: Unchecked, name: str, remedy: str = "pass one of them") -> None:
     """Raise unless a value is True or False.
 

@@ -74,6 +74,7 @@ def concatenate(axis: int = -1) -> Layer:
     >>> concatenate().apply((), (), (jnp.zeros((2, 1)), jnp.ones((2, 2))))[0].shape
     (2, 3)
     """
+    check.axis(axis)
 
     def join(parts: list[Array]) -> Array:
         for part in parts:

@@ -163,3 +163,21 @@ def test_a_rate_in_half_precision_drops_what_it_drops_in_full(make, kind):
     x, rate = jnp.ones((64, 3, 8)), jnp.asarray(2.0**-10, kind)
     half, full = (make(r).apply((), (), x, key=KEY, train=True)[0] for r in (rate, 2.0**-10))
     assert (half == full).all()
+
+
+@pytest.mark.parametrize("make", [fnn.softmax, fnn.log_softmax, fnn.concatenate])
+@pytest.mark.parametrize("axis", [KEY, "last", 1.0, None, True])
+def test_an_axis_that_is_no_integer_is_refused_when_it_is_named(make, axis):
+    with pytest.raises(fnn.InputError, match="axis to be an int"):
+        make(axis)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward"])
+@pytest.mark.parametrize("value", [np.ones((2, 2)), jnp.ones(1), "tanh"])
+def test_a_layer_is_made_of_functions(name, value):
+    functions = {
+        "forward": lambda params, state, x, *, key=None, train=False: (x, state, ()),
+        "backward": lambda params, residuals, dy: ((), dy),
+    }
+    with pytest.raises(fnn.InputError, match=f"{name} to be a function"):
+        fnn.stateful(lambda key, x: ((), ()), **functions | {name: value})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast, wide_dtype
 from fnn._core.types import Cotangent, Input, Output, Residuals
@@ -39,6 +40,7 @@ def softmax(axis: int = -1) -> Layer:
     >>> softmax().apply((), (), jnp.array([0.0, 0.0]))[0]
     Array([0.5, 0.5], dtype=float32)
     """
+    check.axis(axis)
 
     def forward(x: Input) -> tuple[Output, Residuals]:
         check_axis(axis, x)
@@ -70,6 +72,7 @@ def log_softmax(axis: int = -1) -> Layer:
     >>> log_softmax().apply((), (), jnp.array([0.0, 1000.0]))[0]
     Array([-1000.,     0.], dtype=float32)
     """
+    check.axis(axis)
 
     def forward(x: Input) -> tuple[Output, Residuals]:
         check_axis(axis, x)
