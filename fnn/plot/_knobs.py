@@ -75,10 +75,13 @@ def forget(figure: Figure) -> None:
 def words(figure: Figure, values: Mapping[str, Unchecked]) -> str:
     """Return what is read to those who cannot see a picture: its values, and its own words."""
     chosen = ", ".join(f"{name} = {label(value)}" for name, value in values.items())
-    own = str(figure.get_label()) or _titles(figure)
-    return f"{chosen}: {own}" if own else chosen
+    return ": ".join(filter(None, (chosen, str(figure.get_label()) or _titles(figure))))
 
 
 def _titles(figure: Figure) -> str:
-    titles = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+    """Return the titles of a figure and its panels, or what their axes are called."""
+    titles = [figure.get_suptitle()]
+    for axes in figure.axes:
+        across, up = axes.get_xlabel(), axes.get_ylabel()
+        titles.append(axes.get_title() or (f"{up} over {across}" if across and up else ""))
     return "; ".join(filter(None, titles))
