@@ -13,7 +13,7 @@ from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn._core.types import Array, Params, State, Unchecked
 from fnn.layer import Layer, require_layer
-from fnn.plot._figure import HUES, MARKERS, legend, new_figure, numbers
+from fnn.plot._figure import HUES, MARKERS, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,7 @@ def regions(
     names = [f"class {k}" for k in range(count)] if names is None else list(names)
     if len(names) != count:
         raise InputError(f"{count} names", str(len(names)), "pass one for each class")
-    figure = new_figure(6.4, 4.4)
+    figure = new_figure(7, 4.4)
     axes: Axes = figure.add_subplot()
     colors = [HUES[k % len(HUES)] for k in range(count)]
     shades = require("matplotlib.colors", "plot").ListedColormap(colors)
@@ -109,7 +109,10 @@ def regions(
     wide, tall = high - low
     axes.set_aspect("equal" if 1 / _FLATTEST <= tall / wide <= _FLATTEST else "auto")
     axes.set_title("What the network says of every point")
-    legend(axes, outside=True)
+    # Beside the plane, which keeps its aspect: a legend of the axes would be cut off.
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    # With an aspect the layout has settled at the second drawing only.
+    figure.draw_without_rendering()
     figure.set_label(f"Decision regions of {count} classes; {len(wrong)} of {len(points)} wrong.")
     return figure
 

@@ -80,6 +80,16 @@ def test_regions_are_those_of_the_model_and_lines_are_where_its_neurons_are_zero
         assert np.dot(arrow.xy, weight) + bias > 0
 
 
+@pytest.mark.parametrize("stretched", [1.0, 1.2, 3.0])
+def test_labels_and_legend_of_regions_are_within_the_picture(stretched):
+    figure = plot.regions(MODEL, PARAMS, (), XOR * np.array([stretched, 1]), np.zeros(4, int))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    for part in (axes.title, axes.xaxis.label, axes.yaxis.label, figure.legends[0]):
+        box = part.get_window_extent()
+        assert min(*box.p0, *(figure.bbox.size - box.p1)) >= 0
+
+
 def test_regions_ring_what_is_wrong_and_leave_white_what_is_no_number():
     model = fnn.dense(1)
     params = {"weight": jnp.array([[1.0], [0.0]]), "bias": jnp.array([-0.5])}
