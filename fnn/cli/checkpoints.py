@@ -129,18 +129,15 @@ def kept(
     Raises:    InputError for a folder that cannot be written to.
     """
     place = folder / FOLDER
-    now, losses, written = past, np.zeros(0), time.monotonic()
+    now, written = past, time.monotonic()
     with Checkpoints(place, keep=1, model=model, loss=loss, optimizer=optimizer) as checkpoints:
 
         def callback(event: Event) -> None:
-            nonlocal now, losses, written
+            nonlocal now, written
             if event.kind == "start":
                 checkpoints.ready(event.train_state)
-                return
-            # Those since the event before: the validation is one of its own.
-            losses = np.append(losses, event.losses)
-            if event.kind == "epoch":
-                now, losses = now.then(losses, dict(event.metrics)), np.zeros(0)
+            elif event.kind == "epoch":
+                now = now.then(event.losses, dict(event.metrics))
                 if now.epochs < epochs and time.monotonic() < written + SECONDS:
                     return
                 written = time.monotonic()

@@ -1,7 +1,10 @@
 """Callbacks of training: stop early, keep checkpoints, write logs, change learning rates.
 
 A callback is a function of an `Event`. It answers with None, with a train state to go on with, or
-with a `Stop`; the ones here are no more than that. They begin anew with every run.
+with a `Stop`; the ones here are no more than that. They begin anew with every run, unless it goes
+on from a ``data_state``: then those that count go on with their counts. One of your own does so
+too if it has the methods ``get_state() -> bytes`` and ``set_state(bytes)``; one that saves the
+`Event.data_state` for that purpose should have ``saves = True``, to be called behind the others.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from fnn.train.loop._events import (
     Stop as Stop,
     Timed,
 )
+from fnn.train.loop._memory import pack_counts, unpack_counts
 from fnn.train.step import TrainState
 
 Best: TypeAlias = Literal["lowest", "highest"]
@@ -63,6 +67,34 @@ def every(callback: Callback, *, steps: int | None = None, seconds: float | None
     return Timed(callback, steps, seconds)
 
 
+class _Counting:
+    """What a run goes on with: numbers by name, and a train state that is kept."""
+
+    kept: TrainState | None = None
+    _before: bytes | None = None
+
+    def counts(self) -> dict[str, float]:
+        raise NotImplementedError
+
+    def set_counts(self, counts: Mapping[str, float]) -> None:
+        raise NotImplementedError
+
+    def get_state(self) -> bytes:
+        return pack_counts(self.counts(), () if self.kept is None else self.kept)
+
+    def set_state(self, state: bytes) -> None:
+        self._before = state
+
+    def goes_on(self, event: Event) -> bool:
+        """Take over what the run before knew, at the start; say whether there was one."""
+        if self._before is None:
+            return False
+        counts, self.kept = unpack_counts(self._before, event.train_state)
+        self.set_counts(counts)
+        self._before = None
+        return True
+
+
 class _Watch:
     """The best value of a metric so far, and how many came since without a better one."""
 
@@ -75,6 +107,12 @@ class _Watch:
 
     def reset(self) -> None:
         self.best, self.waited = math.inf, 0
+
+    def counts(self) -> dict[str, float]:
+        return {"best": self.best, "waited": self.waited}
+
+    def set_counts(self, counts: Mapping[str, float]) -> None:
+        self.best, self.waited = float(counts["best"]), int(counts["waited"])
 
     def value(self, event: Event) -> float | None:
         """Return the value that an event brings, or None."""
@@ -98,13 +136,24 @@ class _Watch:
         return better
 
 
-class _EarlyStopping:
+class _Watching(_Counting):
+    def __init__(self, watch: _Watch):
+        self.watch = watch
+
+    def counts(self) -> dict[str, float]:
+        return self.watch.counts()
+
+    def set_counts(self, counts: Mapping[str, float]) -> None:
+        self.watch.set_counts(counts)
+
+
+class _EarlyStopping(_Watching):
     def __init__(self, watch: _Watch, patience: int, restore: bool):
-        self.watch, self.patience, self.restore = watch, patience, restore
-        self.kept: TrainState | None = None
+        super().__init__(watch)
+        self.patience, self.restore = patience, restore
 
     def __call__(self, event: Event) -> Answer:
-        if event.kind == "start":
+        if event.kind == "start" and not self.goes_on(event):
             self.watch.reset()
             self.kept = None
         value = self.watch.value(event)
@@ -156,15 +205,17 @@ def early_stopping(
     return _EarlyStopping(_Watch(metric, best, min_delta), patience, restore)
 
 
-class _ReduceOnPlateau:
+class _ReduceOnPlateau(_Watching):
     def __init__(self, watch: _Watch, factor: float, patience: int, least: float, path: str | None):
-        self.watch, self.factor, self.patience = watch, factor, patience
+        super().__init__(watch)
+        self.factor, self.patience = factor, patience
         self.least, self.path = least, path
 
     def __call__(self, event: Event) -> Answer:
         if event.kind == "start":
-            self.watch.reset()
             learning_rates(event.train_state, self.path)
+            if not self.goes_on(event):
+                self.watch.reset()
         value = self.watch.value(event)
         if value is None or self.watch.improves(value) or self.watch.waited < self.patience:
             return None
@@ -212,17 +263,32 @@ def reduce_on_plateau(
     )
 
 
-class _RollBack:
+class _RollBack(_Counting):
     def __init__(self, factor: float, at_most: int, path: str | None):
         self.factor, self.at_most, self.path = factor, at_most, path
-        self.kept: TrainState | None = None
-        self.times, self.lowest = 0, math.inf
+        self.times, self.lowest, self.seen = 0, math.inf, 0
+
+    def get_state(self) -> bytes:
+        return pack_counts(self.counts(), ())
+
+    def counts(self) -> dict[str, float]:
+        return {"times": self.times, "lowest": self.lowest, "seen": self.seen}
+
+    def set_counts(self, counts: Mapping[str, float]) -> None:
+        self.times, self.lowest = int(counts["times"]), float(counts["lowest"])
+        self.seen = int(counts["seen"])
 
     def __call__(self, event: Event) -> Answer:
         if event.kind == "start":
-            self.times, self.lowest, self.kept = 0, math.inf, event.train_state
-            learning_rates(self.kept, self.path)
-        elif event.kind in ("step", "epoch") and len(losses := event.losses):
+            learning_rates(event.train_state, self.path)
+            if not self.goes_on(event):
+                self.times, self.lowest, self.seen = 0, math.inf, event.step
+            # A run goes back to no step before its own first.
+            self.kept = event.train_state
+        elif event.kind in ("step", "epoch") and event.step > self.seen:
+            # The end of an epoch shows losses that steps showed before.
+            losses = event.losses[self.seen - event.step :]
+            self.seen = event.step
             # Finite, and yet lost: numbers grow for some steps before they overflow.
             mean, self.lowest = float(np.mean(losses)), min(self.lowest, float(losses[0]))
             if mean <= 2 * self.lowest:
@@ -231,6 +297,7 @@ class _RollBack:
             return None
         self.times += 1
         self.kept = scale_learning_rate(self.kept, self.factor, path=self.path)
+        self.seen = int(self.kept.step)
         return self.kept
 
 
@@ -315,6 +382,8 @@ def scale_learning_rate(
 
 
 class _Checkpoint:
+    saves = True
+
     def __init__(self, make: Callable[[], Unchecked], metric: str | None, at: tuple[str, ...]):
         self.make, self.metric, self.at = make, metric, at
         self.folder: Unchecked = None
@@ -337,10 +406,14 @@ class _Checkpoint:
         return None
 
     def _save(self, event: Event) -> None:
-        # A run that was rolled back goes through steps again that are in the folder.
-        if event.step > self.last and self.folder is not None:
+        # A run that was rolled back goes through steps again that are in the folder; and one that
+        # was stopped may end with the train state of an earlier step.
+        if event.step <= self.last or self.folder is None:
+            return
+        train_state = event.train_state
+        if int(train_state.step) == event.step:
             score = None if self.metric is None else event.metrics[self.metric]
-            self.folder.save(event.train_state, score=score, data_state=event.data_state)
+            self.folder.save(train_state, score=score, data_state=event.data_state)
             self.last = event.step
 
     @contextlib.contextmanager
@@ -369,7 +442,9 @@ def checkpoint(
     """Checkpoints: the train state in a folder, after epochs, steps or seconds, and at the end.
 
     They are written while training goes on, as `fnn.train.Checkpoints` does it; a run goes on from
-    ``fnn.load_train_state(fnn.train.latest_checkpoint(folder), like)``.
+    ``fnn.load_train_state(file, like)`` and ``fnn.train.checkpoint_info(file).data_state`` of
+    ``file = fnn.train.latest_checkpoint(folder)``, and with the same callbacks as if nothing had
+    been: what early stopping and its like have counted is in the file.
 
     Args:
         folder: made with those around it.
@@ -521,9 +596,9 @@ def _step(row: Mapping[str, Unchecked]) -> float:
 def log_csv(file: Path | str) -> Callback:
     """Log in the CSV format: a row for every epoch and validation; in `every`, for steps too.
 
-    Its columns are event, step, epoch, seconds, loss (the mean of the training loss since the row
-    before) and the metrics of the validation. A run that begins anew replaces the file; one that
-    goes on keeps the rows up to its first step.
+    Its columns are event, step, epoch, seconds, loss (the mean of the training loss since the last
+    row of this event) and the metrics of the validation. A run that begins anew replaces the file;
+    one that goes on keeps the rows up to its first step.
 
     Args:
         file: where to; its folder must exist.

@@ -20,11 +20,12 @@ from fnn.gradient.objective import Batch, Gradient, as_batch
 from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer, eval_params
-from fnn.train.data.batch import check_batch_size, check_data, length
+from fnn.train.data.batch import check_batch_size, check_data
 from fnn.train.data.stream import Source, open_source, row_check
 from fnn.train.evaluate import run_evaluation
 from fnn.train.loop._events import Callback, check_callbacks
 from fnn.train.loop._loop import Kept, Loop, Plan
+from fnn.train.loop._memory import Memory, numbers_to_go_on, unpack
 from fnn.train.loop._nonfinite import finite_leaves
 from fnn.train.loop._program import Transform, transformed_spec
 from fnn.train.loop._progress import Progress, check_progress, progress_bar
@@ -100,16 +101,18 @@ def fit(
         validation: data held out, in memory, to evaluate after every epoch.
         validation_every: evaluate after so many steps, in place of every epoch.
         metrics: functions ``(prediction, target) -> values`` by name, for the validation data.
-        callbacks: functions of a `fnn.train.callbacks.Event`, called between epochs, in this order;
-            those of `fnn.train.callbacks.every` between steps too. They return None, a train state
-            to go on with, such as one of another learning rate, or a `fnn.train.callbacks.Stop`.
+        callbacks: functions of a `fnn.train.callbacks.Event`, called between epochs, in this order,
+            those that save behind the others; those of `fnn.train.callbacks.every` between steps
+            too. They return None, a train state to go on with, such as one of another learning
+            rate, or a `fnn.train.callbacks.Stop`.
         progress: True for a bar in the terminal, or a function ``(step, steps, loss)``; of data
             without a length `steps` is 0.
         start: a `TrainState` to go on from, in place of `key`: two epochs and then three are the
             same as five. One from the middle of an epoch finishes that first, as one of `epochs`.
             Batches before it are passed; a generator goes on with what it gives next.
         data_state: ``history.data_state`` of the run before: data in batches go on from there, and
-            nothing is passed.
+            nothing is passed; callbacks that count, as early stopping does, go on with their
+            counts, and so do hyper-parameters that a callback changed.
     Raises:    InputError for epochs or steps below 0 or both, a batch size outside 1..n, data that
         is empty, of differing lengths, not finite, or that fits neither model nor loss, a `start`
         of another model or optimizer, metrics without validation data: all before it compiles, what
@@ -138,23 +141,28 @@ def fit(
     if not source.again and epochs is not None and epochs > 1:
         raise InputError("one epoch of a generator", f"epochs={epochs}", "pass steps=")
     taken = train_step(model, loss, optimizer, gradient, precision)
-    _refuse_tracing(hyperparameters(model, optimizer, gradient))
+    given = hyperparameters(model, optimizer, gradient)
+    _refuse_tracing(given)
     seen = transformed_spec(transform, source.spec)
-    begin = functools.partial(_start, model, optimizer, gradient, precision, seen.x, key, start)
+    memory = unpack(data_state)
+    begin = functools.partial(
+        _start, model, optimizer, gradient, precision, seen.x, key, start, memory
+    )
     train_state = begin()
     place = train_state.params, train_state.state
     source.prepare(row_check(model, loss, transform, *place), key_words(train_state.key))
     measure = None
     if validation is not None:
         held_out = check_data(model, loss, *place, as_batch(validation))
-        size = min(batch_size or length(source.spec.x), 1024)
+        size = min(batch_size or jax.tree.leaves(source.spec)[0].shape[0], 1024)
         measure = functools.partial(_measure, model, loss, held_out, metrics, size)
     until = _last_step(source, int(train_state.step), epochs, steps)
     plan = Plan(
         taken, transform, source, finite_leaves(train_state.params), until, epochs, measure,
         validation_every, ("loss", *(metrics or {})) if measure else (), callbacks,
     )  # fmt: skip
-    return _run(Loop(plan, train_state, data_state), progress, lambda: Kept(begin(), data_state))
+    loop = Loop(plan, train_state, memory, given)
+    return _run(loop, progress, lambda: Kept(begin(), memory.place))
 
 
 def _run(
@@ -273,6 +281,7 @@ def _start(
     x: Input,
     key: Key,
     start: TrainState | None,
+    memory: Memory,
 ) -> TrainState:
     """Return the train state to begin with, in buffers of its own."""
     if (key is None) == (start is None):
@@ -289,7 +298,9 @@ def _start(
     else:
         _check_start(start, lambda: jax.eval_shape(lambda key: init(key=key), jax.random.key(0)))
         # The numbers are those of the arguments, which may have changed.
-        start = start._replace(hyperparameters=hyperparameters(model, optimizer, gradient))
+        given = hyperparameters(model, optimizer, gradient)
+        numbers = numbers_to_go_on(given, start.hyperparameters, memory.begun)
+        start = start._replace(hyperparameters=numbers)
     # Every dispatch gives its buffers away: the caller's must survive, and no two leaves may share
     # one, as the zeros of a bias and of a running mean might.
     return jax.tree.map(jnp.copy, start)

@@ -55,17 +55,22 @@ def test_a_clock_calls_at_steps():
     assert next(event.step for event in events if event.kind == "step") == 1
 
 
-def test_events_show_the_losses_since_the_last_one_and_the_state_of_their_step():
-    losses, states, metrics = [], [], []
+def test_events_show_the_losses_since_the_last_of_their_kind_and_the_state_of_their_step():
+    losses, states, metrics = {}, [], []
 
     def look(event):
-        losses.append(event.losses)
+        losses.setdefault(event.kind, []).append(event.losses)
         states.append(event.train_state)
         metrics.append(event.metrics)
 
     options = {"validation": HELD_OUT, "metrics": {"accuracy": fnn.accuracy}}
     end, history = train(epochs=2, callbacks=[callbacks.every(look, steps=3)], **options)
-    assert bits(np.concatenate(losses)) == bits(history.loss)
+    sizes = {kind: [len(one) for one in found] for kind, found in losses.items()}
+    # What comes between, a step or a validation, takes nothing from the end of an epoch.
+    assert sizes == {"start": [0], "step": [3, 3, 3], "validation": [5, 5], "epoch": [5, 5],
+                     "end": [10]}  # fmt: skip
+    for found in losses.values():
+        assert bits(np.concatenate(found)) == bits(history.loss[: sum(map(len, found))])
     assert [int(one.step) for one in states] == [0, 3, 5, 5, 6, 9, 10, 10, 10]
     assert bits(states[1]) == bits(train(steps=3)[0])
     assert bits(states[-1]) == bits(end)
@@ -233,15 +238,16 @@ def test_the_log_of_a_run_that_goes_on_is_that_of_the_whole(kind, tmp_path):
 
     def run(file, **options):
         logs = [callbacks.every(log(file), steps=2)]
-        return train(callbacks=logs, **options)[0]
+        end, history = train(callbacks=logs, **options)
+        return {"start": end, "data_state": history.data_state}
 
     one, other = tmp_path / "one", tmp_path / "other"
     run(one, steps=10)
     part = run(other, steps=6)
-    run(other, steps=2, start=part)  # of which nothing but the log is left
+    run(other, steps=2, **part)  # of which nothing but the log is left
     with other.open("a") as file:
         file.write('{"step": 7, "ev')  # killed while it wrote
-    run(other, steps=4, start=part)
+    run(other, steps=4, **part)
     assert [int(row["step"]) for row in read(one)] == [2, 4, 5, 6, 8, 10, 10]
     assert read(other) == read(one)
 
@@ -279,6 +285,140 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
         assert int(start.step) == 7
         rest, _ = train(steps=3, start=start, data_state=info.data_state, **options)
         assert bits(rest) == bits(train(steps=10, **options)[0])
+
+
+def function_of_epoch(epoch):
+    return iter(batches())
+
+
+def plateau(metric):
+    return callbacks.reduce_on_plateau(
+        metric=metric, best="lowest", patience=2, min_delta=0.02, factor=0.5
+    )
+
+
+def stopping(metric):
+    return callbacks.early_stopping(metric=metric, patience=2, min_delta=0.05)
+
+
+def rolling(metric):
+    return callbacks.every(callbacks.roll_back(factor=1e-4), steps=2)
+
+
+RESUMED = {
+    "a validation of every epoch": (0.05, {"validation": HELD_OUT}, [stopping, plateau]),
+    "one of every 3 steps": (
+        0.05, {"validation": HELD_OUT, "validation_every": 3}, [plateau, stopping],
+    ),
+    "the training loss": (0.05, {}, [stopping, plateau]),
+    "batches of a function": (
+        0.05, {"data": function_of_epoch, "batch_size": None, "validation": HELD_OUT},
+        [plateau, stopping],
+    ),
+    "numbers that are lost": (1e4, {}, [rolling]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_what_counts_goes_on_from_every_checkpoint_as_if_nothing_had_been(name, tmp_path):
+    rate, options, makers = RESUMED[name]
+    step_limit = 24
+
+    def run(folder, steps, **given):
+        events = []
+
+        def look(event):
+            told = event.kind, event.step, event.epoch, event.losses, event.metrics
+            events.append((*told, event.stopped) if event.kind != "end" else ("end", event.stopped))
+
+        # Saved at every step: also where the end of an epoch is still to be told. The callback
+        # that saves is called behind the others, wherever it stands.
+        keep = callbacks.checkpoint(folder, steps=1, keep=99)
+        counting = [make("loss") for make in makers]
+        end, history = train(
+            rate, steps=steps, callbacks=[keep, callbacks.every(look, steps=2), *counting],
+            **options, **given,
+        )  # fmt: skip
+        return end, history, events
+
+    whole, history, expected = run(tmp_path / "whole", step_limit)
+    files = sorted((tmp_path / "whole").glob("*.safetensors"))
+    assert len(files) >= 10
+    # What rolls back knows no state from before its own begin.
+    for i in (11, 12, 14, 15) if makers == [rolling] else (0, 2, 3, 4, 7, 8, 9):
+        start = fnn.load_train_state(files[i], like=whole)
+        step = int(start.step)
+        position = fnn.train.checkpoint_info(files[i]).data_state
+        end, rest, events = run(
+            tmp_path / str(step), step_limit - step, start=start, data_state=position
+        )
+        assert bits(end) == bits(whole)
+        assert bits(rest.loss) == bits(history.loss[step:])
+        assert rest.stopped == history.stopped
+        # Where the checkpoint was written the events of its step had been told, or not: the end of
+        # an epoch comes behind it.
+        told = [
+            one for one in expected if one[0] == "end" or one[1] > step or told_behind(one, step)
+        ]
+        assert bits_of_events(events[1:]) == bits_of_events(told)
+
+
+def told_behind(event, step):
+    return event[:2] == ("epoch", step) or (event[:2] == ("validation", step) and not step % 5)
+
+
+def bits_of_events(events):
+    return [(one[:3], bits(one[3]), repr(one[4:])) if len(one) > 2 else one for one in events]
+
+
+def test_counts_of_other_callbacks_are_refused():
+    _, history = train(epochs=1, callbacks=[stopping("loss"), plateau("loss")])
+    with pytest.raises(fnn.InputError, match="the callbacks of the run before, _EarlyStopping"):
+        train(epochs=1, callbacks=[plateau("loss")], data_state=history.data_state)
+    with pytest.raises(fnn.InputError, match="a data_state of an earlier run"):
+        train(epochs=1, callbacks=[stopping("loss")], data_state=history.data_state[:60])
+
+
+def test_a_learning_rate_of_the_arguments_that_changed_counts_more_than_that_of_a_callback():
+    part, history = train(steps=4, callbacks=[changing(2)])
+    given = {"steps": 1, "start": part, "data_state": history.data_state}
+    for rate, expected in ((0.03, 0.01), (0.02, 0.02)):
+        end, _ = train(rate, callbacks=[], **given)
+        assert float(end.hyperparameters[RATE]) == pytest.approx(expected)
+
+
+class Counter:
+    """A callback of one's own that counts epochs, and goes on."""
+
+    def __init__(self, state=None):
+        self.epochs, self.state = 0, state
+
+    def __call__(self, event):
+        self.epochs += event.kind == "epoch"
+
+    def get_state(self):
+        return str(self.epochs).encode() if self.state is None else self.state
+
+    def set_state(self, state):
+        self.epochs = int(state)
+
+
+def test_a_callback_of_ones_own_goes_on_with_what_it_counts():
+    end, history = train(epochs=2, callbacks=[Counter()])
+    again = Counter()
+    train(epochs=3, start=end, data_state=history.data_state, callbacks=[again])
+    assert again.epochs == 5
+    with pytest.raises(fnn.InputError, match="bytes from get_state of the callback Counter, got 3"):
+        train(epochs=1, callbacks=[Counter(3)])
+
+
+def test_a_run_that_stops_with_an_earlier_state_keeps_its_checkpoints(tmp_path):
+    stop = callbacks.early_stopping(patience=1, min_delta=100.0)
+    _, history = train(
+        epochs=4, validation=HELD_OUT, callbacks=[stop, callbacks.checkpoint(tmp_path)]
+    )
+    assert history.stopped.startswith("no better loss")
+    assert fnn.train.latest_checkpoint(tmp_path).name == "step-000000000005.safetensors"
 
 
 def test_the_best_checkpoint_stays(tmp_path):

@@ -314,8 +314,10 @@ class Batches:
                 raise self._without_batches(reader.epoch)
             # Nobody misses a batch that is looked at here, but of a generator.
             over = until is None or step < until or (self.again and reader.peek() is None)
-            if taken and over:
-                yield self._end(reader.epoch, portion)
+            # A place behind the last batch of an epoch was taken before its end was told.
+            if (taken or place is not None) and over:
+                yield self._end(reader.epoch)
+            place = None
             if not self.again:
                 return
             reader, begun = self._open(reader.epoch + 1), False
@@ -372,10 +374,10 @@ class Batches:
 
         return Stretch(epoch, data, order, 0, count, False, place)
 
-    def _end(self, epoch: int, portion: _Portion) -> Stretch:
+    def _end(self, epoch: int) -> Stretch:
         """Return the end of an epoch, behind its last portion: no steps."""
         place = _packed(_Place(epoch + 1, 0, None)) if self.again else None
-        order = np.zeros((0, length(portion.batches[0].x)), np.int32)
+        order = np.zeros((0, 1), np.int32)
         return Stretch(epoch, Batch((), ()), order, 0, 0, True, lambda i: place)
 
     def _without_batches(self, epoch: int) -> InputError:

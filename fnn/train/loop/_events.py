@@ -26,7 +26,9 @@ class Event:
     """Event of a training run, as callbacks see it.
 
     What is looked at is fetched from the device, and nothing else is: `train_state` is a copy of
-    one's own, `losses` are those of all steps since the callback was called before.
+    one's own. `losses` are those of all steps since the callback was called at an event of the same
+    kind before: at the end of an epoch those of the epoch, whatever came between; at the end those
+    of the run.
 
     Args:
         kind: ``"start"`` of the run; ``"step"``, for a callback from `every`; ``"validation"``;
@@ -39,7 +41,7 @@ class Event:
         stopped: at the end: why the run ended before its time, or ``""``.
         fetch_train_state: gives the train state.
         fetch_losses: gives the losses.
-        fetch_data_state: says where the data stand.
+        fetch_data_state: says where the data stand, and what callbacks know that count.
     """
 
     kind: Kind
@@ -58,12 +60,12 @@ class Event:
 
     @property
     def losses(self) -> np.ndarray:
-        """The losses of the steps since the last event of this callback."""
+        """The losses of the steps since this callback was called at an event of this kind."""
         return self.fetch_losses()
 
     @property
     def data_state(self) -> bytes | None:
-        """Where the data stand, of data whose place the step does not tell; else None."""
+        """What else is to be known to go on from here, for ``fit(..., data_state=)``; or None."""
         return self.fetch_data_state()
 
 
@@ -97,6 +99,47 @@ class Timed:
         return self.callback(event)
 
 
+def inner(callback: Callback) -> Unchecked:
+    """Return the function inside of what `fnn.train.callbacks.every` made.
+
+    Args:
+        callback: any.
+    """
+    return callback.callback if isinstance(callback, Timed) else callback
+
+
+def remembers(callback: Callback) -> bool:
+    """Say whether a callback knows something that a run is to go on with.
+
+    Args:
+        callback: any; one that does has the methods ``get_state() -> bytes`` and
+            ``set_state(bytes)``, which is called before the start.
+    """
+    return hasattr(inner(callback), "get_state") and hasattr(inner(callback), "set_state")
+
+
+def state_of(callback: Callback) -> bytes:
+    """Return what a callback knows, or raise unless it tells it as bytes.
+
+    Args:
+        callback: one that `remembers`.
+    """
+    state: Unchecked = inner(callback).get_state()
+    if not isinstance(state, bytes):
+        expected = f"bytes from get_state of the callback {name_of(callback)}"
+        raise InputError(expected, describe(state), "encode it, as in json.dumps(state).encode()")
+    return state
+
+
+def saves(callback: Callback) -> bool:
+    """Say whether a callback saves what a run is to go on with.
+
+    Args:
+        callback: any; one that does has a true ``saves``.
+    """
+    return bool(getattr(inner(callback), "saves", False))
+
+
 def check_callbacks(callbacks: Unchecked) -> tuple[Callback, ...]:
     """Return the callbacks, or raise unless they are some functions.
 
@@ -119,7 +162,7 @@ def name_of(callback: Callback) -> str:
     >>> name_of(Timed(print, 2, None))
     'print'
     """
-    inside: Unchecked = callback.callback if isinstance(callback, Timed) else callback
+    inside = inner(callback)
     return str(getattr(inside, "__name__", type(inside).__name__))
 
 

@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -27,8 +27,13 @@ from fnn.train.loop._events import (
     Kind,
     Timed,
     checked_answer,
+    inner,
     name_of,
+    remembers,
+    saves,
+    state_of,
 )
+from fnn.train.loop._memory import Memory, check_same_callbacks, marks_of, pack
 from fnn.train.loop._nonfinite import finite_leaves
 from fnn.train.loop._program import Transform, no_losses, run
 from fnn.train.loop._progress import Report
@@ -89,15 +94,20 @@ class Loop:
     Args:
         plan: what it goes by.
         train_state: where it begins; its buffers are given away.
-        place: where the data stand, or None where the step tells.
+        memory: of the run that it goes on with.
+        given: the hyper-parameters of the arguments.
     """
 
-    def __init__(self, plan: Plan, train_state: TrainState, place: bytes | None):
-        self.plan, self.train_state, self.place = plan, train_state, place
+    def __init__(
+        self, plan: Plan, train_state: TrainState, memory: Memory, given: Mapping[str, Scalar]
+    ):
+        self.plan, self.train_state, self.place = plan, train_state, memory.place
+        self.memory, self.given = memory, given
         self.first = self.step = int(train_state.step)
-        self.record, self.interrupt = Record(self.first), Interrupt()
+        self.record, self.interrupt = Record(self.first, memory.losses), Interrupt()
         self.report: Report | None = None
-        self.metrics = dict.fromkeys(plan.names, float("nan"))
+        known = memory.metrics
+        self.metrics = {name: known.get(name, float("nan")) for name in plan.names}
         self.stopped, self.compile_seconds = "", 0.0
         self.dead = False
         # Kept where a callback changed the state too; None before, where the run's begin will do.
@@ -114,8 +124,19 @@ class Loop:
         self._looked = True
         self._reading_since = math.inf
         self._measured_at = -1
-        count = range(len(plan.callbacks))
-        self._seen, self._due = dict.fromkeys(count, self.first), dict.fromkeys(count, 0.0)
+        self._settled, self._ends_epoch = memory.settled, memory.ends_epoch
+        # The memory at a step behind which this run ends, and a longer one would not.
+        self._passing: bytes | None = None
+        self._due = [0.0] * len(plan.callbacks)
+        self._names = tuple(map(name_of, plan.callbacks))
+        self._remembering = [i for i, one in enumerate(plan.callbacks) if remembers(one)]
+        check_same_callbacks(memory, self._names, self._remembering)
+        # By callback and kind of event: the step up to which it has seen the losses.
+        self._seen: dict[tuple[int, str], int] = {}
+        for i in range(len(plan.callbacks)):
+            self._seen |= {(i, kind): step for kind, step in memory.seen.items()}
+            if memory.callbacks == self._names:
+                self._seen[i, "step"] = memory.stepped[i]
         self._keep_at = time.monotonic() + _KEEP_SECONDS
         self._keeps = sum(leaf.nbytes for leaf in jax.tree.leaves(train_state)) < _KEEP_BYTES
 
@@ -141,9 +162,14 @@ class Loop:
             self._due[i] = now + ((isinstance(callback, Timed) and callback.seconds) or 0.0)
         with self.interrupt.watched():
             try:
+                states = self.memory.states.values()
+                for i, state in zip(self._remembering, states, strict=False):
+                    inner(self.plan.callbacks[i]).set_state(state)
                 self._fire("start")
+                self._catch_up()
                 self._go()
                 if self._unmeasured():
+                    self._passing = self.data_state()
                     self._measure()
             except KeyboardInterrupt:
                 self.stopped = f"interrupted by {self.interrupt.by or 'KeyboardInterrupt'}"
@@ -169,6 +195,18 @@ class Loop:
             self._end()
         except Exception as other:
             error.add_note(f"fnn.fit: at the end {type(other).__name__} was raised too: {other}")
+
+    def _catch_up(self) -> None:
+        """Do what the run before did not come to after its last step."""
+        if self.memory.seen.get("validation") == self.step:
+            self._measured_at = self.step
+        # The epoch that ended with the last step, and not the one that begins.
+        self.epoch -= self._ends_epoch
+        if not self._settled:
+            self._after_portion()
+        if self._ends_epoch and not (self._over or self._moved):
+            self._close_epoch()
+            self.epoch += 1
 
     def _go(self) -> None:
         """Take stretches until the run is over."""
@@ -229,6 +267,7 @@ class Loop:
         most = min(stretch.end - self._at, self._free_steps())
         count = min(most, self._pace.steps)
         stop, self._looked = self._at + count, count == most
+        self._settled, self._ends_epoch = False, stretch.ends_epoch and stop == stretch.end
         self.train_state, values, self._alive = run(
             plan.step, plan.transform, self.train_state, stretch.data, stretch.order, losses,
             plan.watched, self._alive, self._at, stop, self._looked,
@@ -254,8 +293,10 @@ class Loop:
             self._keep_at = now + _KEEP_SECONDS
             if self._landed() and self._is_sound():
                 self._keep()
-        if self.plan.measure_steps and self.step % self.plan.measure_steps == 0:
+        measured = self._measured_at == self.step
+        if self.plan.measure_steps and self.step % self.plan.measure_steps == 0 and not measured:
             self._measure()
+        self._settled = True
         due = [i for i, one in enumerate(self.plan.callbacks) if self._is_due(i, one, now)]
         if due and not (self._over or self._moved) and self._landed() and self._is_sound():
             self._fire("step", due)
@@ -263,12 +304,19 @@ class Loop:
     def _end_epoch(self) -> None:
         # Counted by its number: a run that was rolled back ends epochs twice.
         self._ended = self.epoch + 1 - (self._first_epoch or 0)
-        if self.plan.measure is not None and self.plan.measure_steps is None:
-            self._measure()
-        if not (self._over or self._moved):
-            self._fire("epoch")
+        self._close_epoch()
         if self._ended == self.plan.epochs and not self._moved:
             self._over = True
+
+    def _close_epoch(self) -> None:
+        """Validate, and tell that an epoch is over."""
+        self._ends_epoch = True
+        every_epoch = self.plan.measure is not None and self.plan.measure_steps is None
+        if every_epoch and self._measured_at != self.step:
+            self._measure()
+        if not (self._over or self._moved):
+            self._ends_epoch = False
+            self._fire("epoch")
 
     # Its parts.
 
@@ -357,11 +405,36 @@ class Loop:
         self._fire("validation")
 
     def _keep(self) -> None:
-        self.kept = Kept(jax.tree.map(jnp.copy, self.train_state), self.data_state())
+        self.kept = Kept(jax.tree.map(jnp.copy, self.train_state), self._place_now())
 
-    def data_state(self) -> bytes | None:
+    def _place_now(self) -> bytes | None:
         """Return where the data stand."""
         return self.place if self._stretch is None else self._stretch.place(self._at)
+
+    def data_state(self) -> bytes | None:
+        """Return what is to be known beside the train state to go on from here."""
+        if self._passing is not None:
+            return self._passing
+        callbacks, place = self.plan.callbacks, self._place_now()
+        if not callbacks:
+            return pack(Memory(place, settled=self._settled, ends_epoch=self._ends_epoch))
+        kinds: tuple[Kind, ...] = ("epoch", "validation") if self.plan.measure else ("epoch",)
+        seen: dict[str, int] = {kind: self._since(0, kind) for kind in kinds}
+        stepped = tuple(self._since(i, "step") for i in range(len(callbacks)))
+        timed = [
+            step for step, one in zip(stepped, callbacks, strict=True) if isinstance(one, Timed)
+        ]
+        losses = self.record.losses(min([*seen.values(), *timed]), self.step)
+        states = {i: state_of(callbacks[i]) for i in self._remembering}
+        begun = marks_of(self.given) if self.changed or self.memory.begun else {}
+        return pack(Memory(
+            place, self._names, states, seen, stepped, losses, self.metrics, self._settled,
+            self._ends_epoch, begun,
+        ))  # fmt: skip
+
+    def _since(self, i: int, kind: Kind) -> int:
+        """Return the step of the last event of a kind that a callback was called at."""
+        return self._seen.get((i, kind), self.first)
 
     def _fire(self, kind: Kind, which: Sequence[int] | None = None) -> None:
         """Call callbacks, and heed their answers."""
@@ -369,18 +442,30 @@ class Loop:
             return
         if kind in ("step", "epoch") and not self._landed():
             return
-        for i in range(len(self.plan.callbacks)) if which is None else which:
+        chosen = range(len(self.plan.callbacks)) if which is None else which
+        since = {i: self._since(i, kind) for i in chosen}
+        # Known before it is told: what is saved meanwhile has it behind it.
+        self._seen |= dict.fromkeys(((i, kind) for i in chosen), self.step)
+        for i in self._in_order(kind, chosen):
             callback = self.plan.callbacks[i]
             event = Event(
                 kind, self.step, self.epoch, dict(self.metrics), self.stopped,
                 functools.partial(jax.tree.map, jnp.copy, self.train_state),
-                functools.partial(self.record.losses, self._seen[i], self.step),
+                functools.partial(self.record.losses, min(since[i], self.step), self.step),
                 self.data_state,
             )  # fmt: skip
             with self.interrupt.at_once():
                 answer = callback(event)
-            self._seen[i] = self.step
             self._heed(kind, callback, answer)
+
+    def _in_order(self, kind: Kind, which: Sequence[int]) -> list[int]:
+        """Return callbacks in the order that they are called in.
+
+        Those that save come last, when the others have counted and answered; at the end they come
+        first, before another gives the run the parameters of an earlier step.
+        """
+        last = {i: saves(self.plan.callbacks[i]) for i in which}
+        return sorted(which, key=lambda i: last[i] != (kind == "end"))
 
     def _heed(self, kind: Kind, callback: Callback, answer: Unchecked) -> None:
         """Take over what a callback answered."""
@@ -405,8 +490,8 @@ class Loop:
         self.changed, self.kept = True, None
         if step != self.step or kind == "nonfinite":
             self.record.cut(step)
-            for i, seen in self._seen.items():
-                self._seen[i] = min(seen, step)
+            self._seen = {at: min(seen, step) for at, seen in self._seen.items()}
+            self._measured_at, self._settled, self._ends_epoch = -1, True, False
             self.step, self.place, self._stretch = step, None, None
             self._moved, self.dead, self._over = True, False, False
             self._alive = jnp.ones((), bool)

@@ -24,7 +24,8 @@ class History(NamedTuple):
         compile_seconds: how long compilation took.
         run_seconds: how long the steps and the validation took.
         stopped: why the run ended before its time, or ``""``.
-        data_state: where the data stand, of data whose place the step does not tell; else None.
+        data_state: what is to be known beside the train state to go on: where data in batches
+            stand, and what callbacks know that count; None where there is nothing.
 
     A run that was stopped has the steps that it took, and the epochs that it began.
     """
@@ -69,10 +70,11 @@ class Record:
 
     Args:
         first: the step it began at.
+        before: the losses of the steps just before, as far as they are known.
     """
 
-    def __init__(self, first: int):
-        self.first = first
+    def __init__(self, first: int, before: np.ndarray | None = None):
+        self.first, self.before = first, no_losses(0) if before is None else before
         self.pieces: list[Piece] = []
         self.measured: list[dict[str, float]] = []
         self._copied = 0
@@ -108,7 +110,9 @@ class Record:
             if piece.step + piece.end - piece.begin <= since:
                 break
             found.append(piece.values(since, until))
-        return np.concatenate([no_losses(0), *reversed(found)])
+        begin = self.first - len(self.before)
+        known = self.before[max(since - begin, 0) : max(until - begin, 0)]
+        return np.concatenate([no_losses(0), known, *reversed(found)])
 
     def history(self, stopped: str, data_state: bytes | None) -> History:
         """Return the history; its times are still open."""
