@@ -12,7 +12,7 @@ from fnn._core.errors import InputError, entry
 from fnn._core.extras import require
 from fnn._core.types import Input, Output, Unchecked
 from fnn.landscapes.trajectory import Trajectory
-from fnn.plot._figure import ORANGE, RED, new_figure, numbers
+from fnn.plot._figure import ORANGE, RED, diverged_at, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def descent(
 
     A trajectory starts at the circle and ends at the square; a landscape's minima are crosses. Over
     two coordinates the ground is dark where it is low. What is not finite, of a function or of a
-    trajectory that diverged, is left out.
+    trajectory, is left out, and a trajectory that diverged is told with the step.
 
     Args:
         function: one of `fnn.landscapes`, or any that maps points (..., d), d 1 or 2, to heights
@@ -62,11 +62,23 @@ def descent(
     panels = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (title, path) in zip(panels, points.items(), strict=True):
         axes.set_title(title, fontsize=10)
+        draw(axes, function, path, *corners)
         for minimum in getattr(function, "minima", ()):
             height = () if d == 2 else (function(minimum),)
             axes.plot(*minimum, *height, "x", color="white", markersize=8, markeredgewidth=4)
-            axes.plot(*minimum, *height, "x", color="black", markersize=7, markeredgewidth=1.5)
-        draw(axes, function, path, *corners)
+            axes.plot(
+                *minimum, *height, "x", color="black", markersize=7, markeredgewidth=1.5,
+                label="minimum",
+            )  # fmt: skip
+        _say_whether_diverged(axes, path[1])
+    handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+    legend = figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles),
+        frameon=False, fontsize=9,
+    )  # fmt: skip
+    for handle in legend.legend_handles:
+        # As it is in the legend, and not as where many lie on each other.
+        handle.set_alpha(1.0)
     figure.set_label(f"Trajectories over a function of {d} coordinates: {', '.join(points)}.")
     return figure
 
@@ -126,9 +138,10 @@ def _over_plane(
         axes.contour(*sides, heights, levels=levels, colors="white", linewidths=0.4)
     x, y = path[0].T
     few = len(x) <= _FEW
-    axes.plot(x, y, color=RED, linewidth=1.2 if few else 0.7, alpha=1.0 if few else 0.8)
-    if few:
-        axes.plot(x, y, "o", color=RED, markersize=3)
+    axes.plot(
+        x, y, "o-" if few else "-", color=RED, markersize=3, label="steps",
+        linewidth=1.2 if few else 0.7, alpha=1.0 if few else 0.8,
+    )  # fmt: skip
     _ends(axes, x, y)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_1$", ylabel="$x_2$")
     axes.label_outer()
@@ -151,9 +164,10 @@ def _over_line(
     axes.plot(side, heights, color="0.4", linewidth=1)
     x, y = path[0][:, 0], path[1]
     few = len(x) <= _FEW
-    if few:
-        axes.plot(x, y, color=RED, linewidth=0.8)
-    axes.plot(x, y, "o", color=RED, markersize=4, alpha=1.0 if few else 0.2, markeredgewidth=0)
+    axes.plot(
+        x, y, "o-" if few else "o", color=RED, linewidth=0.8, markersize=4, label="steps",
+        alpha=1.0 if few else 0.2, markeredgewidth=0,
+    )  # fmt: skip
     _ends(axes, x, y)
     axes.set(xlim=(low[0], high[0]), ylim=(bottom - room, top + room))
     axes.set(xlabel="x", ylabel="height")
@@ -162,8 +176,18 @@ def _over_line(
 
 def _ends(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     """Mark the first point and the last."""
-    for i, mark, color in ((0, "o", "white"), (-1, "s", ORANGE)):
+    for i, mark, color, label in ((0, "o", "white", "start"), (-1, "s", ORANGE, "end")):
         axes.plot(
             x[i], y[i], mark, color=color, markersize=8, markeredgecolor="black",
-            markeredgewidth=1.2,
+            markeredgewidth=1.2, label=label,
+        )  # fmt: skip
+
+
+def _say_whether_diverged(axes: Axes, heights: np.ndarray) -> None:
+    """Write the first step whose height is not finite; the start is step 0."""
+    step = diverged_at(heights)
+    if step is not None:
+        axes.text(
+            0.5, 0.03, f"diverged at step {step - 1}", transform=axes.transAxes, ha="center",
+            fontsize=9, bbox={"facecolor": "white", "edgecolor": RED, "pad": 2.5},
         )  # fmt: skip

@@ -88,7 +88,19 @@ def test_descent_that_diverges_is_drawn(name):
     for steps in (100, 200):
         run = landscapes.descend(optim.sgd(5.0), function, start, steps)
         assert not np.isfinite(run.points[-1]).all()
-        drawn(plot.descent(function, {"away": run}))
+        figure = drawn(plot.descent(function, {"away": run}))
+        step = int(np.isfinite(run.values).argmin())
+        assert [text.get_text() for text in figure.axes[0].texts] == [f"diverged at step {step}"]
+
+
+def test_descent_tells_in_a_legend_what_its_marks_are_and_of_no_divergence_where_there_is_none():
+    saddle = landscapes.saddle()
+    run = landscapes.descend(optim.sgd(0.1), saddle, [1.0, 0.1], 20)
+    figure = drawn(plot.descent(saddle, {"first": run, "second": run}))
+    (legend,) = figure.legends
+    marks = ["steps", "start", "end", "minimum"]
+    assert [text.get_text() for text in legend.get_texts()] == marks
+    assert not [text for axes in figure.axes for text in axes.texts]
 
 
 def test_filters_are_drawn_of_any_numbers():
