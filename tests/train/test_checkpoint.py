@@ -142,6 +142,19 @@ def test_a_file_says_what_it_holds(tmp_path):
     assert info.versions["jax"] == jax.__version__
 
 
+def test_a_data_state_of_many_bytes_stands_among_the_arrays_and_comes_back(tmp_path):
+    position, like = np.random.default_rng(0).bytes(2**16 + 1), train_state()
+    fnn.save_train_state(tmp_path / "m", like, data_state=position)
+    assert checkpoint_info(tmp_path / "m").data_state == position
+    assert bits(fnn.load_train_state(tmp_path / "m", like)) == bits(like)
+    content = bytearray((tmp_path / "m").read_bytes())
+    at = content.index(position[100:120])
+    content[at] ^= 1
+    (tmp_path / "m").write_bytes(content)
+    with pytest.raises(fnn.InputError, match="data_state is damaged: its checksum differs"):
+        checkpoint_info(tmp_path / "m")
+
+
 @pytest.mark.parametrize("data_state", [object(), {"a": {1}}, float("nan"), np.ones(2)])
 def test_a_data_state_that_json_does_not_hold_is_refused(tmp_path, data_state):
     with pytest.raises(fnn.InputError, match=r"^fnn\.save_train_state: expected data_state"):

@@ -159,6 +159,32 @@ def read_words(path: Path) -> tuple[str, dict[str, str]]:
     return metadata["kind"], {n: value for n, value in metadata.items() if n not in _MARKS}
 
 
+def read_one(path: Path, name: str) -> np.ndarray:
+    """Return one array of a file whose header was looked at by `read_words`.
+
+    Args:
+        path: a file that `write` wrote.
+        name: of the array.
+    Raises:    InputError for a file that cannot be read, and an array that is missing or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.read(8)
+            header = _header(size + file.read(int.from_bytes(size, "little")))
+            digits = json.loads(_metadata(header)["arrays"])[name]
+            begin, end = header[name]["data_offsets"]
+            file.seek(begin, 1)
+            data = file.read(end - begin)
+        array = _array(path, name, header[name]["dtype"], header[name]["shape"], data)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, str(error)[:160]) from error
+    if _checksum(array) != digits:
+        raise _damaged(path, f"{name} is damaged: its checksum differs")
+    return array
+
+
 def _array(path: Path, name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
     if dtype not in _DTYPES or len(shape) > 32:
         raise _damaged(path, f"{name!r} is {dtype} of {len(shape)} axes, which NumPy does not hold")

@@ -33,6 +33,8 @@ from fnn.train.step import TrainState
 # What JSON holds, and bytes: the position of a reader of data.
 DataState: TypeAlias = Any
 _PACKAGES = ("fnn", "jax", "jaxlib", "numpy")
+# A header is read as a whole, and has a limit: more bytes than these stand among the arrays.
+_IN_HEADER, _ARRAY, _ELSEWHERE = 2**16, "data_state", "bytes in the array"
 
 
 class Checkpoint(NamedTuple):
@@ -126,6 +128,9 @@ def pack_train_state(
     remedy = "pass what fnn.fit returns first, or use fnn.save_weights"
     _require_train_state(train_state, "a TrainState", remedy)
     leaves = named_leaves(train_state)
+    if isinstance(data_state, bytes) and len(data_state) > _IN_HEADER:
+        leaves[_ARRAY] = np.frombuffer(data_state, np.uint8)
+        data_state = {_ELSEWHERE: _ARRAY}
     if isinstance(train_state.step, jax.core.Tracer):
         raise InputError("step to have values", "a traced array", "save outside of jax.jit")
     try:
@@ -189,6 +194,7 @@ def load_train_state(file: Path | str, like: TrainState) -> TrainState:
     remedy = "build the model and the optimizer that were saved" + (
         f": {' and '.join(known)}" if known else ""
     )
+    found.arrays.pop(_ARRAY, None)
     expected = "a train state like that of the arguments"
     leaves = matched(found.arrays, found.keys, named_leaves(like), expected, remedy)
     loaded: TrainState = jax.tree.unflatten(jax.tree.structure(like), list(leaves.values()))
@@ -197,7 +203,7 @@ def load_train_state(file: Path | str, like: TrainState) -> TrainState:
 
 @entry
 def checkpoint_info(file: Path | str) -> Checkpoint:
-    """Return what a file of `save_train_state` says of itself; its arrays are not read.
+    """Return what a file of `save_train_state` says of itself, without the train state.
 
     Args:
         file: the file.
@@ -218,11 +224,14 @@ def checkpoint_info(file: Path | str) -> Checkpoint:
     if kind != "train_state":
         raise other_kind("a train state", file, kind)
     described = json.loads(words["description"])
+    data_state = json.loads(words["data_state"], object_hook=_to_bytes)
+    if data_state == {_ELSEWHERE: _ARRAY}:
+        data_state = _safetensors.read_one(as_path(file), _ARRAY).tobytes()
     return Checkpoint(
         step=int(words["step"]),
         **described,
         hyperparameters=json.loads(words["hyperparameters"]),
-        data_state=json.loads(words["data_state"], object_hook=_to_bytes),
+        data_state=data_state,
         score=json.loads(words["score"]),
         versions=json.loads(words["versions"]),
     )
