@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -15,6 +17,7 @@ import pytest
 import fnn
 from fnn import optim, train
 
+sweep = importlib.import_module("fnn.train.sweep.sweep")
 ROWS = np.random.default_rng(0).normal(size=(23, 4)).astype("float32")
 LABELS = (ROWS[:, 0] > 0).astype("int32")
 OPTIONS = {"epochs": 2, "batch_size": 8, "metrics": {"accuracy": fnn.accuracy}}
@@ -248,3 +251,126 @@ def test_sobol_points_have_one_in_each_share_of_an_axis():
 def test_what_are_no_axes_is_refused_in_words(make, words):
     with pytest.raises(fnn.InputError, match=words):
         make()
+
+
+class PowerCut(BaseException):
+    """It ends a process, and nothing is called."""
+
+
+def cut_after(monkeypatch, chunks):
+    """Let a sweep be killed before it trains more than so many programs of runs."""
+    trained = []
+
+    def train_some(plan, chunk, begin, end):
+        if len(trained) == chunks:
+            raise PowerCut
+        trained.append([one.number for one in chunk])
+        real(plan, chunk, begin, end)
+
+    real = sweep._train
+    monkeypatch.setattr(sweep, "_train", train_some)
+    return trained
+
+
+FOLDED = {
+    "validation": {"validation": (ROWS, LABELS)},
+    "folds": {"folds": 2},
+    "halving": {"validation": (ROWS, LABELS), "halving": (1,)},
+    "side by side": {"validation": (ROWS, LABELS), "how": "vmap"},
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_a_sweep_that_was_killed_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
+    options = OPTIONS | {"members": 2} | FOLDED[name]
+    points = {"learning_rate": [0.03, LOST], "noise": [0.1], "seed": [0, 3]}
+    whole = fnn.sweep(build, points, (ROWS, LABELS), **options)
+    first = cut_after(monkeypatch, 1)
+    with pytest.raises(PowerCut):
+        fnn.sweep(build, points, (ROWS, LABELS), folder=tmp_path, **options)
+    monkeypatch.undo()
+    rest = cut_after(monkeypatch, 9)
+    again = fnn.sweep(build, points, (ROWS, LABELS), folder=tmp_path, **options)
+    monkeypatch.undo()
+    assert first == [[0, 1]]
+    assert rest[0] == [2, 3]
+    cut_after(monkeypatch, 0)
+    read = fnn.sweep(build, points, (ROWS, LABELS), folder=tmp_path, **options)
+    for result in (again, read):
+        pairs = zip(result.train_states, result.histories, whole.train_states, whole.histories,
+                    strict=True)  # fmt: skip
+        for run, history, state, known in pairs:
+            assert_same(run, history, (state, known))
+            assert jax.tree.structure(run) == jax.tree.structure(state)
+
+
+def other_build(learning_rate, noise=0.1, width=6):
+    model, loss, _ = build(learning_rate, noise, width)
+    return model, loss, optim.adam(learning_rate)
+
+
+def wider(learning_rate):
+    return build(learning_rate, width=5)
+
+
+class Drawn:
+    """A constructor of one's own, of which two print alike and draw others."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, learning_rate):
+        @fnn.constructor
+        def shifted():
+            return fnn.stateless(
+                lambda key, x: np.float32(self.value),
+                lambda p, x: (x + p, ()),
+                lambda p, r, dy: (dy.sum(), dy),
+            )
+
+        return fnn.serial(shifted(), fnn.dense(2)), fnn.losses.cross_entropy(), optim.sgd(0.1)
+
+
+OTHERS = {
+    "a setting": ({"points": {"learning_rate": [0.2], "seed": [0]}}, "learning_rate of run 0"),
+    "one more run": ({"points": {"learning_rate": [0.1], "seed": [0, 1]}}, "2 runs, .*got 4"),
+    "another optimizer": ({"build": other_build}, "optimizer of run 0 chain"),
+    "another model": ({"build": wider}, "model of run 0"),
+    "a model that draws others": ({"build": Drawn(2)}, "train state at the start of run 0"),
+    "other data": ({"data": (ROWS + 1, LABELS)}, "data \\w+, as the sweep in"),
+    "more epochs": ({"epochs": 3}, "epochs 1"),
+    "more folds": ({"folds": 3}, "folds 2"),
+    "another way": ({"how": "turn"}, "how map"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept_in(tmp_path_factory):
+    def at(build):
+        given = {"build": build, "points": POINT, "data": (ROWS, LABELS), "epochs": 1}
+        given |= {"batch_size": 8, "folds": 2, "folder": tmp_path_factory.mktemp("sweep")}
+        fnn.sweep(**given)
+        return given
+
+    return {"build": at(build), "drawn": at(Drawn(1))}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_sweep_in_a_folder_is_refused_with_what_differs_first(name, swept_in):
+    other, words = OTHERS[name]
+    given = swept_in["drawn" if isinstance(other.get("build"), Drawn) else "build"]
+    with pytest.raises(fnn.InputError, match=rf"^fnn\.sweep: expected .*{words}"):
+        fnn.sweep(**(given | other))
+
+
+def test_a_damaged_part_of_a_sweep_is_told_and_not_run_again(tmp_path, swept_in):
+    shutil.copytree(swept_in["build"]["folder"], tmp_path / "copy")
+    file = next((tmp_path / "copy").glob("epoch-*"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(fnn.InputError, match="is damaged"):
+        fnn.sweep(**(swept_in["build"] | {"folder": tmp_path / "copy"}))
+    (tmp_path / "copy/sweep.json").write_text("[]")
+    with pytest.raises(fnn.InputError, match="the folder of a sweep"):
+        fnn.sweep(**(swept_in["build"] | {"folder": tmp_path / "copy"}))

@@ -152,7 +152,7 @@ def pack_train_state(
         "hyperparameters": json.dumps(hyper),
         "data_state": position,
         "score": json.dumps(None if score is None else float(score)),
-        "versions": json.dumps(_versions()),
+        "versions": json.dumps(package_versions()),
     }
     return content_of(train_state, "train_state", words, copy, leaves)
 
@@ -242,7 +242,8 @@ def _require_train_state(value: Unchecked, expected: str, remedy: str) -> None:
         raise InputError(expected, describe(value), remedy)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the versions of fnn, what it computes with, and Python."""
     return dict(_package_versions()) | {"python": platform.python_version()}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -16,7 +17,7 @@ from fnn._core import check
 from fnn._core.description import split
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.table import table
-from fnn._core.types import Array, Data, Input, Scalar, Unchecked
+from fnn._core.types import Data, Input, Scalar, Unchecked
 from fnn.gradient.objective import Batch, Gradient, as_batch
 from fnn.layer import Layer
 from fnn.losses import Loss
@@ -32,6 +33,16 @@ from fnn.train.loop._record import History
 from fnn.train.metrics import Metrics, check_metrics
 from fnn.train.precision import Precision
 from fnn.train.step import TrainState, TrainStep, init_train_state, train_step
+from fnn.train.sweep._folder import (
+    Folder,
+    Member,
+    about_runs,
+    digest,
+    in_words,
+    on_host,
+    opened,
+    versions,
+)
 from fnn.train.sweep._members import How, evaluate_members, placed, run_members, stacked, take
 from fnn.train.sweep.points import Point, grid
 
@@ -137,22 +148,6 @@ class Sweep(NamedTuple):
         return min(whole, key=lambda i: sign * columns[value][i])
 
 
-@dataclass
-class _Member:
-    """A run: what it is made of, and what there is of it so far."""
-
-    model: Layer
-    loss: Loss
-    fold: int | None
-    step: TrainStep
-    train_state: TrainState
-    losses: list[np.ndarray] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    measured: list[dict[str, float]] = field(default_factory=list)
-    epoch_losses: list[float] = field(default_factory=list)
-    stopped: str = ""
-
-
 class _Plan(NamedTuple):
     """What all runs have in common."""
 
@@ -189,6 +184,7 @@ def sweep(
     halving: Sequence[int] = (),
     how: How = "map",
     members: int = 64,
+    folder: Path | str | None = None,
 ) -> Sweep:
     """Train a model at many settings, and return what came of every run.
 
@@ -223,7 +219,11 @@ def sweep(
             in one, for accelerators (on a CPU it gains nothing), ``"turn"`` for a program of one
             run called for each.
         members: how many runs a program has at most; their train states are on the device at once.
-    Raises:    InputError as `fnn.fit` does, and for points without a seed.
+        folder: where the runs of a program are written when they are done, whole or not at all: the
+            same call goes on from there after it was killed, to the same bits. Fewer `members`
+            write more often.
+    Raises:    InputError as `fnn.fit` does, for points without a seed, and for a folder in which
+        another sweep is, with the first difference: of settings, models, data or versions.
     Source:    Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and
         hyperparameter optimization", for `halving`.
 
@@ -261,18 +261,52 @@ def sweep(
     runs = list(_begun(build, found, x, gradient, precision))
     batch, held_out = _checked_data(runs, source.batch, validation, metrics, transform)
     plan = _Plan(batch, batch_size, held_out, check_metrics(metrics), transform, folds, how)
-    epoch = 0
-    for rung in rungs:
-        going = [run for run in runs if not run.stopped]
-        for chunk in _chunks(going, members):
-            _train(plan, chunk, epoch, rung)
-        epoch = rung
-        if rung != epochs:
-            _halve([runs[i : i + (folds or 1)] for i in range(0, len(runs), folds or 1)])
+    about = {} if folder is None else _about(plan, found, runs, rungs, members, gradient, precision)
+    with opened(folder, about) as kept:
+        _go_through(plan, runs, rungs, members, kept)
     seconds = time.perf_counter() - began
     histories = [_history(run, seconds) for run in runs]
     states = [run.train_state for run in runs]
     return Sweep(found, histories, states, len({run.step for run in runs}))
+
+
+def _about(
+    plan: _Plan, points: Sequence[Point], runs: Sequence[Member], rungs: Sequence[int],
+    members: int, gradient: Gradient, precision: Precision | None,
+) -> dict[str, Unchecked]:  # fmt: skip
+    """Return what tells a sweep from another one, to be written beside its runs."""
+    named: dict[str, Unchecked] = {"gradient": gradient, "precision": precision}
+    named |= {"transform": plan.transform, "metrics": dict(plan.metrics)}
+    return {
+        "epochs": rungs[-1],
+        "halving": list(rungs[:-1]),
+        "batch_size": plan.batch_size,
+        "folds": plan.folds,
+        "how": plan.how,
+        "members": members,
+        **{name: in_words(value) for name, value in named.items()},
+        "runs": about_runs(points, runs),
+        "data": digest(plan.data),
+        "validation": digest(plan.held_out),
+        "versions": versions(),
+    }
+
+
+def _go_through(
+    plan: _Plan, runs: Sequence[Member], rungs: Sequence[int], members: int, kept: Folder | None
+) -> None:
+    """Train all runs to the end, but those that a folder has."""
+    epoch, together = 0, plan.folds or 1
+    for rung in rungs:
+        going = [run for run in runs if not run.stopped]
+        for i, chunk in enumerate(_chunks(going, members)):
+            if kept is None or not kept.restore(rung, i, chunk):
+                _train(plan, chunk, epoch, rung)
+                if kept is not None:
+                    kept.save(rung, i, chunk)
+        epoch = rung
+        if rung != rungs[-1]:
+            _halve([runs[i : i + together] for i in range(0, len(runs), together)])
 
 
 def _check_held_out(validation: Data | None, metrics: Metrics | None, folds: Unchecked) -> None:
@@ -324,11 +358,11 @@ def _begun(
     x: Input,
     gradient: Gradient,
     precision: Precision | None,
-) -> Iterator[_Member]:
+) -> Iterator[Member]:
     """Yield every run as it begins."""
     check.function(build, "build", "pass a function that returns (model, loss, optimizer)")
     drawn: dict[Unchecked, TrainState] = {}
-    for point in points:
+    for number, point in enumerate(points):
         settings = {name: value for name, value in point.items() if name not in ("seed", "fold")}
         made: Unchecked = build(**settings)
         if not isinstance(made, tuple) or len(made) != 3:
@@ -343,11 +377,12 @@ def _begun(
         same = model, optimizer, int(point["seed"])
         if same not in drawn:
             drawn[same] = init(key=jax.random.key(int(point["seed"])))
-        yield _Member(model, loss, point.get("fold"), step, drawn[same])
+        start = drawn[same]
+        yield Member(number, model, loss, optimizer, point.get("fold"), step, start)
 
 
 def _checked_data(
-    runs: Sequence[_Member],
+    runs: Sequence[Member],
     data: Batch,
     validation: Data | None,
     metrics: Metrics | None,
@@ -363,9 +398,9 @@ def _checked_data(
     return data, held_out
 
 
-def _chunks(runs: Sequence[_Member], members: int) -> Iterator[list[_Member]]:
+def _chunks(runs: Sequence[Member], members: int) -> Iterator[list[Member]]:
     """Yield runs that share a program, so many at a time."""
-    groups: dict[TrainStep, list[_Member]] = {}
+    groups: dict[TrainStep, list[Member]] = {}
     for one in runs:
         groups.setdefault(one.step, []).append(one)
     for group in groups.values():
@@ -377,12 +412,12 @@ def _chunks(runs: Sequence[_Member], members: int) -> Iterator[list[_Member]]:
             yield chunk + [_resting(chunk[0])] * (size - len(chunk) if begin else 0)
 
 
-def _resting(run: _Member) -> _Member:
+def _resting(run: Member) -> Member:
     """Return a member that fills a place: it takes no step, and nobody asks for it."""
-    return _Member(run.model, run.loss, run.fold, run.step, run.train_state, stopped="nobody")
+    return replace(run, number=-1, losses=[], measured=[], epoch_losses=[], stopped="nobody")
 
 
-def _train(plan: _Plan, chunk: Sequence[_Member], begin: int, end: int) -> None:
+def _train(plan: _Plan, chunk: Sequence[Member], begin: int, end: int) -> None:
     """Train the runs of a chunk from one epoch to another."""
     count = len(chunk)
     spare = -count % jax.device_count()
@@ -406,18 +441,13 @@ def _train(plan: _Plan, chunk: Sequence[_Member], begin: int, end: int) -> None:
         for one, measured in zip(chunk, _measured(plan, chunk, states), strict=True):
             if not one.stopped:
                 one.measured.append(measured)
-    host = jax.tree.map(_on_host, states)
+    host = jax.tree.map(on_host, states)
     for i, one in enumerate(chunk):
         one.train_state = take(host, i)
 
 
-def _on_host(leaf: Array) -> Unchecked:
-    typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return leaf if typed else np.asarray(leaf)
-
-
 def _orders(
-    plan: _Plan, chunk: Sequence[_Member], seeds: Sequence[list[int]], epoch: int
+    plan: _Plan, chunk: Sequence[Member], seeds: Sequence[list[int]], epoch: int
 ) -> list[np.ndarray]:
     """Return which examples every step takes, of all members: whole batches, and the rest."""
     rows = []
@@ -438,7 +468,7 @@ def _orders(
 
 
 def _note(
-    chunk: Sequence[_Member],
+    chunk: Sequence[Member],
     losses: Sequence[tuple[int, np.ndarray]],
     steps: np.ndarray,
     alive: np.ndarray,
@@ -457,7 +487,7 @@ def _note(
             one.stopped = NONFINITE
 
 
-def _measured(plan: _Plan, chunk: Sequence[_Member], states: TrainState) -> list[dict[str, float]]:
+def _measured(plan: _Plan, chunk: Sequence[Member], states: TrainState) -> list[dict[str, float]]:
     """Return loss and metrics of every member on what is held out."""
     if plan.held_out is None and plan.folds is None:
         return [{} for _ in chunk]
@@ -477,10 +507,10 @@ def _measured(plan: _Plan, chunk: Sequence[_Member], states: TrainState) -> list
     return [{name: float(value[i]) for name, value in values.items()} for i in range(len(chunk))]
 
 
-def _halve(points: Sequence[Sequence[_Member]]) -> None:
+def _halve(points: Sequence[Sequence[Member]]) -> None:
     """Stop the half of the points that are behind, each with all of its folds."""
 
-    def behind(run: _Member) -> float:
+    def behind(run: Member) -> float:
         value = run.measured[-1]["loss"] if run.measured and run.measured[-1] else None
         loss = run.epoch_losses[-1] if value is None else value
         return loss if np.isfinite(loss) else np.inf
@@ -492,7 +522,7 @@ def _halve(points: Sequence[Sequence[_Member]]) -> None:
             run.stopped = _HALVED
 
 
-def _history(run: _Member, seconds: float) -> History:
+def _history(run: Member, seconds: float) -> History:
     """Return the history of a run."""
     loss = np.concatenate([no_losses(0), *run.losses])
     names = run.measured[0] if run.measured else {}
