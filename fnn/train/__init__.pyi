@@ -13,6 +13,11 @@ from fnn.train.learning_rate import (
 from fnn.train.loop._progress import Progress as Progress
 from fnn.train.metrics import Metric as Metric, Metrics as Metrics
 from fnn.train.precision import Precision as Precision
+from fnn.train.sharding import (
+    Sharding as Sharding,
+    shard as shard,
+    tensor_parallel as tensor_parallel,
+)
 from fnn.train.step import TrainStep as TrainStep
 from fnn.train.sweep.points import (
     between as between,

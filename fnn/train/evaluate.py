@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fnn._core.arrays import require_arrays
 from fnn._core.description import Structure, split
@@ -19,11 +20,18 @@ from fnn.losses import Loss
 from fnn.losses._loss import checked_weights, counted_weights, left_out
 from fnn.train.data.batch import check_batch_size, check_data, check_finite, in_batches, length
 from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
+from fnn.train.sharding import Layout, layout_of
 
 
 @entry
 def predict(
-    model: Layer, params: Params, state: State, x: Input, *, batch_size: int = 256
+    model: Layer,
+    params: Params,
+    state: State,
+    x: Input,
+    *,
+    batch_size: int = 256,
+    mesh: Mesh | None = None,
 ) -> Output:
     """Return the model's outputs for all of x, out of training mode, batch by batch.
 
@@ -35,7 +43,9 @@ def predict(
         state: what its layers remember.
         x: an array or a tree of arrays.
         batch_size: how many examples at a time, 1 or more.
-    Shapes:    x (n, ...), the result (n, ...), on the device
+        mesh: devices that every batch is split over, as in `fnn.fit`; None for those of the
+            parameters. Parameters on these devices stay as they lie, others are copied to all.
+    Shapes:    x (n, ...), the result (n, ...), on the device, or whole on every device of the mesh
     Raises:    InputError for an empty x, one that is not finite, a batch size below 1, and for
         parameters and state of another model.
 
@@ -52,10 +62,13 @@ def predict(
     check_finite("x", x)
     check_place(model, params, state, x)
     structure, numbers = split(model=model)
-    return _predict(structure, numbers, params, state, jax.tree.map(jnp.asarray, x), batch_size)
+    x, layout = jax.tree.map(jnp.asarray, x), layout_of(mesh, None)
+    if layout is not None:
+        params, state, x = layout.gathered(params), layout.gathered(state), layout.put_whole(x)
+    return _predict(structure, numbers, params, state, x, batch_size, layout)
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("structure", "batch_size", "layout"))
 def _predict(
     structure: Structure,
     numbers: dict[str, Scalar],
@@ -63,12 +76,18 @@ def _predict(
     state: State,
     x: Input,
     batch_size: int,
+    layout: Layout | None,
 ) -> Output:
     """Return the outputs of all batches, one after the other."""
     model: Layer = structure.build(numbers)["model"]
-    parts = in_batches(lambda rows: model.apply(params, state, rows)[0], x, batch_size)
+
+    def outputs(rows: Input) -> Output:
+        return model.apply(params, state, rows if layout is None else layout.split(rows))[0]
+
+    parts = in_batches(outputs, x, batch_size)
     flat = [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), part) for part in parts]
-    return jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *flat)
+    y = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *flat)
+    return y if layout is None else layout.replicated(y)
 
 
 @entry
@@ -81,6 +100,7 @@ def evaluate(
     *,
     metrics: Metrics | None = None,
     batch_size: int = 256,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """Return the mean loss and the mean of every metric over the data, out of training mode.
 
@@ -98,6 +118,7 @@ def evaluate(
             `fnn.accuracy`, or losses, by names other than ``"loss"``.
         batch_size: how many examples at a time, 1 or more; a ragged last batch counts by its
             examples.
+        mesh: devices that every batch is split over, as in `predict`.
     Raises:    InputError as `fnn.fit` does for its data, and for metrics that are none.
 
     >>> import fnn, jax.numpy as jnp
@@ -114,7 +135,10 @@ def evaluate(
     check_metrics(metrics)
     batch = check_data(model, loss, params, state, data, metrics)
     check_place(model, params, state, batch.x)
-    return run_evaluation(model, loss, params, state, batch, metrics, batch_size)
+    layout = layout_of(mesh, None)
+    if layout is not None:
+        params, state, batch = *map(layout.gathered, (params, state)), layout.put_whole(batch)
+    return run_evaluation(model, loss, params, state, batch, metrics, batch_size, layout)
 
 
 def run_evaluation(
@@ -125,6 +149,7 @@ def run_evaluation(
     data: Batch,
     metrics: Metrics | None,
     batch_size: int,
+    layout: Layout | None = None,
 ) -> dict[str, float]:
     """Evaluate on data that was checked before.
 
@@ -136,9 +161,10 @@ def run_evaluation(
         data: what `check_data` returned.
         metrics: functions or losses by name; None for none.
         batch_size: how many examples at a time, 1 or more.
+        layout: where all that lies on a mesh; None where there is none.
     """
     structure, numbers = split(model=model, functions={"loss": loss, **check_metrics(metrics)})
-    found = _evaluate(structure, numbers, params, state, data, batch_size)
+    found = _evaluate(structure, numbers, params, state, data, batch_size, layout)
     return {name: float(found[name]) for name in ("loss", *(metrics or {}))}
 
 
@@ -149,6 +175,7 @@ def means(
     state: State,
     data: Batch,
     batch_size: int,
+    layout: Layout | None = None,
 ) -> dict[str, Array]:
     """Return the weighted means of loss and metrics, as a pure function.
 
@@ -159,11 +186,13 @@ def means(
         state: what its layers remember.
         data: what `check_data` returned.
         batch_size: how many examples at a time, 1 or more.
+        layout: where all that lies on a mesh; None where there is none.
     """
     made = structure.build(numbers)
     loss: Loss = made["functions"]["loss"]
 
     def sums(batch: Batch) -> dict[str, tuple[Array, Array]]:
+        batch = batch if layout is None else layout.split(batch)
         counted = counted_weights(loss, batch.target, batch.weights)
         prediction, _ = made["model"].apply(params, state, fill(batch.x, counted))
         return {
@@ -180,7 +209,7 @@ def means(
     return {name: total / jnp.where(n == 0, 1, n) for name, (total, n) in totals.items()}
 
 
-_evaluate = jax.jit(means, static_argnames=("structure", "batch_size"))
+_evaluate = jax.jit(means, static_argnames=("structure", "batch_size", "layout"))
 
 
 def _metric_weights(metric: Metric, target: Target, counted: Array | None) -> Array | None:

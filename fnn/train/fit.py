@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
@@ -31,8 +32,10 @@ from fnn.train.loop._program import Transform, transformed_spec
 from fnn.train.loop._progress import Progress, check_progress, progress_bar
 from fnn.train.loop._record import History as History
 from fnn.train.loop._replay import complaint
+from fnn.train.loop._split import Split
 from fnn.train.metrics import Metrics, check_metrics
 from fnn.train.precision import Precision
+from fnn.train.sharding import Layout, Sharding, layout_of, start_on
 from fnn.train.step import TrainState, hyperparameters, init_train_state, train_step
 
 # A run that lost its numbers later than this is not run again from its begin to find the layer.
@@ -60,6 +63,8 @@ def fit(
     progress: bool | Progress = False,
     start: TrainState | None = None,
     data_state: bytes | None = None,
+    mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
 ) -> tuple[TrainState, History]:
     """Train a model and return what it became, with the history.
 
@@ -81,6 +86,11 @@ def fit(
     is warned of at the end. Ctrl-C and SIGTERM end it after the steps under way, with what there
     is, and so may a callback: ``history.stopped`` says why. An error in data, metric or callback
     bears what there is as ``error.train_state`` and ``error.history``.
+
+    On a mesh of devices it computes what it does on one, up to the rounding of sums: every batch is
+    split over the first axis of the mesh, also one that does not divide evenly, the statistics of
+    `fnn.batch_norm` are those of the whole batch, and dropout and noise draw the same bits.
+    Parameters are made where they are to lie.
 
     Args:
         model: the layer to train.
@@ -113,11 +123,18 @@ def fit(
         data_state: ``history.data_state`` of the run before: data in batches go on from there, and
             nothing is passed; callbacks that count, as early stopping does, go on with their
             counts, and so do hyper-parameters that a callback changed.
+        mesh: devices to train on, as `jax.make_mesh` gives; None for one device, or where there is
+            a `sharding` for all devices, along one axis ``"data"``.
+        sharding: where parameters and optimizer state lie: ``"data"``, whole on every device, the
+            default; ``"full"``, each array of 1024 entries or more in parts, along its largest axis
+            that the first axis of the mesh divides; or these words and
+            `jax.sharding.PartitionSpec` by patterns over paths, the first match counts: see
+            `fnn.train.tensor_parallel`. What no pattern matches is whole.
     Raises:    InputError for epochs or steps below 0 or both, a batch size outside 1..n, data that
         is empty, of differing lengths, not finite, or that fits neither model nor loss, a `start`
-        of another model or optimizer, metrics without validation data: all before it compiles, what
-        is streamed when it is read. And inside of `jax.jit` or `jax.vmap`, where `fnn.train_step`
-        belongs.
+        of another model or optimizer, metrics without validation data, what is no mesh, a sharding
+        that fits neither mesh nor parameters: all before it compiles, what is streamed when it is
+        read. And inside of `jax.jit` or `jax.vmap`, where `fnn.train_step` belongs.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> x = jnp.linspace(-1, 1, 64)[:, None]
@@ -137,6 +154,7 @@ def fit(
         check.function(transform, "transform", remedy, takes="batch, key, step")
     callbacks = check_callbacks(callbacks)
     _check_length(epochs, steps)
+    layout = layout_of(mesh, sharding)
     source = open_source(data, batch_size)
     if not source.again and epochs is not None and epochs > 1:
         raise InputError("one epoch of a generator", f"epochs={epochs}", "pass steps=")
@@ -146,20 +164,22 @@ def fit(
     seen = transformed_spec(transform, source.spec)
     memory = unpack(data_state)
     begin = functools.partial(
-        _start, model, optimizer, gradient, precision, seen.x, key, start, memory
+        _start, model, optimizer, gradient, precision, seen.x, key, start, memory, layout
     )
     train_state = begin()
+    source = source if layout is None else Split(source, layout)
     place = train_state.params, train_state.state
     source.prepare(row_check(model, loss, transform, *place), key_words(train_state.key))
     measure = None
     if validation is not None:
         held_out = check_data(model, loss, *place, as_batch(validation))
+        held_out = held_out if layout is None else layout.put_whole(held_out)
         size = min(batch_size or jax.tree.leaves(source.spec)[0].shape[0], 1024)
-        measure = functools.partial(_measure, model, loss, held_out, metrics, size)
+        measure = functools.partial(_measure, model, loss, held_out, metrics, size, layout)
     until = _last_step(source, int(train_state.step), epochs, steps)
     plan = Plan(
         taken, transform, source, finite_leaves(train_state.params), until, epochs, measure,
-        validation_every, ("loss", *(metrics or {})) if measure else (), callbacks,
+        validation_every, ("loss", *(metrics or {})) if measure else (), callbacks, layout,
     )  # fmt: skip
     loop = Loop(plan, train_state, memory, given)
     return _run(loop, progress, lambda: Kept(begin(), memory.place))
@@ -282,6 +302,7 @@ def _start(
     key: Key,
     start: TrainState | None,
     memory: Memory,
+    layout: Layout | None,
 ) -> TrainState:
     """Return the train state to begin with, in buffers of its own."""
     if (key is None) == (start is None):
@@ -294,13 +315,17 @@ def _start(
         init_train_state, model, optimizer, x, gradient=gradient, precision=precision
     )
     if start is None:
-        start = init(key=jnp.asarray(check.key(key)))
+        key = jnp.asarray(check.key(key))
+        if layout is not None:
+            return start_on(layout, model, optimizer, x, key, gradient, precision)
+        start = init(key=key)
     else:
         _check_start(start, lambda: jax.eval_shape(lambda key: init(key=key), jax.random.key(0)))
         # The numbers are those of the arguments, which may have changed.
         given = hyperparameters(model, optimizer, gradient)
         numbers = numbers_to_go_on(given, start.hyperparameters, memory.begun)
         start = start._replace(hyperparameters=numbers)
+        start = start if layout is None else layout.put(start)
     # Every dispatch gives its buffers away: the caller's must survive, and no two leaves may share
     # one, as the zeros of a bias and of a running mean might.
     return jax.tree.map(jnp.copy, start)
@@ -326,11 +351,13 @@ def _measure(
     held_out: Batch,
     metrics: Metrics | None,
     batch_size: int,
+    layout: Layout | None,
     train_state: TrainState,
 ) -> dict[str, float]:
     """Evaluate on the validation data, at the parameters that the optimizer would have scored."""
     params = eval_params(train_state.opt_state, train_state.params)
-    return run_evaluation(model, loss, params, train_state.state, held_out, metrics, batch_size)
+    place = params, train_state.state
+    return run_evaluation(model, loss, *place, held_out, metrics, batch_size, layout)
 
 
 def key_words(key: Array) -> list[int]:

@@ -28,7 +28,7 @@ from fnn.losses import Loss
 from fnn.train.data._order import EpochOrder
 from fnn.train.data._rows import row_reader
 from fnn.train.data.batch import check_batch_size, check_data, length
-from fnn.train.loop._program import Transform, transformed_spec
+from fnn.train.loop._program import Steps, Transform, transformed_spec
 
 _PORTION_BYTES, _PORTION_STEPS = 2**24, 256
 # A portion that takes longer to be read goes to the device as far as it is.
@@ -56,7 +56,7 @@ class Stretch(NamedTuple):
     """
 
     epoch: int
-    data: Batch
+    data: Batch | Steps
     order: np.ndarray
     begin: int
     end: int

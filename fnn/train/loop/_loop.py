@@ -39,6 +39,7 @@ from fnn.train.loop._program import Transform, no_losses, run
 from fnn.train.loop._progress import Report
 from fnn.train.loop._record import Piece, Record
 from fnn.train.loop._signals import Interrupt
+from fnn.train.sharding import Layout
 from fnn.train.step import TrainState, TrainStep
 
 # A dispatch is as long as Ctrl-C may have to wait; shorter where a bar or a clock looks on.
@@ -67,6 +68,7 @@ class Plan(NamedTuple):
         measure_steps: it is called after so many steps; None for every epoch.
         names: of what it gives.
         callbacks: functions of an event.
+        layout: where all that lies on a mesh; None where there is none.
     """
 
     step: TrainStep
@@ -79,6 +81,7 @@ class Plan(NamedTuple):
     measure_steps: int | None
     names: tuple[str, ...]
     callbacks: tuple[Callback, ...]
+    layout: Layout | None = None
 
 
 class Kept(NamedTuple):
@@ -115,7 +118,7 @@ class Loop:
         self.changed = False
         self.epoch = self.first // plan.source.epoch_steps if plan.source.epoch_steps else 0
         self._pace = _Pace(_DISPATCH_SECONDS)
-        self._alive: Scalar = jnp.ones((), bool)
+        self._alive: Scalar = self._put(jnp.ones((), bool))
         self._programs: set[Unchecked] = set()
         self._ended = self._at = 0
         self._first_epoch: int | None = None
@@ -249,7 +252,7 @@ class Loop:
             self._first_epoch = stretch.epoch
         if stretch.end > stretch.begin:
             self._compile(stretch)
-            losses: Array | np.ndarray = no_losses(len(stretch.order))
+            losses = self._put(no_losses(len(stretch.order)))
             size = stretch.order.shape[1]
             piece = Piece(stretch.epoch, size, self.step, losses, stretch.begin, stretch.begin)
             self.record.begin(piece)
@@ -270,7 +273,7 @@ class Loop:
         self._settled, self._ends_epoch = False, stretch.ends_epoch and stop == stretch.end
         self.train_state, values, self._alive = run(
             plan.step, plan.transform, self.train_state, stretch.data, stretch.order, losses,
-            plan.watched, self._alive, self._at, stop, self._looked,
+            plan.watched, self._alive, self._at, stop, self._looked, plan.layout,
         )  # fmt: skip
         self._at, self.step = stop, self.step + count
         self.record.extend(values, stop)
@@ -331,10 +334,15 @@ class Loop:
         # Running no step compiles the program.
         self.train_state, _, self._alive = run(
             self.plan.step, self.plan.transform, self.train_state, stretch.data, stretch.order,
-            no_losses(len(stretch.order)), self.plan.watched, self._alive, 0, 0, False,
+            self._put(no_losses(len(stretch.order))), self.plan.watched, self._alive, 0, 0, False,
+            self.plan.layout,
         )  # fmt: skip
         jax.block_until_ready(self.train_state)
         self.compile_seconds += time.perf_counter() - began
+
+    def _put(self, array: Unchecked) -> Unchecked:
+        """Return an array where the program expects it: one elsewhere is another program."""
+        return array if self.plan.layout is None else self.plan.layout.put_whole(array)
 
     def _free_steps(self) -> int:
         """Return how many steps there are before something is to be done."""
@@ -477,7 +485,8 @@ class Loop:
             self.stopped, self._over = self.stopped or reason, True
         if train_state is None:
             return
-        self.train_state = train_state
+        layout = self.plan.layout
+        self.train_state = train_state if layout is None else layout.put(train_state)
         if reason or kind == "end":
             return
         self._go_on_from(int(train_state.step), kind, name)
@@ -494,7 +503,7 @@ class Loop:
             self._measured_at, self._settled, self._ends_epoch = -1, True, False
             self.step, self.place, self._stretch = step, None, None
             self._moved, self.dead, self._over = True, False, False
-            self._alive = jnp.ones((), bool)
+            self._alive = self._put(jnp.ones((), bool))
         if self._keeps:
             self._keep()
 

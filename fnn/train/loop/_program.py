@@ -16,12 +16,23 @@ import numpy as np
 from fnn._core.types import Array, PyTree, Scalar
 from fnn.gradient.objective import Batch, as_batch
 from fnn.train.loop._nonfinite import finite_leaves
+from fnn.train.sharding import Layout
 from fnn.train.step import TrainState, TrainStep
 
 # ``(batch, key, step) -> batch``, on the device.
 Transform: TypeAlias = Callable[[Batch, Array, Array], Batch]
 # Folded into the key of a step: the layers split that, or fold in their places, which are small.
 _TRANSFORM = 0x7472616E
+
+
+class Steps(NamedTuple):
+    """Examples that lie in the order of their steps, (steps, size, ...); others lie as they came.
+
+    Args:
+        batches: a tree of arrays.
+    """
+
+    batches: Batch
 
 
 class _Carry(NamedTuple):
@@ -45,6 +56,7 @@ def run_steps(
     start: Scalar,
     stop: Scalar,
     look: Scalar = True,
+    layout: Layout | None = None,
 ) -> tuple[TrainState, Array, Array]:
     """Take steps start..stop-1, step i on the examples ``order[i]``, while all is finite.
 
@@ -56,7 +68,7 @@ def run_steps(
         step: the training step.
         transform: of the batches, or None.
         train_state: where to begin.
-        data: examples, a tree of arrays with a leading axis.
+        data: examples, a tree of arrays with a leading axis; or `Steps`.
         order: (steps, size), the examples of every step.
         losses: (steps,), where the losses are written to.
         watched: for every leaf of the parameters, whether it has to stay finite.
@@ -64,12 +76,16 @@ def run_steps(
         start: the first step.
         stop: the step to stop before.
         look: whether to look at the parameters there: not where chance alone put the end.
+        layout: where all that lies on a mesh; None where there is none.
     """
+    # At both ends of a step and of the loop: what lies between is left to the compiler.
+    keep = (lambda train_state: train_state) if layout is None else layout.keep
 
     def take(carry: _Carry) -> _Carry:
-        batch = jax.tree.map(lambda a: a[order[carry.i]], data)
-        batch = transformed(transform, carry.train_state, batch)
-        train_state, metrics = step(carry.train_state, batch)
+        train_state = keep(carry.train_state)
+        batch = batch_of(transform, train_state, data, order, carry.i, layout)
+        train_state, metrics = step(train_state, batch)
+        train_state = keep(train_state)
         value = metrics["loss"].astype(losses.dtype)
         return _Carry(
             carry.i + 1, train_state, carry.losses.at[carry.i].set(value), jnp.isfinite(value)
@@ -84,18 +100,47 @@ def run_steps(
 
     carry = _Carry(jnp.asarray(start), train_state, jnp.asarray(losses), jnp.asarray(alive))
     carry = jax.lax.while_loop(lambda c: (c.i < stop) & c.finite, stretch, carry)
-    return carry.train_state, carry.losses, carry.finite
+    values, finite = carry.losses, carry.finite
+    if layout is not None:
+        values, finite = layout.replicated((values, finite))
+    return keep(carry.train_state), values, finite
 
 
 run = jax.jit(
     run_steps,
-    static_argnames=("step", "transform"),
+    static_argnames=("step", "transform", "layout"),
     donate_argnames=("train_state", "losses"),
 )
 
 
-def transformed(transform: Transform | None, train_state: TrainState, batch: Batch) -> Batch:
+def batch_of(
+    transform: Transform | None,
+    train_state: TrainState,
+    data: PyTree,
+    order: Array | np.ndarray,
+    i: Scalar,
+    layout: Layout | None = None,
+) -> Batch:
     """Return the batch that a step is taken on.
+
+    Args:
+        transform: of the batches, or None.
+        train_state: the one before the step.
+        data: examples, or `Steps`.
+        order: (steps, size), the examples of every step.
+        i: which step.
+        layout: where all that lies on a mesh, inside of a compiled function; None elsewhere.
+    """
+    split = (lambda batch: batch) if layout is None else layout.split
+    if isinstance(data, Steps):
+        batch = jax.tree.map(lambda a: a[i], data.batches)
+    else:
+        batch = jax.tree.map(lambda a: a[order[i]], data)
+    return split(transformed(transform, train_state, split(batch)))
+
+
+def transformed(transform: Transform | None, train_state: TrainState, batch: Batch) -> Batch:
+    """Return a batch as the transform makes it.
 
     Args:
         transform: of the batches, or None.

@@ -11,7 +11,7 @@ import numpy as np
 from fnn.gradient.objective import Batch
 from fnn.train.loop._loop import Kept, Loop, Plan
 from fnn.train.loop._nonfinite import finite_leaves, origin
-from fnn.train.loop._program import no_losses, run, transformed
+from fnn.train.loop._program import batch_of, no_losses, run
 from fnn.train.step import TrainState
 
 
@@ -69,10 +69,10 @@ def _replay(plan: Plan, kept: Kept, ahead: int) -> tuple[TrainState, Batch]:
             train_state, _, alive = run(
                 plan.step, plan.transform, train_state, stretch.data, stretch.order,
                 no_losses(len(stretch.order)), plan.watched, alive, stretch.begin, stop,
-                False,
+                False, plan.layout,
             )  # fmt: skip
         step += count
         if step == goal and stop < stretch.end:
-            batch = jax.tree.map(lambda a, rows=stretch.order[stop]: a[rows], stretch.data)
-            return train_state, transformed(plan.transform, train_state, batch)
+            given = stretch.data, stretch.order, stop
+            return train_state, batch_of(plan.transform, train_state, *given)
     raise LookupError("the data ended")

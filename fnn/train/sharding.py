@@ -1,0 +1,448 @@
+"""Training on a mesh of devices: where parameters, optimizer state and batches lie.
+
+JAX computes on a mesh what it computes on one device: it is told where the arrays lie, and adds
+what has to be sent. A `Layout` tells it, at the begin and behind every step.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fnn._core import check
+from fnn._core.description import Structure, split
+from fnn._core.errors import InputError, describe, entry
+from fnn._core.types import Array, Input, Params, PyTree, Scalar, Unchecked
+from fnn.combinators.walk import join
+from fnn.gradient.objective import Gradient
+from fnn.layer import Layer, require_layer
+from fnn.optim._paths import by_leaf, leaf_paths
+from fnn.optim.optimizer import Optimizer
+from fnn.train.precision import Precision
+from fnn.train.step import TrainState, hyperparameters, init_train_state
+
+Whole: TypeAlias = Literal["data", "full"]
+# Where parameters lie: a word for all, or words and axes of the mesh by patterns over their paths.
+Sharding: TypeAlias = Whole | Mapping[str, PartitionSpec | Whole]
+_WORDS = ("data", "full")
+_AXIS = "data"
+# To gather fewer entries than this costs more than it saves.
+_SMALL = 1024
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of a training lies.
+
+    Args:
+        mesh: the devices; batches are split over its first axis.
+        rules: a word for all parameters, or pairs of a pattern and what is meant by it.
+    """
+
+    mesh: Mesh
+    rules: Whole | tuple[tuple[str, PartitionSpec | Whole], ...]
+
+    def of(self, train_state: TrainState) -> TrainState:
+        """Return a tree of shardings like a train state.
+
+        Args:
+            train_state: arrays or their shapes.
+        """
+        specs = self.params_specs(train_state.params)
+        whole = functools.partial(jax.tree.map, lambda leaf: self.sharding())
+        return TrainState(
+            jax.tree.unflatten(jax.tree.structure(train_state.params), map(self.sharding, specs)),
+            whole(train_state.state),
+            self._opt_state(train_state, specs),
+            *whole((train_state.key, train_state.step, train_state.hyperparameters)),
+        )
+
+    def params_specs(self, params: Params) -> list[PartitionSpec]:
+        """Return how every parameter is split over the mesh, in the order of the leaves.
+
+        Args:
+            params: arrays or their shapes.
+        Raises:    InputError for a pattern that matches no parameter, and for axes that do not fit.
+        """
+        leaves, paths = jax.tree.leaves(params), leaf_paths(params)
+        if isinstance(self.rules, str):
+            chosen = [self.rules] * len(leaves)
+        else:
+            chosen = by_leaf(dict(self.rules), params, "data") if leaves else []
+        return [
+            self._spec(path, leaf, one)
+            for path, leaf, one in zip(paths, leaves, chosen, strict=True)
+        ]
+
+    def _opt_state(self, train_state: TrainState, specs: list[PartitionSpec]) -> PyTree:
+        """Return shardings of an optimizer's state: what is like a parameter lies where that lies.
+
+        It is like one if it has its shape, and its path ends with that of the parameter.
+        """
+        params, opt_state = train_state.params, train_state.opt_state
+        known = {
+            (path, leaf.shape): spec
+            for path, leaf, spec in zip(
+                leaf_paths(params), jax.tree.leaves(params), specs, strict=True
+            )
+        }
+        rest: Whole = "full" if self.rules == "full" else "data"
+
+        def one(path: str, leaf: Array) -> NamedSharding:
+            steps = path.split("/")
+            for i in range(len(steps) + 1):
+                spec = known.get(("/".join(steps[i:]), leaf.shape))
+                if spec is not None:
+                    return self.sharding(spec)
+            return self.sharding(self._spec(path, leaf, rest))
+
+        leaves = map(one, leaf_paths(opt_state), jax.tree.leaves(opt_state))
+        return jax.tree.unflatten(jax.tree.structure(opt_state), leaves)
+
+    def _spec(self, path: str, leaf: Array, wanted: PartitionSpec | Whole) -> PartitionSpec:
+        """Return how one parameter is split."""
+        if wanted == "data":
+            return PartitionSpec()
+        if wanted != "full":
+            _check_spec(self.mesh, path, leaf, wanted)
+            return wanted
+        devices = self.mesh.shape[self.axis]
+        fits = [i for i, n in enumerate(leaf.shape) if n % devices == 0]
+        if leaf.size < _SMALL or not fits:
+            return PartitionSpec()
+        largest = max(fits, key=lambda i: leaf.shape[i])
+        return PartitionSpec(*(None,) * largest, self.axis)
+
+    @property
+    def axis(self) -> str:
+        """The axis of the mesh that batches are split over."""
+        return str(self.mesh.axis_names[0])
+
+    def sharding(self, spec: PartitionSpec | None = None) -> NamedSharding:
+        """Return a place on the mesh.
+
+        Args:
+            spec: which axes are split; None for whole arrays on every device.
+        """
+        return NamedSharding(self.mesh, PartitionSpec() if spec is None else spec)
+
+    def keep(self, train_state: TrainState) -> TrainState:
+        """Return a train state that lies where it should, inside of a compiled function.
+
+        Args:
+            train_state: the train state.
+        """
+        places = self.of(train_state)
+        # Key and numbers are changed by no step, and lie where they lay.
+        changed = ("params", "state", "opt_state", "step")
+        kept = {
+            name: jax.tree.map(
+                jax.lax.with_sharding_constraint, getattr(train_state, name), getattr(places, name)
+            )
+            for name in changed
+        }
+        return train_state._replace(**kept)
+
+    def split(self, batch: PyTree) -> PyTree:
+        """Return a batch split over the first axis of the mesh, inside of a compiled function.
+
+        One that does not divide evenly is computed as it is too: JAX leaves some device less.
+
+        Args:
+            batch: arrays with a leading axis of examples.
+        """
+        place = self.sharding(PartitionSpec(self.axis))
+        return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, place), batch)
+
+    def replicated(self, tree: PyTree) -> PyTree:
+        """Return arrays that every device has as a whole, inside of a compiled function.
+
+        Args:
+            tree: the arrays.
+        """
+        place = self.sharding()
+        return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, place), tree)
+
+    def put(self, train_state: TrainState) -> TrainState:
+        """Return a train state of any place where it should lie.
+
+        Args:
+            train_state: on one device, on this mesh or on another.
+        """
+        return jax.tree.map(_put, train_state, self.of(train_state))
+
+    def put_whole(self, tree: PyTree) -> PyTree:
+        """Return arrays as a whole on every device.
+
+        Args:
+            tree: the arrays.
+        """
+        return jax.tree.map(lambda leaf: _put(leaf, self.sharding()), tree)
+
+    def gathered(self, tree: PyTree) -> PyTree:
+        """Return arrays on this mesh: those that lie on its devices as they lie, others whole.
+
+        Args:
+            tree: the arrays.
+        """
+        devices = set(self.mesh.devices.flat)
+
+        def one(leaf: Unchecked) -> Array:
+            here = isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices
+            return leaf if here else _put(leaf, self.sharding())
+
+        return jax.tree.map(one, tree)
+
+    def put_steps(self, batch: PyTree, steps: int) -> PyTree:
+        """Return the rows of some steps as arrays (steps, size, ...), each step split.
+
+        Args:
+            batch: rows (steps * size, ...).
+            steps: how many.
+        """
+
+        def one(leaf: Array) -> Array:
+            rows = leaf.reshape(steps, -1, *leaf.shape[1:])
+            even = rows.shape[1] % self.mesh.shape[self.axis] == 0
+            return _put(rows, self.sharding(PartitionSpec(None, self.axis) if even else None))
+
+        return jax.tree.map(one, batch)
+
+
+def _put(leaf: Unchecked, place: NamedSharding) -> Array:
+    placed: Array = jax.device_put(leaf, place)
+    return placed
+
+
+def _check_spec(mesh: Mesh, path: str, leaf: Array, spec: PartitionSpec) -> None:
+    """Raise unless the axes of a parameter can be split so."""
+    if len(spec) > len(leaf.shape):
+        raise InputError(
+            f"at most {len(leaf.shape)} axes in the sharding of {path!r}, {describe(leaf)}",
+            str(spec),
+            "leave axes out",
+        )
+    for i, names in enumerate(spec):
+        parts = 1
+        for name in () if names is None else names if isinstance(names, tuple) else (names,):
+            if name not in mesh.axis_names:
+                known = f"the axes {', '.join(map(repr, mesh.axis_names))} of the mesh"
+                raise InputError(f"{known} in the sharding of {path!r}", repr(name), "name one")
+            parts *= mesh.shape[name]
+        if leaf.shape[i] % parts:
+            raise InputError(
+                f"axis {i} of {path!r} to be divisible by {parts}, as {spec} splits it",
+                describe(leaf),
+                "choose another width, or 'data' or another PartitionSpec for this path",
+            )
+
+
+def layout_of(mesh: Mesh | None, sharding: Sharding | None) -> Layout | None:
+    """Return the layout that is asked for, None where nothing is.
+
+    Args:
+        mesh: the devices, None for all there are along one axis, where a sharding is given.
+        sharding: where parameters lie; None for ``"data"``.
+    Raises:    InputError for what is neither.
+
+    >>> layout_of(None, "full").axis
+    'data'
+    """
+    if mesh is None and sharding is None:
+        return None
+    rules: Unchecked = "data" if sharding is None else sharding
+    if isinstance(rules, Mapping):
+        rules = _checked_rules(rules)
+    else:
+        check.one_of(rules, "sharding", _WORDS, "pass one, or a dict of PartitionSpecs by paths")
+    if mesh is None:
+        return Layout(Mesh(np.asarray(jax.devices()), (_AXIS,)), rules)
+    return Layout(checked_mesh(mesh), rules)
+
+
+def _checked_rules(rules: Unchecked) -> tuple[tuple[str, PartitionSpec | Whole], ...]:
+    if not rules:
+        raise InputError("a pattern or more", "an empty mapping", "pass sharding='data'")
+    for pattern, spec in rules.items():
+        if not isinstance(pattern, str):
+            raise InputError("patterns over paths", describe(pattern), "pass text such as '*/up/*'")
+        if not isinstance(spec, PartitionSpec):
+            remedy = "pass one of them, or a jax.sharding.PartitionSpec"
+            check.one_of(spec, f"the sharding of {pattern!r}", _WORDS, remedy)
+    return tuple(rules.items())
+
+
+def checked_mesh(mesh: Unchecked) -> Mesh:
+    """Return the same mesh with axes that JAX partitions automatically, or raise unless it is one.
+
+    Args:
+        mesh: what may be one; `jax.make_mesh` makes axes of the explicit kind.
+    """
+    if not isinstance(mesh, Mesh) or not mesh.axis_names:
+        remedy = "make one, as in jax.make_mesh((jax.device_count(),), ('data',))"
+        raise InputError("a jax.sharding.Mesh", describe(mesh), remedy)
+    names = tuple(map(str, mesh.axis_names))
+    return Mesh(mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def start_on(
+    layout: Layout,
+    model: Layer,
+    optimizer: Optimizer,
+    x: Input,
+    key: Array,
+    gradient: Gradient,
+    precision: Precision | None,
+) -> TrainState:
+    """Return the train state at the start, of which no device ever holds what it does not keep.
+
+    Args:
+        layout: where it is to lie.
+        model: as in `init_train_state`.
+        optimizer: likewise.
+        x: the shapes of a batch.
+        key: as in `init_train_state`.
+        gradient: likewise.
+        precision: likewise.
+    """
+    made = {"model": model, "optimizer": optimizer, "gradient": gradient, "precision": precision}
+    structure, numbers = split(**made)
+    leaves, tree = jax.tree.flatten(x)
+    specs = tree, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    params, state, opt_state, key, step = _start_on(
+        structure, numbers, layout, specs, layout.put_whole(key)
+    )
+    # Copies: a key may be the caller's, and a run gives its buffers away.
+    numbers = layout.put_whole(jax.tree.map(jnp.copy, hyperparameters(model, optimizer, gradient)))
+    return TrainState(params, state, opt_state, key, step, numbers)
+
+
+@functools.partial(jax.jit, static_argnames=("structure", "layout", "specs"))
+def _start_on(
+    structure: Structure,
+    numbers: dict[str, Scalar],
+    layout: Layout,
+    specs: tuple[Unchecked, tuple[jax.ShapeDtypeStruct, ...]],
+    key: Array,
+) -> tuple[PyTree, ...]:
+    made = structure.build(numbers)
+    x = jax.tree.unflatten(*specs)
+    start = init_train_state(
+        made["model"], made["optimizer"], x, key=key,
+        gradient=made["gradient"], precision=made["precision"],
+    )  # fmt: skip
+    kept = layout.keep(start)
+    return *kept[:3], layout.replicated(kept.key), kept.step
+
+
+@entry
+def shard(params: Params, mesh: Mesh, sharding: Sharding = "data") -> Params:
+    """Put parameters onto the devices of a mesh.
+
+    For weights from a file that are to be evaluated, or generate, on several devices; `fnn.fit`
+    makes or moves its own.
+
+    Args:
+        params: a tree of arrays, from any device or from NumPy.
+        mesh: the devices, as in `fnn.fit`.
+        sharding: ``"data"`` for whole parameters on every device, ``"full"`` or patterns over paths
+            for parts, as in `fnn.fit`.
+    Raises:    InputError for what is no mesh and no sharding, a pattern that matches no parameter,
+        and for axes that are not divisible by the devices.
+
+    >>> import fnn, jax, jax.numpy as jnp
+    >>> params, state = fnn.dense(8).init(jax.random.key(0), jnp.ones((1, 256)))
+    >>> params = shard(params, jax.make_mesh((1,), ("data",)), "full")
+    >>> tuple(params["weight"].sharding.spec)
+    ('data',)
+    """
+    layout = layout_of(checked_mesh(mesh), sharding)
+    assert layout is not None
+    places = jax.tree.unflatten(
+        jax.tree.structure(params), map(layout.sharding, layout.params_specs(params))
+    )
+    return jax.tree.map(_put, params, places)
+
+
+@entry
+def tensor_parallel(model: Layer, axis: str = "model") -> dict[str, PartitionSpec]:
+    """Return how to split the matrices inside of layers over an axis of the mesh.
+
+    Of an attention the heads are split, of an MLP the hidden width, so that a block sums over the
+    devices twice, behind attention and behind the MLP; of an embedding the vocabulary, and of a
+    linear head the classes. All other parameters stay whole. To be passed to `fnn.fit` as
+    ``sharding=``, with a mesh of two axes, the first for the batches; what is to be otherwise goes
+    in front: ``{"3/*": "data"} | fnn.train.tensor_parallel(model)``.
+
+    Args:
+        model: a model with `fnn.transformer_block`, `fnn.attention`, `fnn.mlp`, `fnn.embedding` or
+            `fnn.linear_head` in it.
+        axis: of the mesh.
+    Raises:    InputError for a model without such layers, and for an axis that is no text.
+    Source:    Shoeybi et al. 2019, arXiv:1909.08053, section 3.
+
+    >>> import fnn
+    >>> for path, spec in tensor_parallel(fnn.serial(fnn.mlp(), fnn.linear_head(10))).items():
+    ...     print(path, tuple(spec))
+    0/up/weight (None, 'model')
+    0/up/bias ('model',)
+    0/down/weight ('model',)
+    1/weight (None, 'model')
+    1/bias ('model',)
+    """
+    require_layer(model)
+    if not isinstance(axis, str) or not axis:
+        raise InputError("an axis of the mesh", describe(axis), "pass its name, as in 'model'")
+    found = dict(_split_layers(model, axis, "", 0))
+    if not found:
+        expected = "a model with attention, mlp, embedding or linear_head in it"
+        raise InputError(expected, describe(model), "pass sharding='full', or patterns over paths")
+    return found
+
+
+def _split_layers(
+    layer: Layer, axis: str, path: str, copies: int
+) -> Iterator[tuple[str, PartitionSpec]]:
+    """Yield patterns and axes of the layers inside that are split, those of the widest first.
+
+    Args:
+        layer: the model, or a part of it.
+        axis: of the mesh.
+        path: that of the layer.
+        copies: how many axes `fnn.repeat` puts in front.
+    """
+    made = layer.call.name if layer.call is not None else ""
+    parts = _PARTS.get(made)
+    if parts is None:
+        copies += layer.copies is not None
+        for step, child in layer.children.items():
+            yield from _split_layers(child, axis, join(path, step), copies)
+        return
+    for step, names in parts.items():
+        child = layer.children.get(step, layer)
+        for name, place in names.items():
+            if name != "bias" or _has_bias(child):
+                spec = PartitionSpec(*(None,) * (copies + place), axis)
+                yield join(path, join(step, name)), spec
+
+
+# Of each layer its parts, and of their arrays the axis that is split.
+_IN, _OUT = {"weight": 1, "bias": 0}, {"weight": 0}
+_PARTS: dict[str, dict[str, dict[str, int]]] = {
+    "attention": {"query": _IN, "key": _IN, "value": _IN, "output": _OUT},
+    "mlp": {"up": _IN, "down": _OUT},
+    "embedding": {"": {"weight": 0}},
+    "linear_head": {"": _IN},
+}
+
+
+def _has_bias(layer: Layer) -> bool:
+    """Say whether a layer that a constructor made has a bias: a gate takes none."""
+    return layer.call is not None and bool(layer.call.arguments().get("bias", False))

@@ -1,0 +1,344 @@
+"""A mesh changes where a run is computed, and not what: seen on 8 simulated devices."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+import fnn
+from fnn import optim, train
+from fnn.train.sharding import _start_on, layout_of
+from tests.tolerance import rounding
+from tests.xla import compile_in_haste
+
+BATCH, STEPS, WIDTH = 12, 4, 64
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(BATCH * STEPS - 5, 16)).astype("float32")
+LABELS = (ROWS[:, 0] > 0).astype("int32")
+SERIES, IMAGES = ROWS[:, :12].reshape(-1, 4, 3), ROWS.reshape(-1, 4, 4, 1)
+TOKENS = RNG.integers(0, 16, size=(len(ROWS), 5))
+LOSS = fnn.losses.cross_entropy()
+
+
+def noisy(optimizer):
+    return optim.chain(optim.gradient_noise(1e-4, key=jax.random.key(7)), optimizer)
+
+
+def problems():
+    mlp = fnn.serial(fnn.dense(WIDTH), fnn.batch_norm(), fnn.relu(), fnn.dropout(0.3), fnn.dense(2))
+    cnn = fnn.serial(
+        fnn.conv(16, 3), fnn.relu(), fnn.max_pool(2), fnn.spatial_dropout(0.2), fnn.flatten(),
+        fnn.dense(2),
+    )  # fmt: skip
+    lstm = fnn.serial(fnn.lstm(16), fnn.last_step(), fnn.dense(2))
+    block = fnn.repeat(fnn.transformer_block(4, causal=True, dropout=0.1), 2)
+    transformer = fnn.serial(fnn.embedding(16, 16), block, fnn.linear_head(16))
+    head = fnn.losses.linear_cross_entropy()
+    return {
+        "mlp": (mlp, LOSS, noisy(optim.adam(0.01)), (ROWS, LABELS)),
+        "cnn": (cnn, LOSS, optim.sgd(0.1, 0.9), (IMAGES, LABELS)),
+        "lstm": (lstm, LOSS, optim.adamw(0.01), (SERIES, LABELS)),
+        "transformer": (transformer, head, optim.sgd(0.1), (TOKENS[:, :-1], TOKENS[:, 1:])),
+    }
+
+
+def fitted(name, **options):
+    options = {"steps": STEPS, "batch_size": BATCH, "key": jax.random.key(0)} | options
+    model, loss, optimizer, data = problems()[name]
+    return fnn.fit(model, loss, optimizer, options.pop("data", data), **options)
+
+
+def mesh_of(*shape):
+    """A mesh as `jax.make_mesh` gives it: of the explicit kind, where that is its way."""
+    devices = jax.devices()[: int(np.prod(shape))]
+    return jax.make_mesh(shape, ("data", "model")[: len(shape)], devices=devices)
+
+
+# 12 examples a step, and 7 in the last, on 2 devices and on 8: not all divide.
+LAYOUTS = {
+    "mlp data 2": ("mlp", (2,), "data"),
+    "mlp data 8": ("mlp", (8,), "data"),
+    "mlp full 8": ("mlp", (8,), "full"),
+    "mlp auto": ("mlp", (8,), "data", {"gradient": "auto"}),
+    "cnn full 4": ("cnn", (4,), "full"),
+    "lstm data 4": ("lstm", (4,), "data"),
+    "transformer data 2 x model 4": ("transformer", (2, 4), "tensor"),
+}
+
+
+def run_layout(name, shape, sharding, options=None):
+    if sharding == "tensor":
+        sharding = train.tensor_parallel(problems()[name][0])
+    return fitted(name, mesh=mesh_of(*shape), sharding=sharding, **(options or {}))
+
+
+def plain(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+def curves():
+    """The runs on every layout, and those on one device."""
+    found = {}
+    for case, how in LAYOUTS.items():
+        state, history = run_layout(*how)
+        found[case] = history.loss, plain(state.params)
+    for name in problems():
+        state, history = fitted(name)
+        found[name] = history.loss, plain(state.params)
+    return found
+
+
+def resumed(folder):
+    """A run that goes on from a file on another layout, and whole."""
+    file = folder / "run.safetensors"
+    begun, _ = run_layout("mlp", (8,), "full", {"steps": 3})
+    model, _, optimizer, _ = problems()["mlp"]
+    fnn.save_train_state(file, begun)
+    shapes = fnn.init_train_state(model, optimizer, ROWS[:1], key=jax.random.key(0))
+    start = fnn.load_train_state(file, shapes)
+    two, _ = run_layout("mlp", (2,), "data", {"steps": 0, "start": start, "key": None})
+    on = {"steps": 1, "start": start, "key": None}
+    return {
+        "kept": (plain(begun.params), plain(start.params), plain(two.params)),
+        "place": [str(a.sharding.spec) for a in jax.tree.leaves((begun.params, two.params))],
+        "on 2": plain(run_layout("mlp", (2,), "data", on)[0].params),
+        "on 1": plain(fitted("mlp", **on)[0].params),
+        "from the mesh": plain(
+            fitted("mlp", **on | {"start": begun, "mesh": mesh_of(4)})[0].params
+        ),
+    }
+
+
+def sources(folder):
+    """The same batches from memory, from a file and one by one, on 4 devices."""
+    np.save(folder / "rows.npy", ROWS)
+    mapped = np.load(folder / "rows.npy", mmap_mode="r")
+    order = [ROWS[i : i + BATCH] for i in range(0, len(ROWS), BATCH)]
+    batches = [(rows, (rows[:, 0] > 0).astype("int32")) for rows in order]
+    given = {"memory": (ROWS, LABELS), "file": (mapped, LABELS), "batches": batches}
+    found = {}
+    for name, data in given.items():
+        size = None if name == "batches" else BATCH
+        on = functools.partial(fitted, "mlp", data=data, batch_size=size)
+        found[name] = on(mesh=mesh_of(4))[1].loss, on()[1].loss
+    return found
+
+
+def compiled(function):
+    """The names of the programs that are compiled meanwhile."""
+    names = []
+
+    def note(event, seconds, **details):
+        del seconds
+        if event.endswith("backend_compile_duration"):
+            names.append(details.get("fun_name", ""))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    function()
+    jax.monitoring.unregister_event_duration_listener(note)
+    return names
+
+
+def random_bits():
+    """Dropout and noise of one key, on one device and split over 8."""
+    layout = layout_of(None, "full")
+    x, key = jnp.ones((16, WIDTH)), jax.random.key(3)
+    drop, noise = fnn.dropout(0.3), optim.gradient_noise(0.1, key=key)
+
+    def draw(x, split):
+        dropped, _ = drop.apply((), (), split(x), key=key, train=True)
+        updates, _ = noise.update(split(x), noise.init(x), x)
+        return split((dropped, updates))
+
+    one, many = (
+        jax.jit(functools.partial(draw, split=way))(x) for way in (lambda x: x, layout.split)
+    )
+    return plain(one), plain(many), str(many[0].sharding.spec)
+
+
+def used():
+    """Scores, outputs and tokens of parameters on one device and on the mesh."""
+    model, loss, _, (tokens, following) = problems()["transformer"]
+    params, state = model.init(jax.random.key(0), tokens[:1])
+    mesh = mesh_of(4)
+    split = train.shard(params, mesh, "full")
+    options = {"key": jax.random.key(1)}
+    scores, outputs, texts = [], [], []
+    for place, more in (((params, state), {}), ((split, state), {"mesh": mesh})):
+        data = tokens, following
+        scores.append(fnn.evaluate(model, loss, *place, data, batch_size=BATCH, **more)["loss"])
+        y = fnn.predict(model, *place, tokens, batch_size=BATCH, **more)
+        outputs.append(np.asarray(y.features))
+        texts.append(np.asarray(fnn.generate(model, *place, tokens[:2], 3, **options)))
+    return scores, outputs, texts
+
+
+def start_text(sharding):
+    """The program that draws the parameters."""
+    model, _, optimizer, _ = problems()["mlp"]
+    layout = layout_of(None, sharding)
+    seen = []
+
+    def note(*args):
+        seen.append(_start_on.lower(*args).compile().as_text())
+        return _start_on(*args)
+
+    train_sharding = sys.modules["fnn.train.sharding"]
+    train_sharding._start_on = note
+    x = jax.ShapeDtypeStruct((BATCH, 16), "float32")
+    train_sharding.start_on(layout, model, optimizer, x, jax.random.key(0), "manual", None)
+    train_sharding._start_on = _start_on
+    return seen[0]
+
+
+def main(file):
+    compile_in_haste()
+    assert jax.device_count() == 8
+    found = {"curves": curves(), "sources": sources(file.parent), "used": used()}
+    found |= {"again": compiled(lambda: run_layout(*LAYOUTS["mlp full 8"]))}
+    found |= {"bits": random_bits(), "resumed": resumed(file.parent)}
+    found |= {"start": {name: start_text(name) for name in ("full", "data")}}
+    file.write_bytes(pickle.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    file = tmp_path_factory.mktemp("devices") / "found"
+    call = f"import pathlib, tests.train.test_sharding as t; t.main(pathlib.Path({str(file)!r}))"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", call], cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, env=os.environ | flags,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    return pickle.loads(file.read_bytes())
+
+
+TOLERANCE = rounding("float32", BATCH * WIDTH * STEPS)
+
+
+def assert_close(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_the_curve_on_a_mesh_is_that_of_one_device(found, case):
+    name = LAYOUTS[case][0]
+    assert_close(found["curves"][case], found["curves"][name])
+    assert np.ptp(found["curves"][name][0]) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["memory", "file", "batches"])
+def test_data_of_every_source_are_split_and_give_the_same_losses(found, name):
+    assert_close(*found["sources"][name])
+
+
+def test_a_file_is_read_in_the_order_of_memory(found):
+    assert_close(found["sources"]["file"][0], found["sources"]["memory"][0])
+
+
+def test_dropout_and_noise_draw_the_same_bits_on_8_devices(found):
+    one, many, spec = found["bits"]
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "data" in spec
+
+
+def test_a_second_run_on_the_mesh_compiles_nothing(found):
+    assert found["again"] == []
+
+
+def test_parameters_in_a_file_are_those_of_the_mesh_to_the_last_bit_on_another_layout(found):
+    for other in found["resumed"]["kept"][1:]:
+        for a, b in zip(*map(jax.tree.leaves, (found["resumed"]["kept"][0], other)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(set(found["resumed"]["place"])) > 1
+
+
+@pytest.mark.parametrize("where", ["on 2", "on 1", "from the mesh"])
+def test_a_run_goes_on_with_another_number_of_devices(found, where):
+    assert_close(found["resumed"][where], found["curves"]["mlp"][1])
+
+
+def test_evaluation_prediction_and_generation_on_a_mesh_are_those_of_one_device(found):
+    scores, outputs, texts = found["used"]
+    assert_close(*scores)
+    assert_close(*outputs)
+    np.testing.assert_array_equal(*texts)
+
+
+def has_whole_weight(text):
+    return bool(re.search(rf"f32\[16,{WIDTH}\]", text))
+
+
+def test_no_device_ever_holds_a_whole_weight_that_is_sharded(found):
+    assert not has_whole_weight(found["start"]["full"])
+    assert has_whole_weight(found["start"]["data"])
+
+
+def test_a_mesh_of_one_device_gives_the_bits_of_none():
+    (_, history), (_, expected) = (fitted("mlp", steps=2, mesh=mesh) for mesh in (mesh_of(1), None))
+    np.testing.assert_array_equal(history.loss, expected.loss)
+
+
+TENSOR = {
+    "attention": (fnn.attention(2), {"query/weight": (None, "model"), "output/weight": ("model",)}),
+    "no bias": (fnn.mlp(activation="swiglu"), {"up/weight": (None, "model")}),
+    "copies": (fnn.repeat(fnn.mlp(), 3), {"up/weight": (None, None, "model")}),
+    "embedding": (fnn.embedding(8, 4), {"weight": ("model",)}),
+    "head": (fnn.linear_head(8), {"bias": ("model",), "weight": (None, "model")}),
+}
+
+
+@pytest.mark.parametrize("case", TENSOR)
+def test_matrices_inside_of_a_layer_are_split_where_nothing_is_sent_in_between(case):
+    model, expected = TENSOR[case]
+    found = train.tensor_parallel(model)
+    assert expected.items() <= {path: tuple(spec) for path, spec in found.items()}.items()
+    assert ("up/bias" in found) == (case == "copies")
+
+
+def on_one(sharding="data", mesh=None):
+    return lambda: fitted("mlp", steps=0, sharding=sharding, mesh=mesh or mesh_of(1))
+
+
+REFUSED = {
+    "no mesh": (on_one(mesh=3), "a jax.sharding.Mesh"),
+    "another word": (on_one("fsdp"), "sharding of 'data', 'full'"),
+    "another word by path": (on_one({"0/weight": "model"}), "the sharding of '0/weight'"),
+    "no pattern": (on_one({}), "a pattern or more"),
+    "a pattern of nothing": (on_one({"9/*": "full"}), "a pattern that matches a parameter"),
+    "a pattern that is no text": (on_one({0: "full"}), "patterns over paths"),
+    "another axis": (on_one({"0/weight": PartitionSpec("model")}), "the axes 'data' of the mesh"),
+    "too many axes": (on_one({"0/bias": PartitionSpec(None, "data")}), "at most 1 axes"),
+    "no layer of those": (lambda: train.tensor_parallel(fnn.dense(3)), "a model with attention"),
+    "no name": (lambda: train.tensor_parallel(fnn.mlp(), ""), "an axis of the mesh"),
+    "a mesh for shard": (lambda: train.shard({}, None), "a jax.sharding.Mesh"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_fits_neither_mesh_nor_parameters_is_refused_in_words(case):
+    call, words = REFUSED[case]
+    with pytest.raises(fnn.InputError, match=re.escape(words)):
+        call()
+
+
+def test_an_axis_that_the_devices_do_not_divide_is_refused_in_words():
+    layout = layout_of(mesh_of(1), {"weight": PartitionSpec("data")})
+    odd = jax.sharding.AbstractMesh((4,), ("data",))
+    layout = type(layout)(odd, layout.rules)
+    with pytest.raises(fnn.InputError, match=r"axis 0 of 'weight' to be divisible by 4"):
+        layout.params_specs({"weight": jnp.ones((6, 2))})
