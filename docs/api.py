@@ -23,7 +23,7 @@ import fnn
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     "fnn", "losses", "optim", "optim.schedule", "optim.distributions", "optim.constraint", "train",
-    "train.callbacks", "lab", "plot", "landscapes", "datasets", "networks",
+    "train.callbacks", "train.transforms", "lab", "plot", "landscapes", "datasets", "networks",
 )  # fmt: skip
 PICTURES = ROOT / "examples/pictures"
 # Search in a page that was opened from a folder needs it.

@@ -64,7 +64,7 @@ def public_name(function: Callable[..., Any]) -> str:
     namespaces = _NAMESPACES if name in main else (*_NAMESPACES, *_SHARED)
     within = [room for room in rooms[:1] if room in namespaces]
     if within == ["train"]:
-        within += [room for room in rooms if room == "callbacks"]
+        within += [room for room in rooms if room in ("callbacks", "transforms")]
     if within == ["optim"]:
         within += [room for room in rooms if room in ("schedule", "distributions", "constraint")]
         within = within[:1] if name == "project" else within

@@ -1,5 +1,5 @@
 from fnn._core.atomic_write import atomic_write as atomic_write, output_folder as output_folder
-from fnn.train import callbacks as callbacks
+from fnn.train import callbacks as callbacks, transforms as transforms
 from fnn.train.files.checkpoint import Checkpoint as Checkpoint, checkpoint_info as checkpoint_info
 from fnn.train.files.checkpoint_folder import (
     Checkpoints as Checkpoints,
