@@ -125,6 +125,24 @@ class Layout:
         """The axis of the mesh that batches are split over."""
         return str(self.mesh.axis_names[0])
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the mesh has devices of other processes too."""
+        return not self.sharding().is_fully_addressable
+
+    def slots(self, size: int) -> np.ndarray:
+        """Return which examples of a batch lie on devices of this process.
+
+        Args:
+            size: of the batch; one that does not divide evenly lies on every device as a whole.
+        """
+        if size % self.mesh.shape[self.axis]:
+            return np.arange(size)
+        place = self.sharding(PartitionSpec(self.axis))
+        parts = place.addressable_devices_indices_map((size,)).values()
+        found = {i for part in parts if part for i in range(*part[0].indices(size))}
+        return np.array(sorted(found))
+
     def sharding(self, spec: PartitionSpec | None = None) -> NamedSharding:
         """Return a place on the mesh.
 
@@ -200,23 +218,31 @@ class Layout:
 
         return jax.tree.map(one, tree)
 
-    def put_steps(self, batch: PyTree, steps: int) -> PyTree:
+    def put_steps(self, batch: PyTree, steps: int, size: int) -> PyTree:
         """Return the rows of some steps as arrays (steps, size, ...), each step split.
 
         Args:
-            batch: rows (steps * size, ...).
+            batch: rows (steps * size, ...), in several processes those of `slots` in each step.
             steps: how many.
+            size: examples in a step, in all processes.
         """
+        even = size % self.mesh.shape[self.axis] == 0
+        place = self.sharding(PartitionSpec(None, self.axis) if even else None)
 
         def one(leaf: Array) -> Array:
             rows = leaf.reshape(steps, -1, *leaf.shape[1:])
-            even = rows.shape[1] % self.mesh.shape[self.axis] == 0
-            return _put(rows, self.sharding(PartitionSpec(None, self.axis) if even else None))
+            if self.is_shared:
+                return jax.make_array_from_process_local_data(place, np.asarray(rows))
+            return _put(rows, place)
 
         return jax.tree.map(one, batch)
 
 
 def _put(leaf: Unchecked, place: NamedSharding) -> Array:
+    if not place.is_fully_addressable and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        # JAX sends the words of a key to other processes, and no keys.
+        words = _put(jax.random.key_data(leaf), place)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
     placed: Array = jax.device_put(leaf, place)
     return placed
 

@@ -235,6 +235,8 @@ class MappedRows:
         self.epoch_steps = -(-examples // batch_size)
         self.portion = _portion_steps(self.spec, self.epoch_steps)
         self.seed: list[int] = []
+        # Of a step of so many examples those that this process reads; None for all.
+        self.slots: Callable[[int], np.ndarray] | None = None
 
     def prepare(self, check_rows: CheckRows, seed: list[int]) -> None:
         self.check_rows, self.seed = check_rows, seed
@@ -255,8 +257,9 @@ class MappedRows:
                 end = min(begin + self.portion, full) if taken < full else full + 1
                 rows = order.rows(begin * self.batch_size, end * self.batch_size)
                 size = self.batch_size if begin < full else len(rows)
-                data = self._read(rows, self.portion if begin < full else 1, size)
-                local = np.arange(len(data[1]), dtype=np.int32).reshape(-1, size)
+                steps = self.portion if begin < full else 1
+                data = self._read(rows, steps, size)
+                local = np.arange(steps * size, dtype=np.int32).reshape(steps, size)
                 over = end == self.epoch_steps
                 yield Stretch(epoch, data[0], local, taken - begin, end - begin, over, _nowhere)
                 taken = end
@@ -266,6 +269,8 @@ class MappedRows:
         """Return rows on the device, filled up to those of so many steps, and their numbers."""
         # The program is one for all portions: what fills up the last is read by no step.
         filled = np.concatenate([rows, np.repeat(rows[:1], steps * size - len(rows))])
+        if self.slots is not None:
+            filled = filled.reshape(steps, size)[:, self.slots(size)].ravel()
         batch: Batch = jax.tree.unflatten(self.structure, [read(filled) for read in self.readers])
         try:
             return self.check_rows(batch), filled
@@ -289,6 +294,7 @@ class Batches:
         name: str,
     ):  # fmt: skip
         self.make, self.epoch_steps, self.again, self.name = make, epoch_steps, again, name
+        self.portion_seconds = _PORTION_SECONDS
         # The first batch tells the shapes. A generator gives it once, a loader may shuffle anew.
         self._opened: _Reader | None = self._open(0)
         first = self._opened.peek()
@@ -307,7 +313,8 @@ class Batches:
         reader, begun = self._find(step, place)
         while until is None or step < until:
             taken = 0
-            for portion in reader.portions(step, until, self.epoch_steps):
+            most = self.epoch_steps, self.portion_seconds
+            for portion in reader.portions(step, until, *most):
                 yield self._stretch(reader.epoch, portion, step)
                 step, taken = step + len(portion.batches), taken + len(portion.batches)
             if not taken and not begun:
@@ -449,7 +456,9 @@ class _Reader:
             self.state = place.state
         self.drop(place.skip)
 
-    def portions(self, step: int, until: int | None, epoch_steps: int | None) -> Iterator[_Portion]:
+    def portions(
+        self, step: int, until: int | None, epoch_steps: int | None, seconds: float
+    ) -> Iterator[_Portion]:
         """Yield batches up to the end of the epoch, or to a step."""
         failure: Exception | None = None
         while until is None or step < until:
@@ -463,7 +472,7 @@ class _Reader:
             while self.held is not None and _kind(self.held) == kind:
                 batches.append(self.held)
                 self.held, self.since = None, self.since + 1
-                if len(batches) == room or time.monotonic() - began > _PORTION_SECONDS:
+                if len(batches) == room or time.monotonic() - began > seconds:
                     break
                 try:
                     self.held = self._draw(step + len(batches))

@@ -35,6 +35,7 @@ from fnn.train.loop._events import (
 )
 from fnn.train.loop._memory import Memory, check_same_callbacks, marks_of, pack
 from fnn.train.loop._nonfinite import finite_leaves
+from fnn.train.loop._processes import agreed, copied
 from fnn.train.loop._program import Transform, no_losses, run
 from fnn.train.loop._progress import Report
 from fnn.train.loop._record import Piece, Record
@@ -107,7 +108,8 @@ class Loop:
         self.plan, self.train_state, self.place = plan, train_state, memory.place
         self.memory, self.given = memory, given
         self.first = self.step = int(train_state.step)
-        self.record, self.interrupt = Record(self.first, memory.losses), Interrupt()
+        self.is_shared = plan.layout is not None and plan.layout.is_shared
+        self.record, self.interrupt = Record(self.first, memory.losses), Interrupt(self.is_shared)
         self.report: Report | None = None
         known = memory.metrics
         self.metrics = {name: known.get(name, float("nan")) for name in plan.names}
@@ -127,6 +129,8 @@ class Loop:
         self._looked = True
         self._reading_since = math.inf
         self._measured_at = -1
+        # Whether a process was interrupted before the last dispatch, of several.
+        self._is_asked = False
         self._settled, self._ends_epoch = memory.settled, memory.ends_epoch
         # The memory at a step behind which this run ends, and a longer one would not.
         self._passing: bytes | None = None
@@ -141,7 +145,9 @@ class Loop:
             if memory.callbacks == self._names:
                 self._seen[i, "step"] = memory.stepped[i]
         self._keep_at = time.monotonic() + _KEEP_SECONDS
-        self._keeps = sum(leaf.nbytes for leaf in jax.tree.leaves(train_state)) < _KEEP_BYTES
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(train_state))
+        # A clock says when, which other processes would not know.
+        self._keeps = size < _KEEP_BYTES and not self.is_shared
 
     # The run.
 
@@ -175,7 +181,7 @@ class Loop:
                     self._passing = self.data_state()
                     self._measure()
             except KeyboardInterrupt:
-                self.stopped = f"interrupted by {self.interrupt.by or 'KeyboardInterrupt'}"
+                self.stopped = f"interrupted by {self.interrupt.by or self._other_signal()}"
                 waited = time.monotonic() - self._reading_since
                 if waited > _STALLED_SECONDS:
                     name = getattr(self.plan.source, "name", "the data")
@@ -269,7 +275,9 @@ class Loop:
         plan, began = self.plan, time.perf_counter()
         most = min(stretch.end - self._at, self._free_steps())
         count = min(most, self._pace.steps)
-        stop, self._looked = self._at + count, count == most
+        if self.is_shared:
+            count, self._is_asked = agreed(count, bool(self.interrupt.by))
+        stop, self._looked = self._at + count, count == most or self.is_shared
         self._settled, self._ends_epoch = False, stretch.ends_epoch and stop == stretch.end
         self.train_state, values, self._alive = run(
             plan.step, plan.transform, self.train_state, stretch.data, stretch.order, losses,
@@ -278,7 +286,8 @@ class Loop:
         self._at, self.step = stop, self.step + count
         self.record.extend(values, stop)
         self._pace.launch(self._alive, count, began)
-        if not self._pace.land(leaving=0 if self.report else 1):
+        # What one process sees of the steps, all see.
+        if not self._pace.land(leaving=0 if self.report or self.is_shared else 1):
             self._lose()
         elif self.report:
             with self.interrupt.at_once():
@@ -287,7 +296,7 @@ class Loop:
 
     def _after_portion(self) -> None:
         """Call what is due after some steps, and heed a signal."""
-        if self.interrupt.by:
+        if self._is_asked if self.is_shared else self.interrupt.by:
             raise KeyboardInterrupt
         if self._over or self._moved:
             return
@@ -340,9 +349,15 @@ class Loop:
         jax.block_until_ready(self.train_state)
         self.compile_seconds += time.perf_counter() - began
 
+    def _copy(self, train_state: TrainState) -> TrainState:
+        return copied(train_state) if self.is_shared else jax.tree.map(jnp.copy, train_state)
+
     def _put(self, array: Unchecked) -> Unchecked:
         """Return an array where the program expects it: one elsewhere is another program."""
         return array if self.plan.layout is None else self.plan.layout.put_whole(array)
+
+    def _other_signal(self) -> str:
+        return "a signal to another process" if self._is_asked else "KeyboardInterrupt"
 
     def _free_steps(self) -> int:
         """Return how many steps there are before something is to be done."""
@@ -458,7 +473,7 @@ class Loop:
             callback = self.plan.callbacks[i]
             event = Event(
                 kind, self.step, self.epoch, dict(self.metrics), self.stopped,
-                functools.partial(jax.tree.map, jnp.copy, self.train_state),
+                functools.partial(self._copy, self.train_state),
                 functools.partial(self.record.losses, min(since[i], self.step), self.step),
                 self.data_state,
             )  # fmt: skip

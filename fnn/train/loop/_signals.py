@@ -10,10 +10,14 @@ from types import FrameType
 
 
 class Interrupt:
-    """What asked the run to stop: the name of a signal, or ``""``."""
+    """What asked the run to stop: the name of a signal, or ``""``.
 
-    def __init__(self) -> None:
-        self.by = ""
+    Args:
+        is_shared: whether several processes have to stop together, so that none does at once.
+    """
+
+    def __init__(self, is_shared: bool = False) -> None:
+        self.by, self.is_shared = "", is_shared
         self._at_once = False
 
     @contextlib.contextmanager
@@ -36,9 +40,9 @@ class Interrupt:
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Run the user's code, which a signal interrupts by a KeyboardInterrupt."""
-        if self.by:
+        if self.by and not self.is_shared:
             raise KeyboardInterrupt(self.by)
-        self._at_once = True
+        self._at_once = not self.is_shared
         try:
             yield
         finally:
