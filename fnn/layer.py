@@ -42,6 +42,7 @@ import jax
 from fnn._core import check
 from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.mesh import automatic, layouts, vary_over, varying_axes
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import (
     Array,
@@ -294,17 +295,46 @@ def stateful(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
         made = forward(params, state, x, key=key, train=train)
-        return check.returned(made, "y, state, residuals", "forward")
+        y, state, residuals = check.returned(made, "y, state, residuals", "forward")
+        return y, state, _with_layout(residuals, params, x)
 
     def whole_backward(
         params: Params, residuals: Residuals, dy: Cotangent, /
     ) -> tuple[Params, Cotangent]:
-        made = backward(params, residuals, dy)
-        return check.returned(made, "dparams, dx", "backward")
+        return _backward_in_layout(backward, params, residuals, dy)
 
     apply = evaluated if reference is None else _two_faced(evaluated, reference)
     layer = Layer(init, apply, whole_forward, whole_backward, reference=reference)
     return _with_cache(layer, positionwise, prefill, decode)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _LaidOut:
+    """Residuals, and the layout of the dx that backward makes of them: that of x."""
+
+    residuals: Residuals
+    layout: Unchecked = field(metadata={"static": True})
+
+
+def _with_layout(residuals: Residuals, params: Params, x: Input) -> Residuals:
+    """Return residuals that tell how x lies on a mesh, in the mode where types must."""
+    layout = layouts((inexact_leaves(x),), x, params)
+    return residuals if layout is None else _LaidOut(residuals, layout)
+
+
+def _backward_in_layout(
+    backward: Backward, params: Params, residuals: Residuals, dy: Cotangent
+) -> tuple[Params, Cotangent]:
+    """Return dparams and dx, which lie on a mesh as params and x do."""
+    layout = None
+    if isinstance(residuals, _LaidOut):
+        residuals, layout = residuals.residuals, (layouts(params, dy), *residuals.layout)
+
+    def checked(*arguments: Unchecked) -> tuple[Params, Cotangent]:
+        return check.returned(backward(*arguments), "dparams, dx", "backward")
+
+    return automatic(checked, layout, params, residuals, dy)
 
 
 def _with_cache(
@@ -593,7 +623,10 @@ def use_manual(layer: Layer, /) -> Layer:
     def apply(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
-        y_and_state: tuple[Output, State] = _manual(layer, train, params, state, x, key)
+        # Outside of the rule: what JAX makes of it adds up what it should over a mesh.
+        axes = varying_axes(params, state, x, key)
+        inputs = vary_over(params, axes), state, vary_over(x, axes), key
+        y_and_state: tuple[Output, State] = _manual(layer, train, *inputs)
         return y_and_state
 
     functions = layer.init, apply, layer.forward, layer.backward

@@ -8,6 +8,7 @@ import jax
 
 from fnn._core import check
 from fnn._core.description import constructor
+from fnn._core.mesh import scan
 from fnn._core.types import (
     Array,
     Cache,
@@ -61,20 +62,20 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
         copies = params, state, split(key, times)
-        return jax.lax.scan(functools.partial(_apply, layer, train), x, copies, length=times)
+        return scan(functools.partial(_apply, layer, train), x, copies, length=times)
 
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
         copies, step = (params, state, split(key, times)), functools.partial(_forward, layer, train)
-        y, (state, residuals) = jax.lax.scan(step, x, copies, length=times)
+        y, (state, residuals) = scan(step, x, copies, length=times)
         return y, state, residuals
 
     def backward(
         params: Params, residuals: Residuals, dy: Cotangent, /
     ) -> tuple[Params, Cotangent]:
         step, copies = functools.partial(_backward, layer), (params, residuals)
-        dx, dparams = jax.lax.scan(step, dy, copies, length=times, reverse=True)
+        dx, dparams = scan(step, dy, copies, length=times, reverse=True)
         return dparams, dx
 
     return Layer(
@@ -132,7 +133,7 @@ def _prefill(
         params, state = copy
         return layer.prefill(params, state, x, window=window, lengths=lengths)
 
-    y, caches = jax.lax.scan(one, x, (params, state), length=times)
+    y, caches = scan(one, x, (params, state), length=times)
     return y, tuple(copy_of(caches, i) for i in range(times))
 
 

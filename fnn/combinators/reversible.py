@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
+from fnn._core.mesh import scan
 from fnn._core.types import (
     Array,
     Cache,
@@ -105,7 +106,7 @@ class _Stack(NamedTuple):
             return (y1, x2 + moved), {"f": f_state, "g": g_state}
 
         blocks = params, state, split(key, (self.depth, 2))
-        halves, state = jax.lax.scan(block, _halves(x), blocks, length=self.depth)
+        halves, state = scan(block, _halves(x), blocks, length=self.depth)
         return jnp.concatenate(halves, -1), state
 
     def forward(
@@ -133,7 +134,7 @@ class _Stack(NamedTuple):
             return ((x1, x2), (dx1, dy2 + through_f)), {"f": df, "g": dg}
 
         blocks, carry = (params, state, split(key, (self.depth, 2))), (_halves(y), _halves(dy))
-        (_, dx), dparams = jax.lax.scan(block, carry, blocks, length=self.depth, reverse=True)
+        (_, dx), dparams = scan(block, carry, blocks, length=self.depth, reverse=True)
         return dparams, jnp.concatenate(dx, -1)
 
     def prefill(

@@ -15,6 +15,7 @@ from fnn._core import check
 from fnn._core.arrays import as_arrays, require_arrays
 from fnn._core.description import Described
 from fnn._core.errors import InputError, describe, entry, named, naming
+from fnn._core.mesh import automatic, layouts, vary_over, varying_axes
 from fnn._core.place import check_place, first_difference
 from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import (
@@ -25,6 +26,7 @@ from fnn._core.types import (
     Input,
     Key,
     Params,
+    Prediction,
     PyTree,
     Scalar,
     State,
@@ -77,7 +79,11 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
     counts as one of weight 0. Where nothing counts, objective and gradient are 0.
 
     The returned function maps ``(params, state, (x, target), *, key=None)`` to ``((value, state),
-    grads)``, grads having the structure of params.
+    grads)``, grads having the structure of params. On a mesh of devices all is that of the whole
+    batch, wherever its parts lie; under `jax.shard_map` value and gradient are those of a device's
+    own share, with and without ``check_vma``, whichever the `gradient`: average both over the axis,
+    as in ``jax.lax.pmean(grads, "data")``. `jax.grad` of a model there has the meaning of JAX,
+    which for parameters that all devices hold alike is the sum over them where ``check_vma`` is.
 
     Args:
         model: the layer to differentiate.
@@ -118,9 +124,14 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient = "manual") -> V
             made = as_batch(batch)
             require_arrays(made.x)
             check_place(model, params, state, made.x)
-        return run(params, state, made, key)
+        return run(_local(params, state, made, key), state, made, key)
 
     return gradient_of
+
+
+def _local(params: Params, *others: PyTree) -> Params:
+    """Return parameters whose gradient is that of each device's share under `jax.shard_map`."""
+    return vary_over(params, varying_axes(params, others))
 
 
 def _manual(
@@ -175,8 +186,12 @@ def _objective_of(
     weights = counted_weights(loss, target, weights)
     x = fill(x, weights)
     prediction, state = model.apply(params, state, x, key=key, train=True)
-    prediction = _cover_left_out(prediction, weights)
-    return mean(loss.apply(prediction, target), weights)[0], state
+
+    def value(prediction: Prediction, target: Target, weights: Array | None) -> Array:
+        return mean(loss.apply(_cover_left_out(prediction, weights), target), weights)[0]
+
+    layout = layouts(0.0, prediction, target)
+    return automatic(value, layout, prediction, target, weights), state
 
 
 def manual_gradients(
@@ -204,11 +219,18 @@ def manual_gradients(
     weights = counted_weights(loss, target, weights)
     x = fill(x, weights)
     prediction, state, residuals = model.forward(params, state, x, key=key, train=True)
-    prediction = _cover_left_out(prediction, weights)
-    made = loss.forward(prediction, target)
-    values, slope = check.returned(made, "values, residuals", "the loss's forward")
-    value, dvalues = mean(values, weights)
-    dprediction = _cover_left_out(loss.backward(slope, dvalues), weights)
+
+    def scored(
+        prediction: Prediction, target: Target, weights: Array | None
+    ) -> tuple[Array, Cotangent]:
+        prediction = _cover_left_out(prediction, weights)
+        made = loss.forward(prediction, target)
+        values, slope = check.returned(made, "values, residuals", "the loss's forward")
+        value, dvalues = mean(values, weights)
+        return value, _cover_left_out(loss.backward(slope, dvalues), weights)
+
+    layout = layouts((0.0, inexact_leaves(prediction)), prediction, target)
+    value, dprediction = automatic(scored, layout, prediction, target, weights)
     dparams, dx = model.backward(params, residuals, dprediction)
     dparams = _where_any_counts(None, target, weights, dparams)
     return (value, state), (dparams, _uncovered(dx, weights))
@@ -224,7 +246,8 @@ def auto_gradients(
         loss: compares its outputs with the targets.
         run: ``params, state, x, target, weights, key``, as `manual_gradients` takes them.
     """
-    params, _, x, target, weights, _ = run
+    params, state, x, target, weights, key = run
+    params = _local(params, state, x, target, weights, key)
     value_and_state, (dparams, dx) = jax.value_and_grad(
         objective_in(model, loss, run), (0, 1), has_aux=True
     )(params, inexact_leaves(x))
@@ -266,8 +289,12 @@ def fill(tree: PyTree, weights: Array | None) -> PyTree:
     """
     if weights is None or not np.ndim(weights):
         return tree
-    counts = _examples_that_count(weights)
-    return jax.tree.map(functools.partial(_fill_leaf, counts, counts.argmax()), tree)
+
+    def filled(tree: PyTree, weights: Array) -> PyTree:
+        counts = _examples_that_count(weights)
+        return jax.tree.map(functools.partial(_fill_leaf, counts, counts.argmax()), tree)
+
+    return automatic(filled, layouts(tree, weights), tree, weights)
 
 
 def _fill_leaf(counts: Unchecked, first: Array, leaf: Unchecked) -> Array:

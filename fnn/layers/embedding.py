@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
+from fnn._core.mesh import automatic, layouts
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
@@ -116,7 +117,12 @@ def _check_indices(x: Unchecked, count: int) -> None:
 
 def _rows(weight: Array, x: Input) -> Array:
     """Return the rows of a weight, and NaN for an index that is out of range."""
-    return weight.at[_indices(x, weight.shape[0])].get(mode="fill", fill_value=jnp.nan)
+    return automatic(
+        lambda weight, i: weight.at[i].get(mode="fill", fill_value=jnp.nan),
+        layouts(x),
+        weight,
+        _indices(x, weight.shape[0]),
+    )
 
 
 def _indices(x: Input, rows: int) -> Array:

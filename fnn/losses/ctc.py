@@ -12,6 +12,7 @@ from fnn._core import check
 from fnn._core.arrays import as_labels
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
+from fnn._core.mesh import scan
 from fnn._core.precision import downcast, upcast
 from fnn._core.tree import inexact_leaves, shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Target
@@ -183,7 +184,7 @@ def _recursion(emitted: Array, skips: Array, start: Array, there: Array) -> tupl
         return jnp.where(is_there[:, None], alpha, log_alpha), reached
 
     steps = jnp.moveaxis(emitted, 1, 0), there.T
-    last, reached = jax.lax.scan(step, begin, steps)
+    last, reached = scan(step, begin, steps)
     return last, jnp.moveaxis(reached, 0, 1)
 
 

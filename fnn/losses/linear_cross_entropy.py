@@ -14,6 +14,7 @@ from fnn._core.arrays import as_labels
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.linear_head import LinearHead
+from fnn._core.mesh import scan
 from fnn._core.precision import wide_dtype
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Target
 from fnn.losses._loss import Loss, check_classes, ignoring, left_out
@@ -244,7 +245,7 @@ def _over_chunks(step: Step[Carry], carry: Carry, classes: int, chunk: int) -> C
     full, rest = divmod(classes, chunk)
     if full:
         starts = chunk * jnp.arange(full, dtype=jnp.int32)
-        carry, _ = jax.lax.scan(lambda c, start: (step(c, start, chunk), None), carry, starts)
+        carry, _ = scan(lambda c, start: (step(c, start, chunk), None), carry, starts)
     return step(carry, jnp.int32(full * chunk), rest) if rest else carry
 
 

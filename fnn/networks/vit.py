@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError
+from fnn._core.mesh import zeros
 from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Coefficient, Cotangent, Input, Output, Params, Residuals
 from fnn.combinators.repeat import repeat
@@ -116,7 +117,7 @@ def class_token(*, initializer: jax.nn.initializers.Initializer = _small_normal)
         weight = params["weight"]
         check.floating(x)
         check.shape(x, "B T C", C=weight.shape[0])
-        token = jnp.broadcast_to(weight, (x.shape[0], 1, x.shape[-1]))
+        token = zeros((x.shape[0], 1, x.shape[-1]), x.dtype, x) + weight.reshape(1, 1, -1)
         return jnp.concatenate([token, x], 1), ()
 
     def backward(params: Params, residuals: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:

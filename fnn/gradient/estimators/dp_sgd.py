@@ -14,6 +14,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
+from fnn._core.mesh import scan
 from fnn._core.types import (
     Array,
     Data,
@@ -173,7 +174,7 @@ def _scanned(
         return add(total, given)
     left = examples % at_once
     whole = jax.tree.map(lambda a: a[: examples - left].reshape(-1, at_once, *a.shape[1:]), given)
-    total, values = jax.lax.scan(add, total, whole)
+    total, values = scan(add, total, whole)
     values = values.reshape(-1)
     if left:
         total, more = add(total, jax.tree.map(lambda a: a[-left:], given))

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core.errors import InputError
+from fnn._core.mesh import scan
 from fnn._core.precision import upcast, wide_dtype, wide_einsum
 from fnn._core.types import Array
 from fnn.layers.attention._blocks import Blocks, Dropping, positions
@@ -108,9 +109,9 @@ def attend(
             blocks.with_queries(rows[2], new_top, i),
         ), None
 
-    zeros = jnp.zeros(q.shape, wide)
-    start = zeros, zeros[..., 0], jnp.full(q.shape[:-1], _lowest(wide))
-    (sums, total, top), _ = jax.lax.scan(step, start, pairs)
+    zeros = jnp.zeros_like(q, wide)
+    start = zeros, zeros[..., 0], jnp.full_like(zeros[..., 0], _lowest(wide))
+    (sums, total, top), _ = scan(step, start, pairs)
     # A row that sees nothing adds up to nothing.
     total = jnp.where(total > 0, total, 1)[..., :steps]
     o = sums[..., :steps, :] / total[..., None]
@@ -180,7 +181,7 @@ def attend_backward(
         ), None
 
     dq, dk, dv = (jnp.zeros(a.shape, log_sums.dtype) for a in wide)
-    found, _ = jax.lax.scan(step, (dq, dk, dv), pairs)
+    found, _ = scan(step, (dq, dk, dv), pairs)
     dq, dk, dv = (
         d[..., : a.shape[-2], :].astype(a.dtype) for d, a in zip(found, (q, k, v), strict=True)
     )

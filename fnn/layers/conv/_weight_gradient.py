@@ -20,6 +20,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from fnn._core.mesh import scan
 from fnn._core.types import Array, Unchecked
 from fnn.layers._window import Geometry, pad, side_by_side, window_slices
 from fnn.layers.conv import _reference as plain
@@ -84,7 +85,7 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
     total = jnp.zeros((*geometry.size, x.shape[-1], dy.shape[-1]), x.dtype)
     if whole:
         parts = [a[:cut].reshape(whole, few * a.shape[1], *a.shape[2:]) for a in (x, dy)]
-        total, _ = jax.lax.scan(step, total, parts)
+        total, _ = scan(step, total, parts)
     return total + one(x[cut:], dy[cut:], geometry) if cut < batch else total
 
 

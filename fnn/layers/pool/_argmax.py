@@ -66,7 +66,7 @@ def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, Array]:
 def _written_out(x: Array, index: Array | None, along: _Along) -> tuple[Array, Array]:
     """Compare the offsets of the windows along one axis, one after the other."""
     values = along.slices(x)
-    codes = along.slices(jnp.zeros(x.shape, along.kind) if index is None else index)
+    codes = along.slices(jnp.zeros_like(x, along.kind) if index is None else index)
     y, best = values[0], codes[0]
     for k, (value, code) in enumerate(zip(values[1:], codes[1:], strict=True), 1):
         # Larger, and not as large: the first of equal ones stays.
@@ -84,7 +84,9 @@ def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, 
     axis, size, inner, kind = along.axis, along.size, along.inner, along.kind
     values = split_axis(x, axis, size, along.positions)
     top = values.max(axis + 1, keepdims=True)
-    code = kind(inner) * jax.lax.broadcasted_iota(kind, values.shape, axis + 1)
+    code = jnp.zeros_like(values, kind) + kind(inner) * jax.lax.broadcasted_iota(
+        kind, values.shape, axis + 1
+    )
     if index is not None:
         code = code + split_axis(index, axis, size, along.positions)
     hit = values == top

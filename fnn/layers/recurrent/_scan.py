@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnn._core.mesh import scan, zeros
 from fnn._core.precision import downcast, upcast, wide_dtype
 from fnn._core.types import Array, Cache, Input, Output, Params, PyTree
 from fnn.combinators.sequence import Sequence
@@ -122,7 +123,7 @@ def _apply(plan: _Plan, params: Params, x: Sequence) -> Sequence:
         return carry, downcast(carry[0], x.values)
 
     over = jax.tree.map(_time_first, (p, marks))
-    carry, y = lax.scan(body, _start(plan, x), over, reverse=plan.reverse, unroll=plan.unroll)
+    carry, y = scan(body, _start(plan, x), over, reverse=plan.reverse, unroll=plan.unroll)
     y = _zeroed(_time_first(y), marks.present)
     return Sequence(y, x.lengths, _ended(plan, carry, x.values))
 
@@ -161,9 +162,9 @@ def _run(plan: _Plan, params: Params, x: Sequence) -> tuple[Any, Parts, _Residua
         return state, jax.tree.map(lambda a: downcast(a, values), before)
 
     widths = (plan.settings.hidden, *saved_widths(plan.cell, plan.settings))
-    room, *rooms = (jnp.zeros((batch, length, width), values.dtype) for width in widths)
+    room, *rooms = (zeros((batch, length, width), values.dtype, values) for width in widths)
     state, over = (_start(plan, x), room, tuple(rooms)), _firsts(length, size)
-    (carry, h, saved), before = lax.scan(piece, state, over, reverse=plan.reverse)
+    (carry, h, saved), before = scan(piece, state, over, reverse=plan.reverse)
     y = _zeroed(h, marks.present)
     return y, carry, _Residuals(x.values, x.lengths, before, saved)
 
@@ -205,10 +206,10 @@ def _backward(
         total = jax.tree.map(jnp.add, total, dparams)
         return (_put(dx, dinputs, first), dcarry, total), None
 
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, wide_dtype(a.dtype)), params)
-    state = jnp.zeros_like(x), _start(plan, Sequence(x, mask, dy.carry)), zeros
+    total = jax.tree.map(lambda a: jnp.zeros(a.shape, wide_dtype(a.dtype)), params)
+    state = jnp.zeros_like(x), _start(plan, Sequence(x, mask, dy.carry)), total
     over = _firsts(length, size), befores
-    (dx, dcarry, total), _ = lax.scan(piece, state, over, reverse=not plan.reverse)
+    (dx, dcarry, total), _ = scan(piece, state, over, reverse=not plan.reverse)
     dparams = jax.tree.map(downcast, total, params)
     return dparams, Sequence(dx, None, None if dy.carry is None else _ended(plan, dcarry, x))
 
@@ -251,7 +252,8 @@ def _start(plan: _Plan, x: Sequence) -> Parts:
         return tuple(map(upcast, unpack_carry(plan.cell, x.carry)))
     dtype = wide_dtype(x.values.dtype)
     widths = carry_widths(plan.cell, plan.settings)
-    return tuple(jnp.zeros((x.values.shape[0], width), dtype) for width in widths)
+    batch = x.values.shape[0]
+    return tuple(zeros((batch, width), dtype, x.values) for width in widths)
 
 
 def _ended(plan: _Plan, carry: Parts, x: Any) -> PyTree:
@@ -306,7 +308,7 @@ def _loop(
     if not size:
         return state
     steps = jnp.arange(size)
-    return lax.scan(
+    return scan(
         lambda state, t: (step(state, t), None), state, steps, reverse=reverse, unroll=unroll
     )[0]
 
