@@ -69,6 +69,18 @@ def flag(value: Unchecked, name: str, remedy: str = "pass one of them") -> None:
         raise InputError(f"{name} of True or False", describe(value), remedy)
 
 
+def text(value: Unchecked, name: str, remedy: str = "pass a text") -> None:
+    """Raise unless a value is a text.
+
+    >>> text("loss", "metric")
+    >>> text(3, "metric")
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected metric of text, got 3; pass a text
+    """
+    if not isinstance(value, str):
+        raise InputError(f"{name} of text", describe(value), remedy)
+
+
 def one_of(
     value: Unchecked, name: str, known: Iterable[str], remedy: str = "pass one of them"
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import require_arrays
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.types import (
@@ -97,6 +98,7 @@ def merge_lora(params: Params, *, scale: Number = 1.0) -> Params:
     Args:
         params: those of `lora`.
         scale: that of `lora`.
+    Raises:    InputError for other parameters, and for a scale that is no finite number.
 
     >>> one = {"weight": jnp.eye(2)}
     >>> adapter = {"a": jnp.array([[1.0], [0.0]]), "b": jnp.array([[0.0, 2.0]])}
@@ -104,7 +106,13 @@ def merge_lora(params: Params, *, scale: Number = 1.0) -> Params:
     Array([[1., 2.],
            [0., 1.]], dtype=float32)
     """
+    check.number(scale, "scale")
+    if not isinstance(params, Mapping) or params.keys() != {"base", "adapters"}:
+        raise InputError("params of fnn.lora", describe(params), "pass those of its init")
     adapters = params["adapters"]
+    if not isinstance(adapters, Mapping):
+        raise InputError("adapters by path", describe(adapters), "pass params of fnn.lora")
+    require_arrays(params, "params")
 
     def merged(path: PyTree, leaf: Array) -> Array:
         adapter = adapters.get(_name(path))

@@ -41,6 +41,8 @@ def check_answer(
 
     """
     check.number(tolerance, "tolerance", above=0, below=1)
+    if not isinstance(mistakes, Mapping | None):
+        raise InputError("mistakes by what to say of them", describe(mistakes), "pass a dict")
     try:
         known = np.asarray(right, np.float64)
     except (TypeError, ValueError) as error:

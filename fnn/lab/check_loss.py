@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import require_arrays
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.linear_head import LinearHead
 from fnn._core.tree import combine, inexact_leaves
@@ -88,7 +89,7 @@ def check_loss(
     check.flag(numeric, "numeric")
     if large is not None:
         check.number(large, "large", above=0)
-    prediction, target = jax.tree.map(jnp.asarray, (prediction, target))
+    prediction, target = require_arrays(prediction, "prediction"), require_arrays(target, "target")
     loss.check(prediction, target)
     examples, shape = _check_values(loss, prediction, target), _first_shape(prediction)
     far = None if large is None else _scaled(prediction, large)

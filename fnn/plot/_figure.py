@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fnn._core import check
 from fnn._core.atomic_write import atomic_write
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
@@ -126,6 +127,58 @@ def numbers(values: Unchecked, name: str) -> np.ndarray:
         return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} of numbers", describe(values), "pass an array") from error
+
+
+def class_labels(
+    values: Unchecked, name: str, count: int | None, classes: int | None
+) -> np.ndarray:
+    """Return labels as integers, one for each example.
+
+    Args:
+        values: what may be labels.
+        name: what they are called.
+        count: how many there are; None for any number.
+        classes: of how many classes; None for any number.
+
+    >>> class_labels([0, 1], "labels", 2, 2)
+    array([0, 1])
+    """
+    known = numbers(values, name)
+    if known.size:
+        known = np.asarray(values)
+    sizes = {} if count is None else {"n": count}
+    check.shape(known, "n", name, "pass one for each example", **sizes)
+    if len(known) and not np.issubdtype(known.dtype, np.integer):
+        raise InputError(f"{name} of integers", describe(values), "pass classes from 0 on")
+    most = np.inf if classes is None else classes - 1
+    wanted = f"{name} of 0 or more" if classes is None else f"{name} of 0 to {most}"
+    check.values(known, lambda k: (k < 0) | (k > most), wanted, "mend it", name)
+    return known.astype(int)
+
+
+def class_names(
+    names: Unchecked, classes: int, usual: str = "", *, more: bool = False
+) -> list[str]:
+    """Return the names of classes: those given, or their numbers.
+
+    Args:
+        names: texts, or None.
+        classes: how many there are.
+        usual: what stands before a number.
+        more: whether there may be names of more classes.
+
+    >>> class_names(None, 2, "class "), class_names(("cat", "dog"), 2)
+    (['class 0', 'class 1'], ['cat', 'dog'])
+    """
+    if names is None:
+        return [f"{usual}{k}" for k in range(classes)]
+    known = not isinstance(names, str) and isinstance(names, Sequence | np.ndarray)
+    if not known or not all(isinstance(name, str) for name in names):
+        raise InputError("names of text", describe(names), "pass one for each class")
+    if len(names) < classes or (len(names) > classes and not more):
+        wanted = f"{classes} names{' or more' if more else ''}"
+        raise InputError(wanted, str(len(names)), "pass one for each class")
+    return list(names)
 
 
 def has_positive(*values: np.ndarray) -> bool:

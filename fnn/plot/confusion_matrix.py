@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fnn._core import check
-from fnn._core.errors import InputError, describe, entry
+from fnn._core.errors import InputError, entry
 from fnn._core.types import Array
-from fnn.plot._figure import new_figure
+from fnn.plot._figure import class_labels, class_names, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,19 +36,12 @@ def confusion_matrix(
     ['1', '1', '', '1']
 
     """
-    truth, guesses = np.asarray(labels), np.asarray(predictions)
-    check.shape(truth, "n", "labels", "pass a label for each example")
-    check.shape(guesses, "n", "predictions", "pass scores.argmax(-1)", n=len(truth))
-    for one, name in ((truth, "labels"), (guesses, "predictions")):
-        if not np.issubdtype(one.dtype, np.integer):
-            raise InputError(f"{name} of integers", describe(one), "pass classes from 0 on")
-        check.values(one, lambda k: k < 0, f"{name} of 0 or more", "mend it", name)
+    truth = class_labels(labels, "labels", None, None)
+    guesses = class_labels(predictions, "predictions", len(truth), None)
     if not len(truth):
         raise InputError("at least one example", "none", "pass labels and predictions")
     least = int(max(truth.max(), guesses.max())) + 1
-    names = [str(k) for k in range(least)] if names is None else list(names)
-    if len(names) < least:
-        raise InputError(f"{least} names or more", str(len(names)), "pass one for each class")
+    names = class_names(names, least, more=True)
     count = len(names)
     table = np.zeros((count, count), int)
     np.add.at(table, (truth, guesses), 1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
-from fnn._core.errors import entry
+from fnn._core.errors import InputError, entry
 from fnn._core.extras import require
 from fnn._core.types import Array
 from fnn.layer import Layer, require_layer
@@ -45,6 +45,8 @@ def dropout_masks(layer: Layer, x: Array, *, key: Array, count: int = 8) -> Figu
     check.count(count, "count")
     known = numbers(x, "x")
     check.shape(known, "H ..." if known.ndim != 2 else "H W", "x", "pass one example")
+    if not known.size:
+        raise InputError("x with units", f"shape {known.shape}", "pass one example")
     ones = jnp.ones((1, *known.shape), jnp.float32)
     masks = [
         numbers(layer.apply((), (), ones, key=one, train=True)[0][0], "y") != 0

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from string import Template
 
+from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn.lab._graph import Graph
@@ -37,6 +38,7 @@ def graph_page(graph: Graph, file: Path | str, *, title: str = "Computation grap
     """
     if not isinstance(graph, Graph):
         raise InputError("a Graph", describe(graph), "pass what fnn.graph returns")
+    check.text(title, "title")
     drawing = draw(graph, None)
     count = len(graph.nodes)
     # Everything that is drawn is known from a step on: the last of the values is that of step n.

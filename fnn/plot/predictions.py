@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fnn._core import check
-from fnn._core.errors import InputError, describe, entry
+from fnn._core.errors import entry
 from fnn._core.extras import require
 from fnn._core.types import Array
-from fnn.plot._figure import RED, new_figure, numbers
+from fnn.plot._figure import RED, class_labels, class_names, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,24 +43,14 @@ def predictions(
     """
     check.flag(percent, "percent")
     pixels, shares = numbers(images, "images"), numbers(probabilities, "probabilities")
-    truth = np.asarray(labels)
     check.shape(pixels, "n H W", "images", "pass gray images, as images[..., 0]")
     n = len(pixels)
     check.shape(shares, "n K", "probabilities", "pass a row for each image", n=n)
-    check.shape(truth, "n", "labels", "pass a label for each image", n=n)
-    classes = shares.shape[-1]
-    if n and not np.issubdtype(truth.dtype, np.integer):
-        raise InputError("labels of integers", describe(labels), "pass classes from 0 on")
-    wrong_class = f"labels of 0 to {classes - 1}"
-    check.values(
-        truth, lambda label: (label < 0) | (label >= classes), wrong_class, "mend it", "labels"
-    )
-    names = [str(k) for k in range(classes)] if names is None else list(names)
-    if len(names) != classes:
-        raise InputError(f"{classes} names", str(len(names)), "pass one for each class")
+    truth = class_labels(labels, "labels", n, shares.shape[-1])
+    names = class_names(names, shares.shape[-1])
 
     unknown = np.isnan(shares).any(-1)
-    guesses = np.where(unknown, -1, np.nan_to_num(shares).argmax(-1) if classes else -1)
+    guesses = np.where(unknown, -1, np.nan_to_num(shares).argmax(-1) if shares.size else -1)
     wrong, right = np.flatnonzero(guesses != truth), np.flatnonzero(guesses == truth)
     chosen = np.concatenate([wrong[:20], right])[:40]
     columns, rows = 10, max(1, -(-len(chosen) // 10))

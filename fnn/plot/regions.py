@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from fnn._core import check
-from fnn._core.errors import InputError, describe, entry
+from fnn._core.errors import entry
 from fnn._core.extras import require
+from fnn._core.place import check_place
 from fnn._core.types import Array, Params, State, Unchecked
 from fnn.layer import Layer, require_layer
-from fnn.plot._figure import HUES, MARKERS, new_figure, numbers
+from fnn.plot._figure import HUES, MARKERS, class_labels, class_names, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,23 +66,18 @@ def regions(
 
     """
     require_layer(model)
-    points, truth = numbers(x, "x"), np.asarray(labels)
+    points = numbers(x, "x")
     check.shape(points, "n D", "x", "pass points of the plane", D=2)
-    check.shape(truth, "n", "labels", "pass a label for each point", n=len(points))
+    check_place(model, params, state, jax.ShapeDtypeStruct(points.shape, "float32"))
+    check.number(threshold, "threshold")
+    count = _count(model, params, state, points)
+    truth = class_labels(labels, "labels", len(points), count)
+    names = class_names(names, count, "class ")
     guesses = _classes(model, params, state, points, threshold)
     low, high = _corners(points)
     sides = [np.linspace(a, b, _SIDE) for a, b in zip(low, high, strict=True)]
     grid = np.stack(np.meshgrid(*sides), -1).reshape(-1, 2)
     ground = _classes(model, params, state, grid, threshold).reshape(_SIDE, _SIDE)
-    count = _count(model, params, state, points)
-    if len(truth) and not np.issubdtype(truth.dtype, np.integer):
-        raise InputError("labels of integers", describe(labels), "pass classes from 0 on")
-    check.values(
-        truth, lambda t: (t < 0) | (t >= count), f"labels of 0 to {count - 1}", "mend it", "labels"
-    )
-    names = [f"class {k}" for k in range(count)] if names is None else list(names)
-    if len(names) != count:
-        raise InputError(f"{count} names", str(len(names)), "pass one for each class")
     figure = new_figure(7, 4.4)
     axes: Axes = figure.add_subplot()
     colors = [HUES[k % len(HUES)] for k in range(count)]

@@ -59,6 +59,8 @@ def sweep(
     measured = [set(run.validation) - {"loss"} for runs in groups.values() for run in runs]
     common = set.intersection(*measured)
     order = [name for name in next(iter(groups.values()))[0].validation if name in common]
+    if metric is not None:
+        check.text(metric, "metric", "name one that all measured")
     if metric is not None and metric not in common:
         known = ", ".join(map(repr, order)) or "none"
         raise InputError(f"a metric of {known}", describe(metric), "name one that all measured")

@@ -23,7 +23,7 @@ import numpy as np
 
 from fnn._core import check
 from fnn._core.atomic_write import as_path, atomic_write, check_file, output_folder
-from fnn._core.errors import InputError, entry
+from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn._core.types import Unchecked
 from fnn.layer import Layer
@@ -99,6 +99,7 @@ class _Watch:
     """The best value of a metric so far, and how many came since without a better one."""
 
     def __init__(self, metric: str, best: Best, min_delta: float):
+        check.text(metric, "metric")
         check.one_of(best, "best", ("lowest", "highest"))
         check.number(min_delta, "min_delta", least=0)
         self.metric, self.min_delta = metric, float(min_delta)
@@ -258,6 +259,7 @@ def reduce_on_plateau(
     check.number(factor, "factor", above=0, below=1)
     check.number(least, "least", least=0)
     check.count(patience, "patience")
+    _check_path(path)
     return _ReduceOnPlateau(
         _Watch(metric, best, min_delta), float(factor), patience, float(least), path
     )
@@ -328,6 +330,7 @@ def roll_back(*, factor: float = 0.5, at_most: int = 3, path: str | None = None)
     """
     check.number(factor, "factor", above=0, below=1)
     check.count(at_most, "at_most")
+    _check_path(path)
     return _RollBack(float(factor), at_most, path)
 
 
@@ -339,6 +342,9 @@ def learning_rates(train_state: TrainState, path: str | None) -> list[str]:
         path: the one that is meant, or None for all of the name ``learning_rate``.
     Raises:    InputError where there is none.
     """
+    if not isinstance(train_state, TrainState):
+        raise InputError("a train state", describe(train_state), "pass that of an event")
+    _check_path(path)
     known = train_state.hyperparameters
     found = [name for name in known if name.split("/")[-1] == "learning_rate"]
     if path is not None:
@@ -352,6 +358,11 @@ def learning_rates(train_state: TrainState, path: str | None) -> list[str]:
     return found
 
 
+def _check_path(path: Unchecked) -> None:
+    if path is not None:
+        check.text(path, "path", "name a hyper-parameter, or pass None")
+
+
 @entry
 def scale_learning_rate(
     train_state: TrainState, factor: float, *, path: str | None = None, least: float = 0.0
@@ -363,7 +374,8 @@ def scale_learning_rate(
         factor: by what, above 0.
         path: of the hyper-parameter; None for all of the name ``learning_rate``.
         least: below which none falls; one that is below stays.
-    Raises:    InputError where there is no such learning rate.
+    Raises:    InputError for what is no train state, where there is no such learning rate, and for
+        numbers below 0.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> start = fnn.init_train_state(
@@ -373,8 +385,9 @@ def scale_learning_rate(
     {'optimizer/learning_rate': 0.05}
     """
     check.number(factor, "factor", above=0)
-    numbers = dict(train_state.hyperparameters)
-    for name in learning_rates(train_state, path):
+    check.number(least, "least", least=0)
+    names, numbers = learning_rates(train_state, path), dict(train_state.hyperparameters)
+    for name in names:
         # As it prints in float32, and not in twice the digits.
         now = float(str(np.float32(numbers[name])))
         numbers[name] = max(factor * now, min(now, least))
@@ -471,6 +484,8 @@ def checkpoint(
     """
     as_path(folder, "folder")
     check.count(keep, "keep")
+    if metric is not None:
+        check.text(metric, "metric")
     check.one_of(best, "best", ("lowest", "highest"))
 
     def make() -> Unchecked:

@@ -87,6 +87,8 @@ def find_learning_rate(
     check.number(lowest, "lowest", above=0)
     check.number(highest, "highest", above=float(lowest))
     check.count(steps, "steps", least=10)
+    if path is not None:
+        check.text(path, "path")
     rates = np.geomspace(lowest, highest, steps)
     losses: list[float] = []
     averages: list[float] = []

@@ -274,7 +274,7 @@ def of(function: Callable[..., Any], *args: Any, data: str = "", **kwargs: Any) 
 
 def functions(folder: Path) -> list[Target]:
     """Return the public functions that make no record, with arguments that work."""
-    return training(folder) + looking() + others(folder)
+    return training(folder) + looking() + others(folder) + pictures(folder) + running(folder)
 
 
 def training(folder: Path) -> list[Target]:
@@ -335,15 +335,16 @@ def looking() -> list[Target]:
 def others(folder: Path) -> list[Target]:
     """Return the functions of optimizers, landscapes, data and pictures."""
     history = fnn.History(np.array([2.3, 1.0]), np.array([1.5]), {}, 0.0, 0.0)
-    state = SGD.init(TREE)
+    state, numbers = SGD.init(TREE), folder / "numbers"
+    numbers.write_bytes(bytes((0, 0, 8, 1, 0, 0, 0, 2, 5, 7)))
     return [
         of(optim.global_norm, TREE, data="tree"),
         of(optim.eval_params, state, TREE, data="opt_state params"),
         of(optim.take_step, SGD, quadratic, TREE, state, data="params state"),
-        of(landscapes.descend, landscapes.saddle(), SGD, (0.1, 0.2), 3, data="start"),
+        of(landscapes.descend, SGD, landscapes.saddle(), (0.1, 0.2), 3, data="start"),
         of(fnn.plot.curves, history, data="history"),
         of(fnn.plot.filters, np.ones((3, 3, 1, 4), "float32"), data="weight"),
-        of(fnn.datasets.read_idx, folder / "none", data="path"),
+        of(fnn.datasets.read_idx, numbers, data="path"),
         of(fnn.datasets.text, None, 100, data="file"),
         of(fnn.datasets.byte_pairs, None, 300, vocabulary=270, data="file"),
         of(fnn.datasets.spirals, 10, key=KEY),
@@ -351,6 +352,94 @@ def others(folder: Path) -> list[Target]:
         of(fnn.datasets.xor, 10, key=KEY),
         of(fnn.datasets.sine, 10, key=KEY),
     ]
+
+
+def pictures(folder: Path) -> list[Target]:
+    """Return the functions that draw, each with something to draw."""
+    import matplotlib as mpl
+
+    # A figure for every call: none of them is shown.
+    mpl.use("Agg")
+    batch, place, plot = (X, LABELS), "params state", fnn.plot
+    history = fnn.History(
+        np.array([2.3, 1.0]), np.array([1.5]), {"loss": np.array([1.2])}, 0.0, 0.0
+    )
+    drawn = fnn.graph(lambda w, x: jnp.tanh(w * x), 2.0, 3.0)
+    trace = fnn.trace_activations(MODEL, LOSS, PARAMS, STATE, batch, key=KEY)
+    image = np.ones((4, 4), "float32")
+    flat = fnn.serial(fnn.dense(3), fnn.tanh(), fnn.dense(2))
+    plane = X[:, :2]
+    path = landscapes.descend(SGD, landscapes.saddle(), (0.1, 0.2), 3)
+    return [
+        of(fnn.graph, MODEL, LOSS, PARAMS, STATE, batch, data="args"),
+        of(fnn.check_loss, losses.huber(), X, X + 0.3, data="prediction target"),
+        of(fnn.lab.check_answer, 1.0, 1.5, {"half": 0.5}, data="answer right mistakes"),
+        of(plot.activation_functions, {"tanh": fnn.tanh()}, -2.0, 2.0),
+        of(plot.activations, {"first": trace}, data="traces"),
+        of(plot.batch_histograms, {"x": X}, data="values"),
+        of(plot.confusion_matrix, LABELS, LABELS, ["a", "b"], data="labels predictions"),
+        of(plot.descent, landscapes.saddle(), {"sgd": path}, (-1, -1), (1, 1), data="paths"),
+        of(plot.dropout_masks, fnn.dropout(0.5), X[0], key=KEY, data="x"),
+        of(plot.feature_maps, np.ones((4, 4, 2), "float32"), image, data="y image"),
+        of(plot.graph, drawn),
+        of(plot.graph_page, drawn, folder / "graph.html"),
+        of(plot.loss_functions, {"squared": losses.squared_error()}),
+        of(plot.predictions, np.stack([image] * 6), LABELS, np.full((6, 2), 0.5, "float32"),
+           data="images labels probabilities"),
+        of(plot.recurrence, {"rnn": X}, data="gradients"),
+        of(plot.regions, flat, *flat.init(KEY, plane), plane, LABELS, data=f"{place} x labels"),
+        of(plot.sweep, {"one": history}, data="histories"),
+    ]  # fmt: skip
+
+
+def running(folder: Path) -> list[Target]:
+    """Return what goes on beside a run: sweeps, their points, and callbacks."""
+    batch, train, calls = (X, LABELS), fnn.train, fnn.train.callbacks
+    changes, images = train.transforms, (np.ones((2, 4, 4), "float32"), np.zeros(2))
+    axes = {"learning_rate": train.between(0.1, 1.0, log=True)}
+    few = {"epochs": 1, "batch_size": 3}
+    train_state = fnn.init_train_state(MODEL, SGD, X, key=KEY)
+
+    def build(learning_rate: float) -> Any:
+        return MODEL, LOSS, optim.sgd(learning_rate)
+
+    def fit_with(callback: Any) -> None:
+        fnn.fit(MODEL, LOSS, SGD, batch, **few, validation=batch, key=KEY, callbacks=[callback])
+
+    def called(target: Target) -> Target:
+        return target._replace(exercise=fit_with)
+
+    def transforming(target: Target) -> Target:
+        return target._replace(exercise=lambda made: made(images, KEY, jnp.int32(0)))
+
+    return [
+        of(fnn.sweep, build, {"learning_rate": [0.1], "seed": [0]}, batch, **few, data="data"),
+        of(train.between, 0.1, 1.0, log=True),
+        of(train.grid, {"a": [1, 2]}, data="axes"),
+        of(train.random_points, axes, 3, key=KEY),
+        of(train.sobol_points, axes, 4, key=KEY),
+        of(train.find_learning_rate, MODEL, LOSS, SGD, batch, key=KEY, batch_size=3, data="data"),
+        called(of(calls.every, print_nothing, steps=1)),
+        called(of(calls.early_stopping, metric="loss", patience=1)),
+        called(of(calls.roll_back, factor=0.5)),
+        called(of(calls.log_csv, folder / "log.csv")),
+        called(of(calls.log_json, folder / "log.jsonl")),
+        called(of(calls.checkpoint, folder / "checkpoints", steps=1)),
+        transforming(of(changes.random_flip, 0.5, axis="height")),
+        transforming(of(changes.random_crop, 1)),
+        transforming(of(changes.cutout, 2)),
+        transforming(of(changes.input_noise, 0.1)),
+        transforming(of(changes.compose, changes.cutout(1), changes.input_noise(0.1))),
+        of(calls.learning_rates, train_state, None),
+        of(calls.scale_learning_rate, train_state, 0.5),
+        of(fnn.merge_lora, fnn.lora(MODEL, 1).init(KEY, X)[0], data="params"),
+        of(fnn.networks.resnet, (1, 1), 3, width=4, stem="cifar"),
+        of(fnn.networks.vit, 3, image=8, patch=4, width=8, depth=1, heads=2),
+    ]
+
+
+def print_nothing(event: Any) -> None:
+    del event
 
 
 # Trees that are nearly those of a model, made of the right one.

@@ -50,7 +50,7 @@ def test_what_is_no_layer_is_refused(name, value):
                 r"an axis in -2\.\.1",
                 ".*",
             )
-            for axis in (2, -3, 1.0, "1", None)
+            for axis in (2, -3)
         ),
         Bad(
             "concatenate-scalars",

@@ -166,7 +166,7 @@ def test_a_rate_in_half_precision_drops_what_it_drops_in_full(make, kind):
 
 
 @pytest.mark.parametrize("make", [fnn.softmax, fnn.log_softmax, fnn.concatenate])
-@pytest.mark.parametrize("axis", [KEY, "last", 1.0, None, True])
+@pytest.mark.parametrize("axis", [KEY, "last", "1", 1.0, None, True])
 def test_an_axis_that_is_no_integer_is_refused_when_it_is_named(make, axis):
     with pytest.raises(fnn.InputError, match="axis to be an int"):
         make(axis)

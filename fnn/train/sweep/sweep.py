@@ -28,7 +28,7 @@ from fnn.train.data.stream import Arrays, open_source, row_check
 from fnn.train.fit import key_words
 from fnn.train.loop._events import NONFINITE
 from fnn.train.loop._nonfinite import finite_leaves
-from fnn.train.loop._program import Transform, no_losses, transformed_spec
+from fnn.train.loop._program import Transform, check_transform, no_losses, transformed_spec
 from fnn.train.loop._record import History
 from fnn.train.metrics import Metrics, check_metrics
 from fnn.train.precision import Precision
@@ -246,13 +246,15 @@ def sweep(
     check.count(members, "members")
     check.count(epochs, "epochs")
     _check_held_out(validation, metrics, folds)
+    check_transform(transform)
+    if folds is not None:
+        check.count(folds, "folds", least=2)
     rungs = _rungs(halving, epochs)
     found = _checked_points(points, folds)
     source = open_source(data, batch_size)
     if not isinstance(source, Arrays):
         raise InputError("arrays in memory", describe(data), "call fnn.fit for each point")
     if folds is not None:
-        check.count(folds, "folds", least=2)
         if folds > source.examples:
             got, remedy = f"folds={folds}", "pass fewer folds"
             raise InputError(f"{source.examples} folds at most", got, remedy)
@@ -360,7 +362,9 @@ def _begun(
     precision: Precision | None,
 ) -> Iterator[Member]:
     """Yield every run as it begins."""
-    check.function(build, "build", "pass a function that returns (model, loss, optimizer)")
+    remedy = "pass a function of the settings that returns (model, loss, optimizer)"
+    names = ", ".join(name for name in points[0] if name not in ("seed", "fold"))
+    check.function(build, "build", remedy, takes=f"*, {names}")
     drawn: dict[Unchecked, TrainState] = {}
     for number, point in enumerate(points):
         settings = {name: value for name, value in point.items() if name not in ("seed", "fold")}
