@@ -161,6 +161,9 @@ print(f"w2 and b2  {joined({'w2': [-1.0, 1.0], 'b2': 0.5})}")
 # **Predict first.** How many hidden neurons does it take to get every point right?
 
 # %%
+SHOWN = 3  # the network that is drawn
+SEED = 0  # another one: other lines to start with
+
 random = np.random.default_rng(0)
 labels = np.arange(200) % 2
 radius = np.where(labels == 1, random.uniform(0, 0.9, 200), random.uniform(1.6, 2.4, 200))
@@ -170,17 +173,15 @@ labels = labels.astype("int32")
 ACTIVATIONS = {"tanh": fnn.tanh(), "ReLU": fnn.relu(), "none": fnn.identity()}
 
 
-def train(neurons, activation="tanh", seed=0):
+def train(neurons, activation="tanh", epochs=60):
     """A network with one hidden layer, trained on the ring; its parameters, and its mistakes."""
     model = fnn.serial(fnn.dense(neurons), ACTIVATIONS[activation], fnn.dense(2))
     nll, adam = fnn.losses.cross_entropy(), fnn.optim.adam(0.05)
-    plan = {"epochs": 60, "batch_size": 50, "key": jax.random.key(seed)}
+    plan = {"epochs": epochs, "batch_size": 50, "key": jax.random.key(SEED)}
     state, _ = fnn.fit(model, nll, adam, (points, labels), **plan)
     scores = model.apply(state.params, state.state, points)[0]
     return model, state, float(np.mean(scores.argmax(1) != labels))
 
-
-SHOWN = 3  # the network that is drawn
 
 for neurons in (1, 2, 3):
     model, state, wrong = train(neurons)
@@ -214,7 +215,6 @@ display(fnn.plot.regions(model, state.params, state.state, points, labels, names
 
 # %%
 WIDTH, GAIN, DRAWN = 16, 2.0, 20
-SEED = 1
 
 grid = np.linspace(-3, 3, 301)[:, None]
 
@@ -238,7 +238,7 @@ def turns(values):
     return int(np.sum(ways[1:] != ways[:-1]))
 
 
-random = np.random.default_rng(SEED)
+random = np.random.default_rng(1)
 figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
 for axes, (title, depth, g) in zip(
     panels,
@@ -551,21 +551,30 @@ print(f"autodiff:          differs by {jnp.abs(whole - by_autodiff).max() / size
 # %% [markdown]
 # ## To play with
 #
-# The ring again, with as many hidden neurons as you like, and with other activations. Two leave a
-# wedge or a strip. Does it help to have many, if they have no activation?
+# The ring again, with as many hidden neurons as you like, with other activations, and before it has
+# learned to the end. Two neurons leave a wedge or a strip. Does it help to have many, if they have
+# no activation? And `ring.html`, a page with a slider: three lines as they close.
 
 
 # %%
-def draw(hidden, activation):
-    model, state, _ = train(hidden, activation)
+def draw(hidden, activation, epochs):
+    model, state, _ = train(hidden, activation, epochs)
     names = ["ring", "disk"]
     return fnn.plot.regions(model, state.params, state.state, points, labels, names=names)
 
 
+fnn.plot.slider_page(
+    lambda epochs: draw(3, "tanh", epochs),
+    "epochs",
+    (1, 3, 5, 10, 20, 60),
+    "ring.html",
+    title="Three hidden neurons learn a ring",
+    text="Dashed are the lines of the hidden neurons; an epoch goes through all 200 points once.",
+)
 fnn.plot.show(
     draw,
-    {"hidden": (1, 2, 3, 4, 8), "activation": tuple(ACTIVATIONS)},
-    start={"hidden": 2},
+    {"hidden": (1, 2, 3, 4, 8), "activation": tuple(ACTIVATIONS), "epochs": (1, 5, 10, 20, 60)},
+    start={"hidden": 2, "epochs": 60},
 )
 
 # %% [markdown]

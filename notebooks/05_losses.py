@@ -534,7 +534,8 @@ mark(solution)
 # %% [markdown]
 # ## To play with
 #
-# The line of section 1: how far does the outlier drag it, with which loss? At 0 there is none.
+# The line of section 1: how far does the outlier drag it, with which loss? At 0 there is none. And
+# `outlier.html`, a page with a slider: the squared error follows it all the way.
 
 
 # %%
@@ -550,6 +551,14 @@ def draw(loss, outlier):
     return figure
 
 
+fnn.plot.slider_page(
+    lambda outlier: draw("squared", outlier),
+    "outlier",
+    (0.0, 1.0, 2.0, 5.0, 10.0),
+    "outlier.html",
+    title="One wrong point, and the squared error",
+    text="The last point is moved up; the line is the one with the smallest mean squared error.",
+)
 fnn.plot.show(
     draw,
     {"loss": tuple(REGRESSION), "outlier": (0.0, 1.0, 2.0, 5.0, 10.0)},
