@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn._core.types import Array, PyTree, Scalar
+from fnn._core import check
+from fnn._core.types import Array, PyTree, Scalar, Unchecked
 from fnn.gradient.objective import Batch, as_batch
 from fnn.train.loop._nonfinite import finite_leaves
 from fnn.train.sharding import Layout
@@ -151,6 +152,17 @@ def transformed(transform: Transform | None, train_state: TrainState, batch: Bat
         return batch
     key = jax.random.fold_in(jax.random.fold_in(train_state.key, train_state.step), _TRANSFORM)
     return as_batch(transform(batch, key, train_state.step))
+
+
+def check_transform(transform: Unchecked) -> None:
+    """Raise unless a value is a function of batch, key and step, or None.
+
+    Args:
+        transform: what may be one.
+    """
+    if transform is not None:
+        remedy = "pass a function (batch, key, step) -> batch"
+        check.function(transform, "transform", remedy, takes="batch, key, step")
 
 
 def transformed_spec(transform: Transform | None, batch: Batch) -> Batch:
