@@ -227,7 +227,10 @@ def manual_gradients(
         made = loss.forward(prediction, target)
         values, slope = check.returned(made, "values, residuals", "the loss's forward")
         value, dvalues = mean(values, weights)
-        return value, _cover_left_out(loss.backward(slope, dvalues), weights)
+        # A derivative that is the same everywhere still is one of values that differ.
+        dvalues = vary_over(dvalues, varying_axes(values))
+        dprediction = _cover_left_out(loss.backward(slope, dvalues), weights)
+        return value, vary_over(dprediction, varying_axes(prediction))
 
     layout = layouts((0.0, inexact_leaves(prediction)), prediction, target)
     value, dprediction = automatic(scored, layout, prediction, target, weights)
