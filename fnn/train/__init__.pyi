@@ -6,6 +6,7 @@ from fnn.train.files.checkpoint_folder import (
     best_checkpoint as best_checkpoint,
     latest_checkpoint as latest_checkpoint,
 )
+from fnn.train.files.sharded_checkpoints import ShardedCheckpoints as ShardedCheckpoints
 from fnn.train.learning_rate import (
     LearningRates as LearningRates,
     find_learning_rate as find_learning_rate,

@@ -24,11 +24,11 @@ from fnn.optim.optimizer import Optimizer, eval_params
 from fnn.train.data.batch import check_batch_size, check_data
 from fnn.train.data.stream import Source, open_source, row_check
 from fnn.train.evaluate import run_evaluation
-from fnn.train.loop._events import Callback, check_callbacks
+from fnn.train.loop._events import Callback, Timed, check_callbacks
 from fnn.train.loop._loop import Kept, Loop, Plan
 from fnn.train.loop._memory import Memory, numbers_to_go_on, unpack
 from fnn.train.loop._nonfinite import finite_leaves
-from fnn.train.loop._program import Transform, transformed_spec
+from fnn.train.loop._program import Transform, check_transform, transformed_spec
 from fnn.train.loop._progress import Progress, check_progress, progress_bar
 from fnn.train.loop._record import History as History
 from fnn.train.loop._replay import complaint
@@ -149,9 +149,7 @@ def fit(
     _refuse_tracing(data if isinstance(data, tuple | list) else (), validation, key, start)
     check_progress(progress)
     _check_validation(validation, validation_every, metrics)
-    if transform is not None:
-        remedy = "pass a function (batch, key, step) -> batch"
-        check.function(transform, "transform", remedy, takes="batch, key, step")
+    check_transform(transform)
     callbacks = check_callbacks(callbacks)
     _check_length(epochs, steps)
     layout = layout_of(mesh, sharding)
@@ -181,6 +179,7 @@ def fit(
         taken, transform, source, finite_leaves(train_state.params), until, epochs, measure,
         validation_every, ("loss", *(metrics or {})) if measure else (), callbacks, layout,
     )  # fmt: skip
+    _check_clocks(plan)
     loop = Loop(plan, train_state, memory, given)
     return _run(loop, progress, lambda: Kept(begin(), memory.place))
 
@@ -206,7 +205,9 @@ def _run(
     )
     if loop.dead or not np.isfinite(history.loss).all():
         # From what was kept on the way, or from the begin: a generator gives nothing twice.
-        known = None if loop.changed or seconds > _REPLAY_SECONDS else begin
+        # Several processes would each go by a clock of its own.
+        lost = loop.changed or loop.is_shared or seconds > _REPLAY_SECONDS
+        known = None if lost else begin
         kept = loop.kept
         again = known if kept is None else lambda: Kept(jax.tree.map(jnp.copy, kept[0]), kept[1])
         replay = again if loop.dead and loop.plan.source.again else None
@@ -259,6 +260,14 @@ def _check_validation(validation: Data | None, every: int | None, metrics: Metri
     check_metrics(metrics)
     if every is not None:
         check.count(every, "validation_every")
+
+
+def _check_clocks(plan: Plan) -> None:
+    """Raise where a clock would call back in one process before another."""
+    is_shared = plan.layout is not None and plan.layout.is_shared
+    if is_shared and any(isinstance(one, Timed) and one.seconds for one in plan.callbacks):
+        expected = "callbacks that steps call, on a mesh of several processes"
+        raise InputError(expected, "one that a clock calls", "pass steps= in place of seconds=")
 
 
 def _last_step(source: Source, first: int, epochs: int | None, steps: int | None) -> int | None:

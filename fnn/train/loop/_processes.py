@@ -64,7 +64,25 @@ def _copied(leaf: Array) -> Array:
     return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts)
 
 
-def _of_all(numbers: Sequence[int]) -> np.ndarray:
+def bytes_of_all(data: bytes | None) -> list[bytes | None]:
+    """Return what every process has.
+
+    Args:
+        data: of this process.
+
+    >>> bytes_of_all(b"here"), bytes_of_all(None)
+    ([b'here'], [None])
+    """
+    sizes = _of_all((-1 if data is None else len(data),)).ravel().tolist()
+    room = np.zeros(max(*sizes, 1), np.uint8)
+    room[: len(data or b"")] = np.frombuffer(data or b"", np.uint8)
+    # As words: what JAX gathers is of 32 bits at least.
+    found = _of_all(room.astype(np.int32)).astype(np.uint8)
+    rows = zip(found, sizes, strict=True)
+    return [None if size < 0 else row[:size].tobytes() for row, size in rows]
+
+
+def _of_all(numbers: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the numbers of every process, a row each."""
     mine = np.asarray(numbers, np.int32)
     if jax.process_count() == 1:
