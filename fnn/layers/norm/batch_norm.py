@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
-from fnn._core.errors import InputError
+from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast, wide_dtype
 from fnn._core.types import (
     Array,
@@ -22,6 +22,7 @@ from fnn._core.types import (
     Params,
     Residuals,
     State,
+    Unchecked,
 )
 from fnn.layer import Layer, stateful
 from fnn.layers.norm.layer_norm import (
@@ -44,6 +45,7 @@ def batch_norm(
     scale: bool = True,
     shift: bool = True,
     track_running_stats: bool = True,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Layer:
     """Batch normalization: every channel normalized over all other axes, then scaled and shifted.
 
@@ -52,6 +54,9 @@ def batch_norm(
     all statistics are float32 for bfloat16 and float16. With M = 1 training gives y = shift and
     dx = 0; an empty batch leaves the state as it is. `fnn.update_batch_norm` estimates the state
     anew, for averaged weights.
+
+    A batch that XLA spreads over devices is one batch. Under `jax.shard_map` and `jax.vmap` it is
+    what one of them sees, unless `axis_name` puts the shares together; their sizes are equal.
 
     Forward:   over the M elements of a channel, mean = sum(x) / M, var = sum((x - mean)^2) / M;
         n = (x - mean) / sqrt(var + epsilon), y = scale n + shift; out of training mean and var are
@@ -69,10 +74,13 @@ def batch_norm(
         shift: whether there is a shift to learn, (C,), starting at 0.
         track_running_stats: whether there are running statistics; without them those of the batch
             are taken out of training too, and there is no state.
+        axis_name: the axis of `jax.shard_map` or `jax.vmap`, or several, over which the M elements
+            of a channel lie; the gradients of scale and shift stay those of the own share.
     Shapes:    x, y (B, ..., C) with any axes between, as images (B, H, W, C) have
     Saves:     x, and mean and 1 / sqrt(var + epsilon), (C,)
     Raises:    InputError for another number of channels, for x of fewer than 2 axes or of integers,
-        for a momentum outside [0, 1] or without running statistics, and for an epsilon below 0.
+        for a momentum outside [0, 1] or without running statistics, for an epsilon below 0, and
+        where there is no axis of the name.
     Source:    Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and section 3.
 
     >>> import jax, jax.numpy as jnp
@@ -92,9 +100,21 @@ def batch_norm(
             "no momentum without running statistics", str(momentum), "leave one of the two out"
         )
     check.number(momentum, "momentum", least=0, most=1, remedy="pass the share to keep")
-    norm = _BatchNorm(momentum, epsilon, scale, shift, track_running_stats)
+    _check_axis_name(axis_name)
+    norm = _BatchNorm(momentum, epsilon, scale, shift, track_running_stats, axis_name)
     # Out of training the statistics are those of the state.
     return stateful(norm.init, norm.forward, norm.backward, positionwise=bool(track_running_stats))
+
+
+def _check_axis_name(axis_name: Unchecked) -> None:
+    """Raise `InputError` unless this is the name of an axis, several of them or None."""
+    names = axis_name if isinstance(axis_name, tuple) and axis_name else (axis_name,)
+    if axis_name is not None and not all(isinstance(name, str) and name for name in names):
+        raise InputError(
+            "axis_name of an axis, or a tuple of such names",
+            describe(axis_name),
+            "pass the name that jax.shard_map or jax.vmap gives it, such as 'data'",
+        )
 
 
 class _Batch(NamedTuple):
@@ -121,6 +141,7 @@ class _BatchNorm(NamedTuple):
     scale: bool
     shift: bool
     tracked: bool
+    axis_name: str | tuple[str, ...] | None
 
     def init(self, key: Array, x: Input, /) -> tuple[Params, State]:
         del key
@@ -141,13 +162,41 @@ class _BatchNorm(NamedTuple):
         channels = (leaf.shape[0] for leaf in jax.tree.leaves((state, params))[:1])
         check_channels(x, "B ... C", *channels)
         wide, of_batch = upcast(x), train or not self.tracked
-        mean, var = _moments(wide) if of_batch else (upcast(state["mean"]), upcast(state["var"]))
+        mean, var = (
+            self.moments(wide) if of_batch else (upcast(state["mean"]), upcast(state["var"]))
+        )
         if train and self.tracked and x.size:
             state = {name: self.kept(state[name], new) for name, new in _named(mean, var)}
         inverse_deviation = inverse_root(var, self.epsilon)
         n = (wide - over(mean, wide)) * over(inverse_deviation, wide)
         residuals = (_Batch if of_batch else _Running)(x, mean, inverse_deviation)
         return downcast(affine(params, n), x), state, residuals
+
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        """Return mean and variance of every channel, over all shares of a batch.
+
+        Of no elements they are those that a state starts with.
+        """
+        if x.size == 0:
+            return jnp.zeros(x.shape[-1], x.dtype), jnp.ones(x.shape[-1], x.dtype)
+        leading = tuple(range(x.ndim - 1))
+        mean = self.shared(x.mean(leading))
+        return mean, self.shared(jnp.square(x - over(mean, x)).mean(leading))
+
+    def shared(self, own: Array) -> Array:
+        """Return the mean of what every share has."""
+        if self.axis_name is None:
+            return own
+        try:
+            found: Array = jax.lax.pmean(own, self.axis_name)
+        except NameError as error:
+            raise InputError(
+                f"an axis {self.axis_name!r} around batch_norm",
+                "none of this name",
+                "call it in jax.shard_map or jax.vmap with that axis, or leave axis_name out: one "
+                "device and automatic sharding need none",
+            ) from error
+        return found
 
     def kept(self, old: Array, new: Array) -> Array:
         """Return the running statistics after a batch."""
@@ -171,21 +220,13 @@ class _BatchNorm(NamedTuple):
             gain = gain * params["scale"].astype(gain.dtype)
         if isinstance(residuals, _Batch):
             m = max(math.prod(dy.shape[:-1]), 1)
-            dx = over(gain, wide) * (wide - over(dshift / m, wide))
-            dx -= centered * over(gain * inverse_deviation * dscale / m, wide)
+            shifts, scales = self.shared(dshift / m), self.shared(dscale / m)
+            dx = over(gain, wide) * (wide - over(shifts, wide))
+            dx -= centered * over(gain * inverse_deviation * scales, wide)
         else:
             dx = over(gain, wide) * wide
         sums = {"scale": dscale, "shift": dshift}
         return {name: sums[name].astype(params[name].dtype) for name in params}, downcast(dx, dy)
-
-
-def _moments(x: Array) -> tuple[Array, Array]:
-    """Return mean and variance of every channel; of no elements those that a state starts with."""
-    if x.size == 0:
-        return jnp.zeros(x.shape[-1], x.dtype), jnp.ones(x.shape[-1], x.dtype)
-    leading = tuple(range(x.ndim - 1))
-    mean = x.mean(leading)
-    return mean, jnp.square(x - over(mean, x)).mean(leading)
 
 
 def _named(mean: Array, var: Array) -> tuple[tuple[str, Array], ...]:
