@@ -80,8 +80,9 @@ def words(figure: Figure, values: Mapping[str, Unchecked]) -> str:
 
 def _titles(figure: Figure) -> str:
     """Return the titles of a figure and its panels, or what their axes are called."""
-    titles = [figure.get_suptitle()]
+    titles = [one.get_suptitle() for one in (figure, *figure.subfigs)]
     for axes in figure.axes:
         across, up = axes.get_xlabel(), axes.get_ylabel()
-        titles.append(axes.get_title() or (f"{up} over {across}" if across and up else ""))
+        above = filter(None, (axes.get_title(place) for place in ("center", "left", "right")))
+        titles.append(next(above, f"{up} over {across}" if across and up else ""))
     return "; ".join(filter(None, titles))

@@ -80,9 +80,11 @@ def _frame(draw: Callable[..., Figure], values: Mapping[str, Hashable], i: int) 
     kind, data = _smaller(figure)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     alt = html.escape(words(figure, values))
-    width = round(100 * figure.get_figwidth())
+    width, height = (round(100 * inches) for inches in figure.get_size_inches())
     hidden = " hidden" if i else ""
-    return f'<img class="frame" src="{source}" alt="{alt}" width="{width}"{hidden}>'
+    return (
+        f'<img class="frame" src="{source}" alt="{alt}" width="{width}" height="{height}"{hidden}>'
+    )
 
 
 def _smaller(figure: Figure) -> tuple[str, bytes]:

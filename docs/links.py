@@ -1,0 +1,61 @@
+"""Links between what stands in the repository and what the site makes of it; a hook of MkDocs.
+
+A page links a lesson or an example as the file that it is; in the site that is a page. A public
+name of fnn, wherever it stands as code in a text, leads to what the API says of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from api import PACKAGES, public
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+
+# Where code is a link already, or stands for itself.
+_KEPT = re.compile(r"(<a\b.*?</a>|<pre\b.*?</pre>|<h\d\b.*?</h\d>)", re.S)
+_NAME = re.compile(r"<code>(fnn(?:\.\w+)+)(\(.*?\))?</code>")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links to files of the repository lead to their pages."""
+    del config, files
+    top = "../" * page.file.src_uri.count("/")
+    text = re.sub(r"\]\((?:\.\./)*notebooks/(\w+)\.py", rf"]({top}lessons/\1.md", markdown)
+    text = re.sub(r"\]\((?:\.\./)+README\.md", rf"]({top}index.md", text)
+    return re.sub(r"\]\((?:\.\./)*examples/(\w+)\.py", rf"]({top}examples.md#\1", text)
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let every public name that stands as code lead to its place in the API."""
+    del config, files
+    top = "../" * page.file.src_uri.count("/")
+    pieces = _KEPT.split(content)
+    pieces[::2] = [_NAME.sub(lambda m: _linked(m, top), piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Say in which language a page is: browsers choose letters by it."""
+    del config
+    chinese = page.file.src_uri.startswith("zh/")
+    return output.replace('<html lang="en"', '<html lang="zh-Hant"', 1) if chinese else output
+
+
+def _linked(found: re.Match[str], top: str) -> str:
+    place = _places().get(found[1])
+    return f'<a href="{top}{place}">{found[0]}</a>' if place else found[0]
+
+
+@functools.cache
+def _places() -> dict[str, str]:
+    """Return where each public name stands: `fnn.optim.sgd` and the packages themselves."""
+    places = {}
+    for name in PACKAGES:
+        title = "fnn" if name == "fnn" else f"fnn.{name}"
+        places[title] = f"api/{name}.html"
+        for one in public(name):
+            places.setdefault(f"{title}.{one}", f"api/{name}.html#{title}.{one}")
+    return places
