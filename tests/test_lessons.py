@@ -234,6 +234,18 @@ CLAIMS = {
         (r"price +[\d.]+ +([\d.]+)", 74.1, 74.2),
         (r"energy +([\d.]+)%", 3.05, 3.25),
     ],
+    "07_batches.py": [
+        (r"apart by ([\d.e+-]+)", 0, 1e-6),
+        (r"slope (-[\d.]+);", -0.52, -0.48),
+        (r"start +one example is off by +([\d.]+) gradients", 8, 10),
+        (r"batches of 1 +spread of the second half ([\d.]+)", 0.2, 0.6),
+        (r"batches of 16 +spread of the second half ([\d.]+)", 0.05, 0.19),
+        (r"B = (?:4|16|64) .* ratio ([\d.]+)", 0.9, 1.1),
+        (r"α = 0.1 +B = 1 .* ratio ([\d.]+)", 1.1, 1.6),
+        (r"one by one +after 5 epochs: loss [\d.]+, ([\d.]+)% right", 90, 95),
+        (r"batches of 32 +after 5 epochs: loss [\d.]+, ([\d.]+)% right", 90, 95),
+        (r"all at once +after 5 epochs: loss [\d.]+, ([\d.]+)% right", 45, 75),
+    ],
     "09_difficulties.py": [
         (r"width  2: .* spread ([\d.]+)", 0.1, 0.55),
         (r"width  4: .* spread ([\d.]+)", 0.03, 0.3),
