@@ -81,7 +81,7 @@ side = np.linspace(-0.6, 1.6, 200)
 plane = np.stack(np.meshgrid(side, side), -1)
 figure, panels = plt.subplots(1, 4, figsize=(11, 3.4), layout="constrained", sharey=True)
 h_corners = hidden(corners)
-for axes, height, points, title in (
+for axes, height, spots, title in (
     (panels[0], plane @ W1[:, 0] + B1[0], corners, "neuron 1: $h_1 > 1/2$"),
     (panels[1], plane @ W1[:, 1] + B1[1], corners, "neuron 2: $h_2 > 1/2$"),
     (panels[2], output(plane), h_corners, "what the output sees"),
@@ -90,7 +90,7 @@ for axes, height, points, title in (
     axes.contourf(side, side, height, [-1e9, 0, 1e9], colors=[BLUE, ORANGE], alpha=0.25)
     axes.contour(side, side, height, [0], colors="black")
     for label, color, mark, size in ((0, BLUE, "o", 9), (1, ORANGE, "s", 8)):
-        axes.plot(*points[xor == label].T, mark, color=color, markersize=size, mec="white")
+        axes.plot(*spots[xor == label].T, mark, color=color, markersize=size, mec="white")
     axes.set(title=title, aspect="equal", xlabel="$x_1$", xticks=[0, 1], yticks=[0, 1])
 panels[0].set_ylabel("$x_2$")
 panels[2].set(xlabel="$h_1$", ylabel="$h_2$")
@@ -128,8 +128,11 @@ answers = {"w2": None, "b2": None}  # as in {"w2": [1.0, 2.0], "b2": 3.0}
 def joined(answers):
     if any(answer is None for answer in answers.values()):
         return "not answered"
+    w2, b2 = (np.ravel(answers[name]).astype(float) for name in ("w2", "b2"))
+    if w2.size != 2 or b2.size != 1:
+        return "wrong: two weights, one for each hidden neuron, and one bias"
     h = (corners.sum(1, keepdims=True) > np.array([0.5, 1.5])).astype(float)
-    found = h @ np.asarray(answers["w2"], float) + answers["b2"]
+    found = h @ w2 + b2
     says = (found > 0).astype(int)
     if (says == 1 - xor).all():
         return "right"
@@ -409,8 +412,8 @@ for name, last in heads.items():
     model = fnn.serial(fnn.dense(HIDDEN), fnn.tanh(), fnn.dense(1), *last)
     plan = {"epochs": EPOCHS, "batch_size": 50, "key": jax.random.key(0)}
     squared, adam = fnn.losses.squared_error(), fnn.optim.adam(0.03)
-    trained, _ = fnn.fit(model, squared, adam, (x_line, sine), **plan)
-    curves[name] = model.apply(trained.params, trained.state, x_line)[0]
+    fitted, _ = fnn.fit(model, squared, adam, (x_line, sine), **plan)
+    curves[name] = model.apply(fitted.params, fitted.state, x_line)[0]
     errors[name] = float(np.mean((curves[name] - sine) ** 2))
     print(f"{name}: mean squared error {errors[name]:.4f}")
 floor = np.mean(np.minimum(sine, 0) ** 2)

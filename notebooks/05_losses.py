@@ -428,7 +428,7 @@ plt.show()
 LABELS = np.array([0, 1, 2, 3, 4, 0])
 SPREAD = 1.5  # how sure the network is, at random
 
-z = (SPREAD * np.random.default_rng(1).normal(size=(6, 5))).astype("float32")
+z = (SPREAD * np.random.default_rng(1).normal(size=(len(LABELS), 5))).astype("float32")
 t = np.eye(5, dtype="float32")[LABELS]
 
 
@@ -442,7 +442,7 @@ by_hand = p - t
 by_autodiff = jax.grad(lambda z: -(t * jnp.log(softmax(z))).sum())(z)
 loss = fnn.losses.cross_entropy()
 values, residuals = loss.forward(z, LABELS)
-by_fnn = loss.backward(residuals, jnp.ones(6))
+by_fnn = loss.backward(residuals, jnp.ones(len(LABELS)))
 print(f"by hand and by autodiff differ by {jnp.abs(by_hand - by_autodiff).max():.1e}")
 print(f"by hand and by fnn differ by {jnp.abs(by_hand - by_fnn).max():.1e}")
 
@@ -458,7 +458,7 @@ for axes, (title, values), colors, low in zip(
     for (row, column), value in np.ndenumerate(np.asarray(values)):
         ink = "white" if abs(value) > 0.6 else "black"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
-    axes.set(title=title, xlabel="class k", xticks=range(5), yticks=range(6))
+    axes.set(title=title, xlabel="class k", xticks=range(5), yticks=range(len(LABELS)))
     figure.colorbar(image, ax=axes)
 panels[0].set_ylabel("example")
 plt.show()
@@ -501,7 +501,7 @@ def on_trial(slopes, z, t):
     return "right"
 
 
-def mark(slopes):
+def marks(slopes):
     scores = jax.random.normal(jax.random.key(1), (6, 5))
     share = jnp.array([np.roll([0.5, 0.25, 0.25, 0.0, 0.0], example) for example in range(6)])
     p = softmax(scores / 2)
@@ -520,7 +520,7 @@ def mark(slopes):
     print(f"dz  {on_trial(slopes, scores, share) if answer == 'right' else answer}")
 
 
-mark(slopes)
+marks(slopes)
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -529,7 +529,7 @@ def solution(p, t):
     return p - t, (p - t) / 2
 
 
-mark(solution)
+marks(solution)
 
 # %% [markdown]
 # ## To play with
@@ -567,5 +567,6 @@ fnn.plot.show(
 
 # %% [markdown]
 # Things to try: `OUTLIER = 1` in section 1, `fnn.losses.huber(0.1)` in `REGRESSION`; `OVERLAP = 0`
-# in section 5; `AT = 8` in section 6; `SPREAD = 10` in section 7. Next: what descent does with the
-# slope.
+# in section 5; `AT = 8` in section 6; `SPREAD = 100` in section 7, where some $p$ are rounded to 0,
+# so that autodiff of $\log p$ says `nan`, and $p - t$ does not mind. Next: what descent does with
+# the slope.
