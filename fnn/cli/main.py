@@ -22,7 +22,8 @@ from fnn.cli.optimizers import NOISES, OPTIMIZERS, SCHEDULES
 from fnn.cli.resume import resume
 from fnn.cli.run import DivergedError, NotWrittenError, StoppedError, run
 from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings
-from fnn.cli.sweep import sweep
+from fnn.cli.several_runs import several_runs
+from fnn.cli.sweep import run_sweep
 
 typer: Any = require("typer", "cli")
 for _package in ("matplotlib", "safetensors", "tqdm"):
@@ -263,7 +264,7 @@ def main(
         settings = DEFAULT._replace(**{n: v for n, v in given.items() if n not in lists} | fixed)
         learned = functools.cache(lambda seed: problem(data, data_folder, seed))
         if several:
-            sweep(learned, settings, several)
+            several_runs(learned, settings, several)
         else:
             run(learned(settings.seed), settings)
 
@@ -282,6 +283,53 @@ def resume_command(
     """Go on with a run that was interrupted, to the same bits."""
     with _explained():
         resume(folder)
+
+
+def sweep_command(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SETTING=VALUES...",
+            help="Settings are the options of python -m fnn by their names, with _ for -.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="Folder; the same command goes on there.", metavar="FOLDER")
+    ] = Path("fnn-sweep"),
+    halving: Annotated[
+        str,
+        typer.Option(
+            help="Epochs after which the half of the runs that are behind end.",
+            metavar="INT,...",
+            show_default="never",
+        ),
+    ] = "",
+    members: Annotated[
+        int,
+        typer.Option(
+            help="Runs in a program; what is finished is written after each.", metavar="INT"
+        ),
+    ] = 64,
+) -> None:
+    r"""Train at every combination of settings: many runs as few programs.
+
+    \b
+    learning_rate=0.1,0.2         these values
+    learning_rate=0.001:10:log5   5 values of one ratio to the next
+    momentum=0:0.9:lin4           4 values of one distance to the next
+    seed=0:8                      the whole numbers from 0 to 7
+    optimizer=sgd,adam            names
+    hidden=64,32/128              widths of two networks
+    batch_norm=yes,no             with and without
+
+    Prints means over seeds, the best first; writes a table of all runs and
+    pictures: curves, parallel coordinates and a heat map. A sweep that was
+    interrupted goes on by the same command, to the same bits. The exit status
+    is 1 where every run diverged or it was interrupted, 2 for bad settings.
+    """
+    with _explained():
+        epochs = widths(halving) or ()
+        run_sweep(words, output, epochs, members)
 
 
 @contextmanager
@@ -385,3 +433,4 @@ app: Any = typer.Typer(
 app.callback(invoke_without_command=True)(main)
 app.command("compare-runs")(compare_runs_command)
 app.command("resume")(resume_command)
+app.command("sweep")(sweep_command)

@@ -179,8 +179,8 @@ def guessing(problem: Problem) -> float:
     return float(np.abs(test - np.median(target, 0)).mean())
 
 
-def prepare(problem: Problem, settings: Settings) -> Job:
-    """Return what a run needs, checked as a whole: a step is traced, and nothing is computed.
+def assemble(problem: Problem, settings: Settings) -> Job:
+    """Return what a run needs: its parts are made, and nothing is traced.
 
     Args:
         problem: what is learned.
@@ -199,11 +199,23 @@ def prepare(problem: Problem, settings: Settings) -> Job:
         labels=settings.loss in LABELED,
         seed=settings.seed,
     )
-    job = Job(
+    return Job(
         settings, problem, model, loss, optimizer, gradient,
         (x, targets(settings.loss, target, classes)),
         (test_x, targets(settings.loss, test_target, classes)),
     )  # fmt: skip
+
+
+def prepare(problem: Problem, settings: Settings) -> Job:
+    """Return what a run needs, checked as a whole: a step is traced, and nothing is computed.
+
+    Args:
+        problem: what is learned.
+        settings: of the run.
+    Raises:    InputError for settings that do not go together.
+    """
+    job = assemble(problem, settings)
+    model, loss, optimizer, gradient, settings = *job[2:6], job.settings
     key = jax.eval_shape(lambda: jax.random.key(0))
     train_state = _init.eval_shape(model, optimizer, gradient, _spec(job), key)
     batch = tuple(part[: settings.batch_size] for part in job.train)

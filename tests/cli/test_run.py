@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 import fnn
-from fnn.cli import data, networks, optimizers, run as one_run, settings as options, sweep
+from fnn.cli import data, networks, optimizers, run as one_run, settings as options, several_runs
 from fnn.cli.main import app
 from fnn.datasets import Dataset
 
@@ -350,10 +350,10 @@ def test_a_seed_among_several_draws_the_points_that_it_draws_alone(monkeypatch):
         if len(seen) == 2:
             fail()
 
-    monkeypatch.setattr(sweep, "prepare", look)
+    monkeypatch.setattr(several_runs, "prepare", look)
     learned = functools.partial(data.problem, "xor", None)
     with pytest.raises(OSError, match="No space"):
-        sweep.sweep(learned, options.Settings("xor"), {"seed": (0, 5)})
+        several_runs.several_runs(learned, options.Settings("xor"), {"seed": (0, 5)})
     for seed, problem in seen.items():
         assert np.array_equal(problem.train[0], learned(seed).train[0])
 
