@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import jax
+import numpy as np
 
 # Rooms whose names are asked for as ``fnn.optim.sgd``; those of all others as ``fnn.dense``.
 _NAMESPACES = ("losses", "optim", "landscapes", "datasets", "networks", "plot")
@@ -109,6 +110,8 @@ def unnamed(function: Callable[P, T]) -> Callable[P, T]:
 def entry(function: Callable[P, T]) -> Callable[P, T]:
     """Mark a function that users call: errors inside say its name.
 
+    It is given Python's integers for NumPy's, in which 200 times 2 may be 144.
+
     >>> @entry
     ... def reader():
     ...     raise InputError("a file", "none", "name one")
@@ -116,7 +119,21 @@ def entry(function: Callable[P, T]) -> Callable[P, T]:
     Traceback (most recent call last):
     fnn._core.errors.InputError: fnn.reader: expected a file, got none; name one
     """
-    return named(public_name(function), function)
+    name = public_name(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        positional: Any = map(_python_int, args)
+        by_name: Any = {word: _python_int(value) for word, value in kwargs.items()}
+        with naming(name):
+            return function(*positional, **by_name)
+
+    _named.add(call)
+    return call
+
+
+def _python_int(value: Any) -> Any:
+    return int(value) if isinstance(value, np.integer) else value
 
 
 @contextmanager

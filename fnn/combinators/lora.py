@@ -109,10 +109,10 @@ def merge_lora(params: Params, *, scale: Number = 1.0) -> Params:
     check.number(scale, "scale")
     if not isinstance(params, Mapping) or params.keys() != {"base", "adapters"}:
         raise InputError("params of fnn.lora", describe(params), "pass those of its init")
+    params = require_arrays(params, "params")
     adapters = params["adapters"]
     if not isinstance(adapters, Mapping):
         raise InputError("adapters by path", describe(adapters), "pass params of fnn.lora")
-    require_arrays(params, "params")
 
     def merged(path: PyTree, leaf: Array) -> Array:
         adapter = adapters.get(_name(path))

@@ -95,6 +95,9 @@ def graph(
             raise InputError("loss, params, state and a batch", f"{len(args)} arguments", "pass 4")
         return _of_model(function, *args, key, detail)
     check.function(function, "function", "pass a function, or a model")
+    places = ", ".join(f"argument {i + 1}" for i in range(len(args)))
+    takes = f"{places}, *, {', '.join(named)}" if named else places
+    check.function(function, "function", "pass its arguments", takes=takes)
     bound = inspect.signature(function).bind(*args, **named)
     leaves = _leaves(bound.arguments)
     structure = jax.tree.structure(bound.arguments)

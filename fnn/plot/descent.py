@@ -51,7 +51,7 @@ def descent(
     1
 
     """
-    check.function(function, "function")
+    check.function(function, "function", takes="point")
     low = getattr(function, "low", None) if low is None else low
     high = getattr(function, "high", None) if high is None else high
     corners = _corners(low, high)

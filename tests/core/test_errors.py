@@ -17,6 +17,7 @@ import pytest
 import fnn
 from fnn import datasets, losses, optim
 from fnn._core.atomic_write import output_folder
+from fnn._core.errors import entry
 from fnn.optim import schedule
 
 KEY = jax.random.key(0)
@@ -1155,3 +1156,11 @@ def test_an_input_error_is_a_value_error_that_pickles():
     error = fnn.InputError("a width", "0", "pass an int")
     error.where, error.path = "fnn.dense", ("hidden", "0")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_what_users_call_counts_in_integers_of_python():
+    @entry
+    def doubled(count, *, again=0):
+        return 2 * count, 2 * again
+
+    assert doubled(np.uint8(200), again=np.int8(100)) == (400, 200)
