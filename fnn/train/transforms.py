@@ -7,6 +7,7 @@ too. They change x, an example at a time and each in its own way; targets and we
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
@@ -104,10 +105,7 @@ def random_crop(padding: int) -> BatchTransform:
         around = [(0, 0), (padding, padding), (padding, padding), *[(0, 0)] * (x.ndim - 3)]
         corners = jax.random.randint(key, (len(x), 2), 0, 2 * padding + 1)
 
-        def cut(image: Array, corner: Array) -> Array:
-            start = corner[0], corner[1], *[0] * (image.ndim - 2)
-            return jax.lax.dynamic_slice(image, start, x.shape[1:])
-
+        cut = functools.partial(_cut, shape=x.shape[1:])
         return jax.vmap(cut)(jnp.pad(x, around), corners)
 
     return BatchTransform(change)
@@ -205,6 +203,12 @@ class _Composition(BatchTransform):
         for i, transform in enumerate(self.transforms):
             batch = transform(as_batch(batch), jax.random.fold_in(key, i), step)
         return as_batch(batch)
+
+
+def _cut(image: Array, corner: Array, shape: tuple[int, ...]) -> Array:
+    """Return a part of an image (H, W, ...) of a shape, from a corner (2,) on."""
+    start = [corner[0], corner[1], *[jnp.zeros((), corner.dtype)] * (image.ndim - 2)]
+    return jax.lax.dynamic_slice(image, start, shape)
 
 
 def _check_images(x: Unchecked) -> None:
