@@ -268,11 +268,21 @@ CLAIMS = {
         (r"α = (?:3|10).0 +dead +\d+% and +(\d+)%", 90, 100),
         (r"([\d.]+)% of new digits: right", 60, 100),
     ],
-    "backpropagation.py": [
+    "08_backpropagation.py": [
         (r"-> ([\d.]+), [\d.]+% of", 0.37, 0.41),
         (r"([\d.]+)% of 1,000 new digits", 88, 100),
         (r"differs by ([\d.e-]+)", 0, 2.7e-5),
         (r"last layer over first: ([\d.e+]+)", 1e4, 1e6),
+    ],
+    "advanced_noise.py": [
+        (r"1e-06 leaves after (\d+) steps", 137, 142),
+        (r"ends at height (-[\d.]+)", -0.2501, -0.2),
+        (r"takes ([\d.]+) times as long", 2.69, 2.74),
+        (r"pushed +leaves .*, (\d+)\]", 60, 200),
+        # Five standard errors to each side.
+        (r"20,000 points ([\d.]+)", 0.186, 0.206),
+        (r"([\d.]+)% sampled", 70, 78),
+        (r"([\d.]+)% by the formula", 73.5, 74.0),
     ],
 }
 

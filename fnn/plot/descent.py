@@ -62,14 +62,14 @@ def descent(
     panels = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (title, path) in zip(panels, points.items(), strict=True):
         axes.set_title(title, fontsize=10)
-        draw(axes, function, path, *corners)
         for minimum in getattr(function, "minima", ()):
             height = () if d == 2 else (function(minimum),)
-            axes.plot(*minimum, *height, "x", color="white", markersize=8, markeredgewidth=4)
+            axes.plot(*minimum, *height, "x", color="white", markersize=11, markeredgewidth=4)
             axes.plot(
-                *minimum, *height, "x", color="black", markersize=7, markeredgewidth=1.5,
+                *minimum, *height, "x", color="black", markersize=10, markeredgewidth=1.5,
                 label="minimum",
             )  # fmt: skip
+        draw(axes, function, path, *corners)
         _say_whether_diverged(axes, path[1])
     handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
     legend = figure.legend(
@@ -178,7 +178,7 @@ def _ends(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     """Mark the first point and the last."""
     for i, mark, color, label in ((0, "o", "white", "start"), (-1, "s", ORANGE, "end")):
         axes.plot(
-            x[i], y[i], mark, color=color, markersize=8, markeredgecolor="black",
+            x[i], y[i], mark, color=color, markersize=7, markeredgecolor="black",
             markeredgewidth=1.2, label=label,
         )  # fmt: skip
 

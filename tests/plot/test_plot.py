@@ -98,7 +98,7 @@ def test_descent_tells_in_a_legend_what_its_marks_are_and_of_no_divergence_where
     run = landscapes.descend(optim.sgd(0.1), saddle, [1.0, 0.1], 20)
     figure = drawn(plot.descent(saddle, {"first": run, "second": run}))
     (legend,) = figure.legends
-    marks = ["steps", "start", "end", "minimum"]
+    marks = ["minimum", "steps", "start", "end"]
     assert [text.get_text() for text in legend.get_texts()] == marks
     assert not [text for axes in figure.axes for text in axes.texts]
 
