@@ -56,26 +56,33 @@ def loss(w, b):
 
 
 # %% [markdown]
-# Now turn. Change the two numbers, run the cell again, and try to get the loss below 0.1.
+# Now turn the two sliders, and try to get the loss below 0.1. (Without sliders: change `W` and `B`,
+# and run the cell again.)
 
 # %%
 W, B = 0.0, 0.0
 
-print(f"w = {W}, b = {B}: loss {loss(W, B):.4f}")
-sides = np.linspace(-1, 3, 81), np.linspace(-2, 2, 81)
-heights = np.array([[loss(w, b) for w in sides[0]] for b in sides[1]])
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-left.plot(x, t, "o", color=BLUE, markersize=4, label="points")
-ends = np.array([x.min(), x.max()])
-left.plot(ends, W * ends + B, color=RED, label="our function")
-left.set(xlabel="x", ylabel="t", title="The function")
-left.legend(frameon=False)
-ground = right.contourf(*sides, heights, levels=np.quantile(heights, np.linspace(0, 1, 15)))
-right.plot(W, B, "o", color=RED, markersize=9, markeredgecolor="white", label="our knobs")
-right.set(xlabel="w", ylabel="b", title="The loss for every position of the knobs")
-right.legend()
-figure.colorbar(ground, ax=right, label="loss")
-plt.show()
+
+def draw(w, b):
+    sides = np.linspace(-1, 3, 81), np.linspace(-2, 2, 81)
+    heights = np.array([[loss(one, other) for one in sides[0]] for other in sides[1]])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    left.plot(x, t, "o", color=BLUE, markersize=4, label="points")
+    ends = np.array([x.min(), x.max()])
+    left.plot(ends, w * ends + b, color=RED, label="our function")
+    left.set(xlabel="x", ylabel="t", title=f"w = {w:g}, b = {b:g}: loss {loss(w, b):.4f}")
+    left.legend(frameon=False)
+    ground = right.contourf(*sides, heights, levels=np.quantile(heights, np.linspace(0, 1, 15)))
+    right.plot(w, b, "o", color=RED, markersize=9, markeredgecolor="white", label="our knobs")
+    right.set(xlabel="w", ylabel="b", title="The loss for every position of the knobs")
+    right.legend()
+    figure.colorbar(ground, ax=right, label="loss")
+    return figure
+
+
+places = {name: sorted({start, *np.arange(low, low + 4.1, 0.25)})
+          for name, start, low in (("w", W, -1.0), ("b", B, -2.0))}  # fmt: skip
+fnn.plot.show(draw, places, start={"w": W, "b": B})
 
 # %% [markdown]
 # <details><summary>Answer to the prediction</summary>

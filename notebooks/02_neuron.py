@@ -117,8 +117,9 @@ def logistic_loss(weight, bias, x, t):
 
 
 path = learn(clouds, signs, np.array([1.0, -1.5]), 1.0, ALPHA, STEPS)
-figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
-for axes, step in zip(panels, (0, STEPS // 20, STEPS), strict=True):
+
+
+def draw_line(axes, step):
     w, b = path[step]
     for sign, color, mark in ((-1, BLUE, "o"), (1, ORANGE, "s")):
         axes.plot(*clouds[signs == sign].T, mark, color=color, markersize=4, label=f"t = {sign:+d}")
@@ -127,12 +128,34 @@ for axes, step in zip(panels, (0, STEPS // 20, STEPS), strict=True):
     axes.quiver(*foot, *(w / np.linalg.norm(w)), color=RED, scale=4, label="its normal, w")
     wrong = np.mean(signs * (clouds @ w + b) <= 0)
     height = logistic_loss(w, b, clouds, signs)
-    axes.set(xlim=(-3, 3), ylim=(-3, 3), xlabel="$x_1$", aspect="equal")
+    axes.set(xlim=(-3, 3), ylim=(-3, 3), xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     axes.set_title(f"step {step}: {wrong:.0%} wrong, loss {height:.3f}")
-panels[0].set_ylabel("$x_2$")
+
+
+path = learn(clouds, signs, np.array([1.0, -1.5]), 1.0, ALPHA, STEPS)
+figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
+for axes, step in zip(panels, (0, STEPS // 20, STEPS), strict=True):
+    draw_line(axes, step)
+    axes.label_outer()
 handles, labels = panels[0].get_legend_handles_labels()
 figure.legend(handles, labels, ncols=4, loc="outside lower center", frameon=False)
 plt.show()
+
+# %% [markdown]
+# Step by step, as a page with a slider: open `line.html` in a browser.
+
+
+# %%
+def line_at(step):
+    figure, axes = plt.subplots(figsize=(5, 5.2), layout="constrained")
+    draw_line(axes, step)
+    figure.legend(ncols=2, loc="outside lower center", frameon=False)
+    return figure
+
+
+SHOWN = [step for step in (0, 1, 2, 3, 5, 8, 15, 30, 60, 120, 200) if step <= STEPS]
+told = "The line turns and moves at once; later its weights grow, and only the loss still falls."
+fnn.plot.slider_page(line_at, "step", SHOWN, "line.html", title="A line that learns", text=told)
 
 # %% [markdown]
 # The slopes by hand against autodiff, at the start:
@@ -244,6 +267,39 @@ state, history = fnn.fit(
 )
 print(f"loss {history.epoch_loss[0]:.3f} -> {history.epoch_loss[-1]:.4f}")
 display(fnn.plot.regions(model, state.params, state.state, points, labels))
+
+# %% [markdown]
+# ## 5. To play with
+#
+# You are the learning: turn the line, move it, and make the neuron sure of itself. Get the clouds
+# apart first, then the loss below 0.06: what has to grow?
+
+
+# %%
+def neuron_at(angle, bias, size):
+    weight = size * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+    sides = np.linspace(-3, 3, 121)
+    plane = np.stack(np.meshgrid(sides, sides), -1)
+    figure, axes = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
+    ground = axes.pcolormesh(
+        sides, sides, sigmoid(plane @ weight + bias), cmap="PuOr_r", vmin=0, vmax=1
+    )
+    for sign, color, mark in ((-1, BLUE, "o"), (1, "black", "s")):
+        axes.plot(*clouds[signs == sign].T, mark, color=color, markersize=4, label=f"t = {sign:+d}")
+    wrong = np.mean(signs * (clouds @ weight + bias) <= 0)
+    height = logistic_loss(weight, bias, clouds, signs)
+    axes.set(xlabel="$x_1$", ylabel="$x_2$", title=f"{wrong:.0%} wrong, loss {height:.3f}")
+    axes.legend(loc="lower right")
+    figure.colorbar(ground, label="y, the probability of t = +1")
+    return figure
+
+
+KNOBS = {
+    "angle": range(0, 360, 15),
+    "bias": (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
+    "size": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+}
+fnn.plot.show(neuron_at, KNOBS, start={"angle": 120, "bias": 1.0, "size": 1.0})
 
 # %% [markdown]
 # Things to try: another start in section 2; `ALPHA = 30`; `HIDDEN = 1`, which is one line again.

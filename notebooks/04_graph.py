@@ -217,5 +217,20 @@ display(fnn.plot.graph(whole))
 print("every gradient by hand is that of autodiff:", all(n.agrees for n in whole.nodes.values()))
 
 # %% [markdown]
+# ## 6. To play with
+#
+# Other values, the same graph. Find a weight $w_1$ with which the neuron learns almost nothing,
+# though it is wrong: where does the gradient get lost?
+
+
+# %%
+def neuron_with(w1, x1, t):
+    return fnn.plot.graph(fnn.graph(neuron, **(VALUES | {"w1": w1, "x1": x1, "t": t})))
+
+
+KNOBS = {"w1": (-8.0, -2.0, 0.5, 2.0, 8.0), "x1": (-1.0, 0.0, 1.0, 2.0), "t": (0.0, 0.5, 1.0)}
+fnn.plot.show(neuron_with, KNOBS, start={"w1": 0.5, "x1": 1.0, "t": 1.0})
+
+# %% [markdown]
 # Things to try: other `VALUES` in section 1, such as `t = 0`; a function of your own in section 2;
 # `AT = 5`; `fnn.graph(..., detail="operations")` in section 5, which opens the layers.
