@@ -46,7 +46,7 @@ from fnn.plot import BLUE, GREEN, ORANGE, RED
 # |---|---|---|
 # | squared error | $e^2$ | $2 e$ |
 # | absolute error | $\lvert e \rvert$ | $\pm 1$, the sign of $e$ |
-# | Huber | $e^2 / 2$, beyond 1 $\lvert e \rvert - \frac{1}{2}$ | $e$, cut off at $\pm 1$ |
+# | Huber | $e^2 / 2$, beyond 1 $\lvert e \rvert - 0.5$ | $e$, cut off at $\pm 1$ |
 
 # %%
 REGRESSION = {
@@ -210,7 +210,7 @@ signs = (2.0 * labels[:, None] - 1).astype("float32")
 try:
     fnn.losses.logistic().apply(jnp.zeros((200, 1)), labels[:, None])
 except fnn.InputError as error:
-    print(error)
+    print(str(error).replace("; ", ";\n"))
 
 
 def train(model, loss, targets):
