@@ -18,6 +18,7 @@ from fnn.plot.gradients import gradients as gradients
 from fnn.plot.graph import graph as graph
 from fnn.plot.graph_page import graph_page as graph_page
 from fnn.plot.heat_map import heat_map as heat_map
+from fnn.plot.live_curves import live_curves as live_curves
 from fnn.plot.loss_functions import loss_functions as loss_functions
 from fnn.plot.parallel_coordinates import parallel_coordinates as parallel_coordinates
 from fnn.plot.predictions import predictions as predictions

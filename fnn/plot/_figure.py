@@ -47,13 +47,7 @@ def save(figure: Figure, file: Path | str) -> None:
     """
     if not hasattr(figure, "savefig"):
         raise InputError("a figure", describe(figure), "pass what fnn.plot.curves returns, say")
-    suffix = Path(file).suffix.lower() if isinstance(file, Path | str) else "?"
-    if suffix not in ("", *_FIELDS):
-        raise InputError(
-            "the name of a PNG, SVG or PDF file",
-            describe(file),
-            "end it in .png, .svg or .pdf, or call figure.savefig",
-        )
+    suffix = suffix_of(file)
     words = str(figure.get_label()) if hasattr(figure, "get_label") else ""
     metadata: dict[str, str | None] = {_FIELDS.get(suffix, "Description"): words} if words else {}
     if suffix in _DATES:
@@ -63,6 +57,22 @@ def save(figure: Figure, file: Path | str) -> None:
         atomic_write(file) as temporary,
     ):
         figure.savefig(temporary, dpi=150, format=suffix[1:] or "png", metadata=metadata)
+
+
+def suffix_of(file: Unchecked) -> str:
+    """Return the ending of a picture's name, or raise for another than those that are written.
+
+    >>> suffix_of("curves.PNG")
+    '.png'
+    """
+    suffix = Path(file).suffix.lower() if isinstance(file, Path | str) else "?"
+    if suffix not in ("", *_FIELDS):
+        raise InputError(
+            "the name of a PNG, SVG or PDF file",
+            describe(file),
+            "end it in .png, .svg or .pdf, or call figure.savefig",
+        )
+    return suffix
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -66,13 +66,14 @@ def parallel_coordinates(result: Sweep, value: str = "loss", *, largest: bool = 
     width = 2.4 + 1.6 * len(names)
     figure = new_figure(width, 4.2)
     axes = figure.add_subplot()
-    axes.set(xlim=(-0.35, len(names) + 0.35), ylim=(_STOPPED - 0.1, 1.16))
+    lost = int((~fine).sum())
+    low_end = _STOPPED - 0.1 if lost else -0.05
+    axes.set(xlim=(-0.35, len(names) + 0.35), ylim=(low_end, 1.16))
     axes.axis("off")
     low, high = (found[fine].min(), found[fine].max()) if fine.any() else (0.0, 1.0)
     scale = require("matplotlib.colors", "plot").Normalize(low, high)
     _draw_axes(axes, settings, value, (low, high) if fine.any() else None)
     _draw_lines(axes, settings, rows, found, scale, largest)
-    lost = int((~fine).sum())
     if lost:
         words = f"{lost} of {len(rows)} stopped"
         axes.text(len(names), _STOPPED, words, ha="center", va="top", fontsize=8, color="0.4")

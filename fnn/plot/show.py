@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
-import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Unchecked
 from fnn.plot._knobs import choices, forget, label, picture, words
+from fnn.plot._notebook import image_of, in_a_kernel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +50,7 @@ def show(
     """
     offered, first = _offered(draw, knobs, {} if start is None else start)
     figure = picture(draw, first)
-    if not _in_a_kernel():
+    if not in_a_kernel():
         return figure
     # The notebook itself would show what pyplot holds, once more.
     forget(figure)
@@ -83,13 +82,6 @@ def _offered(
     remedy = "give it a parameter for every knob"
     check.function(draw, "draw", remedy, takes=f"*, {', '.join(offered)}")
     return offered, {name: start.get(name, values[0]) for name, values in offered.items()}
-
-
-def _in_a_kernel() -> bool:
-    """Say whether a notebook shows what is displayed: a terminal cannot show pictures."""
-    module: Unchecked = sys.modules.get("IPython")
-    shell = module.get_ipython() if module is not None else None
-    return getattr(shell, "kernel", None) is not None
 
 
 class _Panel:
@@ -141,6 +133,4 @@ class _Panel:
         self._handle.update(self._image(figure, values))
 
     def _image(self, figure: Figure, values: Mapping[str, Hashable]) -> Unchecked:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=100, format="png")
-        return self._display.Image(data=buffer.getvalue(), alt=words(figure, values))
+        return image_of(figure, words(figure, values))

@@ -327,6 +327,7 @@ def looking() -> list[Target]:
         of(fnn.lab.difference, "float64", 10, data="doubt"),
         of(fnn.lab.in_bytes, 2048),
         of(fnn.from_torch, dense, tensors, X, names={"": ""}, data="weights x"),
+        of(fnn.export_forward, MODEL, PARAMS, STATE, X, any_batch=False, data=f"{place} x"),
         of(fnn.children, MODEL),
         of(fnn.map_layers, lambda path, layer: layer, MODEL),
     ]
@@ -370,6 +371,12 @@ def pictures(folder: Path) -> list[Target]:
     flat = fnn.serial(fnn.dense(3), fnn.tanh(), fnn.dense(2))
     plane = X[:, :2]
     path = landscapes.descend(SGD, landscapes.saddle(), (0.1, 0.2), 3)
+    swept = fnn.train.Sweep(
+        [{"rate": rate, "size": size} for rate in (0.1, 1.0) for size in (4, 8)],
+        [history] * 4,
+        [],
+        1,
+    )
     return [
         of(fnn.graph, MODEL, LOSS, PARAMS, STATE, batch, data="args"),
         of(fnn.check_loss, losses.huber(), X, X + 0.3, data="prediction target"),
@@ -389,6 +396,8 @@ def pictures(folder: Path) -> list[Target]:
         of(plot.recurrence, {"rnn": X}, data="gradients"),
         of(plot.regions, flat, *flat.init(KEY, plane), plane, LABELS, data=f"{place} x labels"),
         of(plot.sweep, {"one": history}, data="histories"),
+        of(plot.parallel_coordinates, swept, "loss"),
+        of(plot.heat_map, swept, "rate", "size", "loss"),
     ]  # fmt: skip
 
 
@@ -421,6 +430,7 @@ def running(folder: Path) -> list[Target]:
         of(train.find_learning_rate, MODEL, LOSS, SGD, batch, key=KEY, batch_size=3, data="data"),
         called(of(calls.every, print_nothing, steps=1)),
         called(of(calls.early_stopping, metric="loss", patience=1)),
+        called(of(fnn.plot.live_curves, folder / "curves.png", seconds=1)),
         called(of(calls.roll_back, factor=0.5)),
         called(of(calls.log_csv, folder / "log.csv")),
         called(of(calls.log_json, folder / "log.jsonl")),
