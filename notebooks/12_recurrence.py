@@ -99,17 +99,16 @@ for name, slope in zip(("u", "x1", "x2", "x3"), slopes, strict=True):
 #
 # Now with a state to begin with: $h_0 = 1$, $u = 2$, $x = (-1, 1, -2)$, target $t = 3$. Go back
 # through three steps: backpropagation through time (沿時間反向傳播). The boxes with a question mark
-# are empty; $+$ is $h_1$, $+ (2)$ is $h_2$, and $+ (3)$ is $h_3$.
+# are empty; `+ -1` is $h_1$, `+ 1` is $h_2$, and `+ -2` is $h_3$.
 
 # %%
-exercise = fnn.graph(
-    lambda h0, x1, x2, x3, u, t: (u * (u * (u * h0 + x1) + x2) + x3 - t) ** 2,
-    1.0, -1.0, 1.0, -2.0, 2.0, 3.0,
-).blank(("+ (3)", "+ (2)", "+", "h0", "u"))  # fmt: skip
+x1, x2, x3, t = -1.0, 1.0, -2.0, 3.0
+exercise = fnn.graph(lambda h0, u: (u * (u * (u * h0 + x1) + x2) + x3 - t) ** 2, 1.0, 2.0).blank()
 display(fnn.plot.graph(exercise))
+print("names of the boxes:", ", ".join(exercise.gradients))
 
 # %% tags=["exercise"]
-answers = {}  # as in {"+ (3)": 1.5}: the gradients of "+ (3)", "+ (2)", "+", "h0" and "u"
+answers = {}  # as in {"+ 1": 1.5}: a number for the gradient of every box
 
 print(exercise.check(answers))
 
@@ -119,9 +118,13 @@ print(exercise.check(answers))
 # %% tags=["solution"] jupyter={"source_hidden": true}
 # Forward h = 1, 3, 4, and the error is 4 - 3 = 1.
 solution = {
-    "+ (3)": 2 * 1,  # the square
-    "+ (2)": 2 * 2,  # times u
-    "+": 4 * 2,
+    "− 3": 2 * 1,  # the square
+    "+ -2": 2,  # a sum hands on what comes
+    "× (3)": 2,
+    "+ 1": 2 * 2,  # times u
+    "× (2)": 4,
+    "+ -1": 4 * 2,
+    "×": 8,
     "h0": 8 * 2,
     "u": 2 * 3 + 4 * 1 + 8 * 1,  # at every step dh times the state before
 }
@@ -379,7 +382,7 @@ for (name, found), color, mark in zip(share.items(), (BLUE, ORANGE, GREEN), "os^
 right.axhline(0.5, color="0.4", linestyle=":", label="guessing: 0.5")
 right.set(ylim=(0.4, 1.02), xticks=DISTANCES, xlabel="steps from the signal to the end")
 right.set(ylabel="share right", title=f"After {STEPS} steps of training")
-right.legend(frameon=False, fontsize=9)
+right.legend(frameon=False, fontsize=9, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16))
 plt.show()
 
 # %% [markdown]
@@ -450,8 +453,9 @@ for (name, path), color, mark in zip(paths.items(), (RED, BLUE), "s.", strict=Tr
     heights_there = np.maximum(values[inside], 1e-4)
     size = 9 if mark == "s" else 6
     left.plot(points[inside], heights_there, mark, color=color, ms=size, label=ends[name])
-    known = np.isfinite(values)
-    right.plot(np.flatnonzero(known), points[known], mark, color=color, ms=size, label=name)
+    # A step that leaves the picture is a line out of it.
+    way = points[: np.isfinite(values).sum() + 1]
+    right.plot(way, marker=mark, color=color, ms=size, linewidth=1, label=name)
 left.set(yscale="log", ylim=(1e-4, 1e6), xlabel="u", ylabel="loss", title="The cliff")
 left.legend(frameon=False, fontsize=9, loc="upper left")
 right.axhline(0.9, color="0.4", linestyle=":", label="the u that made the data: 0.9")
