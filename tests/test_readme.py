@@ -117,11 +117,17 @@ def test_the_readme_fits_a_visit_and_keeps_its_two_commands():
         assert f"```\n{command}\n```" in readme
 
 
-def test_every_idea_of_the_lecture_is_in_the_table():
+def test_every_idea_of_the_lecture_is_run_derived_seen_and_played_with():
     ideas = (
         "neuron, activation, layers as matrix products, softmax, computation graph, losses, "
         "gradient descent, noise, stochastic, mini-batch, backpropagation, output, hidden, update, "
         "local minima, saddle points, vanishing gradient, dropout, batch norm, CNN, RNN"
     )
-    table = PAGES["docs/pages/concepts.md"].lower()
+    table = PAGES["docs/pages/ideas.md"].lower()
     assert [idea for idea in ideas.split(", ") if idea.lower() not in table] == []
+    rows = [line.strip("| ").split(" | ") for line in re.findall(r"^\| \d+ .*", table, re.M)]
+    assert [row[0] for row in rows] == [str(i) for i in range(1, 46)]
+    # Each of the four by a name of fnn or by a link, whose end other tests look at.
+    for _, idea, _, *places in rows:
+        assert len(places) == 4, idea
+        assert all("`" in place or "](" in place for place in places), idea
