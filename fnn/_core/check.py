@@ -32,20 +32,21 @@ def count(value: Unchecked, name: str, least: int = 1, remedy: str = "") -> None
 
     No array of JAX is longer than 2**31 - 1, and no loop counts further.
     """
-    if is_count(value, least) and value >= 2**31:
-        raise InputError(f"{name} below 2**31", describe(value), "pass a smaller int")
     if not is_count(value, least):
+        if isinstance(value, Integral) and value >= 2**31:
+            raise InputError(f"{name} below 2**31", describe(value), "pass a smaller int")
         remedy = remedy or f"pass an int of {least} or more"
         raise InputError(f"{name} of {least} or more", describe(value), remedy)
 
 
 def is_count(value: Unchecked, least: int) -> bool:
-    """Say whether a value is an integer of `least` or more.
+    """Say whether a value is an integer of `least` or more, and of 32 bits.
 
-    >>> is_count(3, 1), is_count(0, 1), is_count(True, 0), is_count(2.0, 1)
-    (True, False, False, False)
+    >>> is_count(3, 1), is_count(0, 1), is_count(True, 0), is_count(2.0, 1), is_count(2**31, 1)
+    (True, False, False, False, False)
     """
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+    known = isinstance(value, Integral) and not isinstance(value, bool)
+    return known and least <= int(value) < 2**31
 
 
 def axis(value: Unchecked) -> None:

@@ -181,3 +181,19 @@ def test_a_layer_is_made_of_functions(name, value):
     }
     with pytest.raises(fnn.InputError, match=f"{name} to be a function"):
         fnn.stateful(lambda key, x: ((), ()), **functions | {name: value})
+
+
+HUGE = {
+    "padding": lambda n: fnn.conv(2, 3, padding=n),
+    "paddings": lambda n: fnn.conv(2, (3, 3), padding=((0, n), (0, 0))),
+    "pool": lambda n: fnn.max_pool(2, padding=n),
+    "output_padding": lambda n: fnn.conv_transpose(2, 3, output_padding=n),
+    "reshape": lambda n: fnn.reshape((n, 1)),
+    "width": fnn.dense,
+}
+
+
+@pytest.mark.parametrize("make", HUGE.values(), ids=HUGE)
+def test_an_integer_that_no_array_has_room_for_is_refused(make):
+    with pytest.raises(fnn.InputError):
+        make(10**400)
