@@ -6,7 +6,8 @@
 - ``sweep / fit calls``: a loop over `fnn.fit`, which compiles once too.
 - ``sweep / PyTorch``, ``sweep / flax nnx``: the loops of peers.py, a new model for every run. They
   shuffle nothing and add no noise.
-- ``sweep map / vmap``, ``turn``: the ways that `fnn.sweep` has.
+- ``sweep / vmap``, ``turn``: the other ways that `fnn.sweep` has.
+- ``sweep / map with a folder``: the same, every program of 64 runs written when it is done.
 
 Seconds for all runs, compilation included: everything is done once a round, from an empty cache of
 programs. The loops of others take a share of the runs, and the time of all is scaled from it.
@@ -16,6 +17,7 @@ time_ratio is ours over the other's, below 1 where the sweep is faster.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,14 +49,16 @@ def build(learning_rate: float, noise: float) -> tuple[fnn.Layer, fnn.Loss, Any]
     return model, fnn.losses.cross_entropy(), optimizer
 
 
-def swept(how: str) -> Callable[[], float]:
+def swept(how: str, *, kept: bool = False) -> Callable[[], float]:
     data = digits()
 
     def run() -> float:
         jax.clear_caches()
         began = time.perf_counter()
         options = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "how": how}
-        result = fnn.sweep(build, POINTS, data, **options)
+        with tempfile.TemporaryDirectory() as folder:
+            options["folder"] = folder if kept else None
+            result = fnn.sweep(build, POINTS, data, **options)
         seconds = time.perf_counter() - began
         if any(history.stopped for history in result.histories):
             raise SystemExit("a run lost its numbers")
@@ -98,6 +102,7 @@ def rows(options: argparse.Namespace) -> list[Row]:
     others: dict[str, Callable[[], float]] = {"fit calls": fit_calls}
     others |= {"PyTorch": peers("pytorch"), "flax nnx": peers("flax nnx")}
     others |= {how: swept(how) for how in ("vmap", "turn")}
+    others["map with a folder"] = swept("map", kept=True)
     chosen = {name: run for name, run in others.items() if picked(f"sweep / {name}", options)}
     seconds = interleaved(chosen | {"map": swept("map")}, options.rounds)
     count = len(fnn.train.grid(POINTS))

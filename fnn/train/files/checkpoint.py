@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
         optimizer: that of the optimizer.
         hyperparameters: the numbers of the train state by their paths; what is no single number,
             such as a key, by its dtype and shape.
-        data_state: the position of the reader of data, as it was given.
+        data_state: what else is to be known to go on, as it was given.
         score: what the checkpoint is judged by, None where nothing was given.
         versions: those of fnn, jax, jaxlib, numpy and Python.
     """
@@ -84,8 +84,9 @@ def save_train_state(
         model: the model, whose description is written beside the arrays.
         loss: the loss, likewise.
         optimizer: the optimizer, likewise.
-        data_state: the position of a reader of data: what JSON holds (a tuple comes back as a
-            list), and bytes. Data in memory has none: their order follows from key and step.
+        data_state: what else is to be known to go on, such as ``history.data_state`` or the
+            position of a reader of data: what JSON holds (a tuple comes back as a list), and bytes.
+            The order of data in memory follows from key and step.
     Raises:    InputError for what is no train state, a dtype that the format lacks, a data state
         that JSON does not hold, and a file that cannot be written to; OSError where writing fails.
 
