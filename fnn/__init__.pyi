@@ -32,6 +32,11 @@ from fnn.gradient.objective import (
     Estimator as Estimator,
     value_and_grad as value_and_grad,
 )
+from fnn.interop.export import (
+    Exported as Exported,
+    export_forward as export_forward,
+    export_step as export_step,
+)
 from fnn.interop.torch import from_torch as from_torch
 from fnn.lab.agreement import GradientError as GradientError
 from fnn.lab.check import check_layer as check_layer
