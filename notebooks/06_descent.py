@@ -520,6 +520,30 @@ KNOBS = {
 fnn.plot.show(draw, KNOBS, start={"learning_rate": 0.02, "temperature": 0.6, "start": 1.6})
 
 # %% [markdown]
+# And a page with one slider, the learning rate in the bowl of section 1: open `learning_rate.html`
+# in a browser. Watch the steep direction: it creeps, arrives at once at 0.1, then swings.
+
+# %%
+SLIDER = (0.01, 0.05, 0.1, 0.15, 0.18, 0.19, 0.2, 0.21, 0.25)
+
+all_paths = jax.vmap(lambda rate: landscapes.descend(optim.sgd(rate), bowl, list(START), 120))(
+    jnp.array(SLIDER)
+)
+
+
+def draw_rate(learning_rate):
+    i = SLIDER.index(learning_rate)
+    path = landscapes.Trajectory(all_paths.points[i], all_paths.values[i])
+    return fnn.plot.descent(bowl, {f"α = {learning_rate}": path})
+
+
+fnn.plot.slider_page(
+    draw_rate, "learning_rate", SLIDER, "learning_rate.html", title="The learning rate",
+    text=f"A bowl of curvatures {CURVATURES[0]:g} and {CURVATURES[1]:g}: "
+    f"the limit is {2 / max(CURVATURES):g}.",
+)  # fmt: skip
+
+# %% [markdown]
 # Things to try: `RATES = (0.182, 0.199, 0.201)` in section 1; another `STARTS` in section 3, and
 # find the borders between the four basins; `POINTS` with a fifth subject. Next: descent that looks
 # at a few examples only.

@@ -117,7 +117,7 @@ print(f"mean over {N // 50} batches of 50: apart by {abs(in_parts - at_once).max
 print(f"by autodiff, not by hand: apart by {abs(by_autodiff - at_once).max():.1e}")
 
 # %%
-SIZES = (1, 8, 64, 512)  # each goes into the next
+SIZES = (1, 8, 64, 512)
 DRAWS = 12  # of the largest size; the smaller ones are cut from it
 
 
@@ -142,8 +142,8 @@ def errors_of(params, mean):
 
     def squared_errors(key):
         off = each_gradient(params, jax.random.randint(key, (max(SIZES),), 0, N)) - mean
-        means = [off.reshape(-1, size, off.shape[1]).mean(1) for size in SIZES]
-        return jnp.array([(one**2).sum(1).mean() for one in means])
+        cut = [off[: len(off) // size * size].reshape(-1, size, off.shape[1]) for size in SIZES]
+        return jnp.array([(one.mean(1) ** 2).sum(1).mean() for one in cut])
 
     keys = jax.random.split(KEY, DRAWS)
     return jnp.sqrt(jax.lax.map(squared_errors, keys).mean(0))
@@ -190,7 +190,7 @@ plt.show()
 # **Predict first.** Is the gradient of 64 examples 64 times as dear as that of one?
 
 # %%
-COST_SIZES = (1, 16, 128, 1024, 4000)
+COST_SIZES = (1, 16, 250, 4000)
 
 
 def seconds(size):
@@ -513,6 +513,22 @@ KNOBS = {
     "rate_falls": (False, True),
 }
 fnn.plot.show(draw, KNOBS, start={"batch_size": 4, "learning_rate": 0.1, "rate_falls": False})
+
+# %% [markdown]
+# And a page with one slider, the batch size of section 4: open `batch_size.html` in a browser.
+
+
+# %%
+def draw_size(batch_size):
+    points = on_batches(batch_size, RATE, begin, 120, KEY)
+    path = {f"batches of {batch_size}": Trajectory(points, height(points))}
+    return fnn.plot.descent(height, path, low=(-2.0, -2.5), high=(2.5, 1.5))
+
+
+fnn.plot.slider_page(
+    draw_size, "batch_size", (1, 2, 4, 8, 16, 32, MOST), "batch_size.html",
+    title="The size of a batch", text=f"120 steps with the learning rate {RATE}.",
+)  # fmt: skip
 
 # %% [markdown]
 # Things to try: `HIDDEN = 256` in section 1, and see section 2 and 6 change; `RATE = 0.02` in
