@@ -448,7 +448,7 @@ share = {
 }
 for name, found in share.items():
     at = dict(zip(SHIFTS, found, strict=True))
-    words = ", ".join(f"{s} right {at[s]:.1%}" for s in (0, 2, 4))
+    words = ", ".join(f"{s} right {at[s]:.1%}" for s in (0, 2, 4) if s in at)
     print(f"{name:10} shifted by {words}")
 
 figure = plt.figure(figsize=(10, 3.8), layout="constrained")
@@ -497,7 +497,10 @@ strongest = np.argsort(-np.linalg.norm(weight.reshape(9, 32), axis=0))[:FILTERS]
 SURROUNDINGS = 4  # pixels around the middle of the window
 wide = np.pad(some[..., 0], ((0, 0), (SURROUNDINGS,) * 2, (SURROUNDINGS,) * 2))
 
-figure, panels = plt.subplots(5, FILTERS, figsize=(9, 6.2), layout="constrained")
+figure, panels = plt.subplots(5, FILTERS, figsize=(9, 6.5), squeeze=False, layout="constrained")
+figure.suptitle(
+    "Filters of the first layer, and the pieces of digits that excite them most", size=11
+)
 largest = np.abs(weight[..., strongest]).max()
 for column, chosen in zip(panels.T, strongest, strict=True):
     column[0].imshow(weight[:, :, 0, chosen], cmap="RdBu_r", vmin=-largest, vmax=largest)
