@@ -108,7 +108,7 @@ def _code(
     tags = cell["metadata"].get("tags", ())
     hidden = cell["metadata"].get("jupyter", {}).get("source_hidden", False)
     code = f"```python\n{source}\n```"
-    outputs = [_output(one, stem, shown) for one in cell["outputs"]]
+    outputs = [_output(one, stem, shown) for one in _merged(cell["outputs"])]
     outputs += [
         _embedded(file, stem, shown)
         for file in sorted(folder.glob("*.html"))
@@ -121,6 +121,17 @@ def _code(
         return f'!!! example "Exercise"\n\n{_indented(code)}\n\n{_indented(after)}'
     shown_code = _folded("abstract", "Code", code) if hidden else code
     return f"{shown_code}\n\n{after}"
+
+
+def _merged(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return outputs with what is printed in one piece: a kernel sends it in several, by chance."""
+    merged: list[dict[str, Any]] = []
+    for one in outputs:
+        if merged and one["output_type"] == merged[-1]["output_type"] == "stream":
+            merged[-1] = merged[-1] | {"text": [*merged[-1]["text"], *one["text"]]}
+        else:
+            merged.append(one)
+    return merged
 
 
 def _output(output: dict[str, Any], stem: str, shown: dict[str, bytes]) -> str:

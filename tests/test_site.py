@@ -148,6 +148,14 @@ def test_a_lesson_is_a_page_with_its_pictures_and_pages_and_folded_solutions(nam
     assert not any(cell.get("outputs") for cell in cells)
 
 
+def test_every_lesson_has_knobs_and_most_a_page_to_play_with_in_the_site(pages):
+    lessons = [name for name in LESSONS if name[0].isdigit()]
+    texts = {name: (ROOT / f"notebooks/{name}.py").read_text("utf-8") for name in lessons}
+    assert [name for name in lessons if "fnn.plot.show(" not in texts[name]] == []
+    with_page = [name for name in lessons if "<iframe src=" in pages[f"lessons/{name}.html"]]
+    assert len(with_page) >= 6
+
+
 def test_every_name_of_the_glossary_leads_to_its_place(pages):
     names = re.findall(r"`(fnn\.[\w.]+)", GLOSSARY)
     page = main(pages["glossary.html"])
