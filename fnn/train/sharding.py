@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fnn._core import check
+from fnn._core.arrays import require_arrays
 from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Array, Input, Params, PyTree, Scalar, Unchecked
@@ -380,8 +381,8 @@ def shard(params: Params, mesh: Mesh, sharding: Sharding = "data") -> Params:
         mesh: the devices, as in `fnn.fit`.
         sharding: ``"data"`` for whole parameters on every device, ``"full"`` or patterns over paths
             for parts, as in `fnn.fit`.
-    Raises:    InputError for what is no mesh and no sharding, a pattern that matches no parameter,
-        and for axes that are not divisible by the devices.
+    Raises:    InputError for what is no array, no mesh and no sharding, a pattern that matches no
+        parameter, and for axes that are not divisible by the devices.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> params, state = fnn.dense(8).init(jax.random.key(0), jnp.ones((1, 256)))
@@ -389,6 +390,7 @@ def shard(params: Params, mesh: Mesh, sharding: Sharding = "data") -> Params:
     >>> tuple(params["weight"].sharding.spec)
     ('data',)
     """
+    params = require_arrays(params, "params") if jax.tree.leaves(params) else params
     layout = layout_of(checked_mesh(mesh), sharding)
     assert layout is not None
     places = jax.tree.unflatten(

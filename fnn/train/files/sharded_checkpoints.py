@@ -78,10 +78,11 @@ class ShardedCheckpoints:
         Args:
             train_state: the train state, whose buffers may be given away afterwards.
             data_state: ``event.data_state`` or ``history.data_state``, that of this process.
-        Raises:    InputError for what is no train state, and where the folder holds checkpoints of
-            this step or later ones.
+        Raises:    InputError for what is no train state and no data state, and where the folder
+            holds checkpoints of this step or later ones.
         """
         _check_train_state(train_state, "a TrainState", "pass what fnn.fit returns first")
+        _check_data_state(data_state)
         step, last = int(train_state.step), max(self.steps, default=-1)
         if step <= last:
             expected = f"a folder whose checkpoints end before step {step}"
@@ -181,6 +182,12 @@ class ShardedCheckpoints:
 def _check_train_state(value: Unchecked, expected: str, remedy: str) -> None:
     if not isinstance(value, TrainState):
         raise InputError(expected, describe(value), remedy)
+
+
+def _check_data_state(value: Unchecked) -> None:
+    if not isinstance(value, bytes | None):
+        remedy = "pass that of the event, or of the history"
+        raise InputError("data_state of bytes, or None", describe(value), remedy)
 
 
 def _is_key(leaf: Unchecked) -> bool:
