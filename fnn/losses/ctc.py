@@ -145,7 +145,7 @@ def _value_and_slope(p: _Problem) -> tuple[Array, Array]:
         jnp.concatenate([jnp.zeros_like(p.ends), size - p.ends]),
         jnp.concatenate([p.there, jnp.flip(p.there, 1)]),
     )
-    batch = len(p.ends)
+    batch = p.ends.shape[0]
     value = _value(p, last[:batch])
     spelt = jnp.isfinite(value)
     # Neither `reached` holds the emission of its own step: both together need it once.
