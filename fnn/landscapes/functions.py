@@ -200,6 +200,7 @@ def double_well(tilt: float = 0.3) -> Landscape:
 
     """
     check.number(tilt, "tilt", above=0, below=1.5, remedy="pass one such as 0.3")
+    tilt = float(tilt)
     # The least root of the slope 4 x^3 - 4 x + tilt, by Viete's cosine.
     angle = math.acos(-tilt * 3 * math.sqrt(3) / 8) / 3
     deepest = min(2 / math.sqrt(3) * math.cos(angle - 2 * math.pi * k / 3) for k in range(3))
@@ -274,7 +275,7 @@ def octopus(
     check.count(dimensions, "dimensions", least=2)
     for name, value in (("edge", edge), ("saddle", saddle), ("bowl", bowl)):
         check.number(value, name, above=0)
-    d, t, g = dimensions, edge, saddle
+    d, t, g, bowl = dimensions, float(edge), float(saddle), float(bowl)
     drop = (4 * bowl + 13 * (bowl + g) / 6) * t**2
 
     def height(point: Array) -> Array:

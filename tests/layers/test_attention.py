@@ -480,6 +480,7 @@ def bad(name, call, expected, got):
         bad("causal", lambda: fnn.attention(2, causal="no"), "causal of True or False", "'no'"),
         bad("bias", lambda: fnn.attention(2, bias="False"), "bias of True or False", "'False'"),
         bad("base", lambda: fnn.attention(2, rotary=0), "a base above 0", "0"),
+        bad("no-base", lambda: fnn.attention(2, rotary=None), "a base above 0", "None"),
         bad("base-string", lambda: fnn.attention(2, rotary="yes"), "a base above 0", "'yes'"),
         bad(
             "score_bias",

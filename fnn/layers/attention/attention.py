@@ -119,6 +119,8 @@ def attention(
     Array(True, dtype=bool)
 
     """
+    if not isinstance(rotary, bool | np.bool_):
+        check_base(rotary)
     base = None if _is_false(rotary) else BASE if isinstance(rotary, bool | np.bool_) else rotary
     own = heads if key_value_heads is None else key_value_heads
     scoring = Scoring(causal, score_bias)
@@ -191,8 +193,6 @@ def _check_plan(plan: _Plan) -> None:
         )
     check.flag(plan.scoring.causal, "causal", "pass True for no future")
     check.flag(plan.bias, "bias")
-    if plan.base is not None:
-        check_base(plan.base)
     if plan.scoring.bias is not None:
         remedy = "pass one of positions, such as lambda t, s: -abs(t - s) / 8"
         check.function(plan.scoring.bias, "score_bias", remedy)
