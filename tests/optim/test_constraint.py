@@ -239,7 +239,7 @@ def project_by(pattern):
                 ("simplex", constraint.simplex, "total"),
             )
             for value, got in (
-                (np.float32(-1), "-1"), (jnp.array(0.0), "0"), (np.inf, "inf"), (np.nan, "nan"),
+                (np.float32(-1), r"-1\.0"), (jnp.array(0.0), "0"), (np.inf, "inf"), (np.nan, "nan"),
                 (1j, "1j"), ("x", "'x'"), (True, "True"),
             )
         ),

@@ -663,7 +663,7 @@ STRENGTHS = {
 
 # What is no number of 0 or more, and how it is called.
 WRONG_SIZES = [
-    (np.float32(-1), "-1"),
+    (np.float32(-1), r"-1\.0"),
     (jnp.array(np.nan), "nan"),
     (math.inf, "inf"),
     (1j, "1j"),
@@ -725,7 +725,7 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
                 "decay_power of 0 or more",
                 got,
             )
-            for value, got in ((math.nan, "nan"), (-1, "-1"), (np.float32(-1), "-1"), ("x", "'x'"))
+            for value, got in ((math.nan, "nan"), (-1, "-1"), (np.float32(-1), r"-1\.0"), ("x", "'x'"))
         ),
         Bad(
             "epsilon-inf",
