@@ -23,6 +23,7 @@
 # 5. The same network in fnn.
 # 6. Depth: the vanishing gradient.
 # 7. By hand against autodiff: the comparison.
+# 8. To play with.
 #
 # Letters: $B$ examples in a batch (批次), $I$ inputs, $O$ hidden neurons, $K$ classes;
 # $\theta = (W_1, b_1, W_2, b_2)$ the parameters (參數), $z$ weighted sums, $g$ the activation
@@ -414,6 +415,53 @@ run = model, loss, fnn_params, state, (x32, labels)
 comparison = fnn.compare(*run, key=jax.random.key(0), time=False)
 print(comparison)
 print("by hand and by autodiff agree:", comparison.agrees)
+
+# %% [markdown]
+# ## 8. To play with
+#
+# The network of section 4 on 200 images: its loss, and how large the gradients of both layers are.
+# With small weights little of the error comes back through $W_2$: see where $dW_1$ begins, and how
+# long the loss waits for it. And what does a rate of 10 do in its second step?
+
+
+# %%
+def draw(learning_rate, hidden, weight_size):
+    random = np.random.default_rng(0)
+    params = {
+        "W1": weight_size * random.normal(size=(I, hidden)) / I**0.5, "b1": np.zeros(hidden),
+        "W2": weight_size * random.normal(size=(hidden, K)) / hidden**0.5, "b2": np.zeros(K),
+    }  # fmt: skip
+    losses, sizes = [], {"dW1": [], "dW2": []}
+    for _ in range(60):
+        # Where a probability is 0, its log is not a number: that is drawn as a gap.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            value, slopes = gradients(params, train_x[:200], all_t[:200])
+        params = {name: params[name] - learning_rate * slopes[name] for name in params}
+        losses.append(value)
+        for name, along in sizes.items():
+            along.append(np.linalg.norm(slopes[name[1:]]))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    steps = np.arange(1, 61)
+    left.plot(steps, losses, color=BLUE, label="training loss")
+    left.axhline(np.log(K), color="0.4", linewidth=1, linestyle=":", label="guessing: log 10")
+    title = f"α = {learning_rate}, {hidden} hidden neurons, weights times {weight_size}"
+    left.set(xlabel="step", ylabel="loss", ylim=(0, None), title=title)
+    for (name, along), color, mark in zip(sizes.items(), (ORANGE, GREEN), "os", strict=True):
+        right.plot(steps, along, mark, color=color, markersize=3, label=name)
+    right.set(xlabel="step", ylabel="length of the gradient", yscale="log", ylim=(1e-4, 1e2))
+    right.set_title("Gradients of both layers")
+    left.title.set_fontsize(10)
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    return figure
+
+
+KNOBS = {
+    "learning_rate": (0.1, 0.5, 1.0, 3.0, 10.0),
+    "hidden": (4, 32, 128),
+    "weight_size": (0.01, 0.1, 1.0, 10.0),
+}
+fnn.plot.show(draw, KNOBS, start={"learning_rate": 1.0, "hidden": 32, "weight_size": 1.0})
 
 # %% [markdown]
 # Things to try: `ALPHA = 5`; more hidden neurons, `O = 64`; a mistake of your own in `backward`.
