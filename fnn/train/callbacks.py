@@ -411,7 +411,9 @@ class _Checkpoint:
             self.folder = self.make()
             with self._closed_after_an_error():
                 self.folder.ready(event.train_state)
-        elif event.kind in self.at or (event.kind == "end" and event.stopped != NONFINITE):
+        elif event.kind == "end" and event.stopped == NONFINITE:
+            pass
+        elif event.kind in (*self.at, "end") or event.step < self.last:
             with self._closed_after_an_error():
                 self._save(event)
         if event.kind == "end" and self.folder is not None:
@@ -419,13 +421,15 @@ class _Checkpoint:
         return None
 
     def _save(self, event: Event) -> None:
-        # A run that was rolled back goes through steps again that are in the folder; and one that
-        # was stopped may end with the train state of an earlier step.
-        if event.step <= self.last or self.folder is None:
+        if event.step == self.last or self.folder is None:
             return
         train_state = event.train_state
+        # One that was stopped may end with the train state of an earlier step.
         if int(train_state.step) == event.step:
             score = None if self.metric is None else event.metrics[self.metric]
+            if event.step < self.last and score is not None:
+                # The run went back, and what was measured last is of the branch that it left.
+                score = math.nan
             self.folder.save(train_state, score=score, data_state=event.data_state)
             self.last = event.step
 

@@ -78,6 +78,7 @@ class Checkpoints:
         self._pending: Future[None] | None = None
         # Read once: the headers of a long run are not read again after every write.
         self._scores = {_step_of(file): _score_of(file) for file in checkpoint_files(self.folder)}
+        self._own: set[int] = set()
 
     @_entry
     def ready(self, train_state: TrainState) -> None:
@@ -110,7 +111,8 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint in the background.
 
-        It waits for the write before, so that one copy at most is held.
+        It waits for the write before, so that one copy at most is held. A run that went back to an
+        earlier step writes that: what it wrote of later steps is removed then.
 
         Args:
             train_state: the train state, whose buffers may be given away afterwards.
@@ -164,7 +166,8 @@ class Checkpoints:
 
     def _refuse_later(self, step: int) -> None:
         """Raise where later checkpoints are: those of this run would count as older ones."""
-        last = max(self._scores, default=-1)
+        # Those of this run are of a branch that it has left.
+        last = max(set(self._scores) - self._own, default=-1)
         if step < last:
             raise InputError(
                 f"a folder whose checkpoints end at step {step}",
@@ -176,6 +179,10 @@ class Checkpoints:
         """Write a checkpoint, and remove those that are no longer kept."""
         write_content(_file_of(self.folder, step), content)
         self._scores[step] = score
+        self._own.add(step)
+        for later in [one for one in self._scores if one > step]:
+            _file_of(self.folder, later).unlink(missing_ok=True)
+            del self._scores[later]
         kept = set(sorted(self._scores)[-self._keep :])
         scored = {one: value for one, value in self._scores.items() if value is not None}
         if self._best is not None and scored:

@@ -494,8 +494,11 @@ class Loop:
         """Take over what a callback answered."""
         if answer is None:
             return
-        name = name_of(callback)
+        name, ending = name_of(callback), self._over and self.stopped
         train_state, reason = checked_answer(answer, self.train_state, name)
+        if ending and not reason and kind != "end":
+            # Another stopped the run: what it ends with is not gone on from.
+            return
         if reason:
             self.stopped, self._over = self.stopped or reason, True
         if train_state is None:
