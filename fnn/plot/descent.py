@@ -76,7 +76,7 @@ def descent(
         list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles),
         frameon=False, fontsize=9,
     )  # fmt: skip
-    for handle in legend.legend_handles:
+    for handle in filter(None, legend.legend_handles):
         # As it is in the legend, and not as where many lie on each other.
         handle.set_alpha(1.0)
     figure.set_label(f"Trajectories over a function of {d} coordinates: {', '.join(points)}.")
