@@ -1,7 +1,8 @@
 """Links between what stands in the repository and what the site makes of it; a hook of MkDocs.
 
 A page links a lesson or an example as the file that it is; in the site that is a page. A public
-name of fnn, wherever it stands as code in a text, leads to what the API says of it.
+name of fnn, wherever it stands as code in a text, leads to what the API says of it, and the name of
+a lesson or an example to its page.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mkdocs.structure.pages import Page
 
 # Where code is a link already, or stands for itself.
 _KEPT = re.compile(r"(<a\b.*?</a>|<pre\b.*?</pre>|<h\d\b.*?</h\d>)", re.S)
+_FILE = re.compile(r"<code>(notebooks|examples)/(\w+)\.py</code>")
 _NAME = re.compile(r"<code>(fnn(?:\.\w+)+)(\(.*?\))?</code>")
 
 
@@ -33,8 +35,16 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     del config, files
     top = "../" * page.file.src_uri.count("/")
     pieces = _KEPT.split(content)
-    pieces[::2] = [_NAME.sub(lambda m: _linked(m, top), piece) for piece in pieces[::2]]
+    for i, piece in enumerate(pieces[::2]):
+        named = _NAME.sub(lambda m: _linked(m, top), piece)
+        pieces[2 * i] = _FILE.sub(lambda m: _linked_file(m, top), named)
     return "".join(pieces)
+
+
+def _linked_file(found: re.Match[str], top: str) -> str:
+    lesson = found[1] == "notebooks"
+    place = f"lessons/{found[2]}.html" if lesson else f"examples.html#{found[2]}"
+    return f'<a href="{top}{place}">{found[0]}</a>'
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -128,6 +128,6 @@ def test_every_idea_of_the_lecture_is_run_derived_seen_and_played_with():
     rows = [line.strip("| ").split(" | ") for line in re.findall(r"^\| \d+ .*", table, re.M)]
     assert [row[0] for row in rows] == [str(i) for i in range(1, 46)]
     # Each of the four by a name of fnn or by a link, whose end other tests look at.
-    for _, idea, _, *places in rows:
+    for _, idea, *places in rows:
         assert len(places) == 4, idea
         assert all("`" in place or "](" in place for place in places), idea
