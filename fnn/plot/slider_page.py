@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fnn._core import check
-from fnn._core.errors import InputError, describe, entry
+from fnn._core.errors import entry
 from fnn._core.extras import require
 from fnn.plot._knobs import choices, forget, label, picture, words
 from fnn.plot._page import Stepped, write_page
@@ -55,9 +55,8 @@ def slider_page(
     """
     known = choices(name, values)
     check.function(draw, "draw", f"give it the parameter {name}", takes=f"*, {name}")
-    for said, what in ((title, "title"), (text, "text")):
-        if not isinstance(said, str):
-            raise InputError(f"{what} of text", describe(said), "pass a string")
+    check.text(title, "title")
+    check.text(text, "text")
     frames = [_frame(draw, {name: value}, i) for i, value in enumerate(known)]
     labels = [f"{name} = {label(value)}" for value in known]
     stepped = Stepped(
