@@ -53,8 +53,8 @@ loss = fnn.losses.cross_entropy()
 # network can be surer than that, and the smallest loss that any function has is known: the entropy
 # $-0.95 \log 0.95 - 0.05 \log 0.05 = 0.1985$.
 #
-# We train networks of five widths, each from 20 random starts, by descent with momentum until
-# nothing moves. To train all hundred at once, the narrow ones are filled up to the widest with
+# We train networks of five widths, each from 20 random starts, by 2,000 steps of descent with
+# momentum. To train all hundred at once, the narrow ones are filled up to the widest with
 # neurons whose weights are all 0. Section 2 says why these stay 0.
 #
 # **Predict first.** Where do the 20 starts of the narrowest networks end: all at one loss? And
@@ -100,7 +100,7 @@ def random_starts(width):
 
 
 def descend(params):
-    """Follow the gradient with momentum, to where nothing moves."""
+    """Follow the gradient with momentum, to where next to nothing moves."""
     gradient = fnn.value_and_grad(network(max(WIDTHS)), loss)
 
     def step(carry, _):
@@ -155,8 +155,7 @@ def end(row, start):
     return jax.tree.map(lambda p: p[row * STARTS + start], ends)
 
 
-for row, color in ((-3, ORANGE), (-1, BLUE)):
-    row = range(len(WIDTHS))[row]
+for row, color in zip((len(WIDTHS) // 2, len(WIDTHS) - 1), (ORANGE, BLUE), strict=True):
     heights = between(end(row, FIRST), end(row, SECOND))
     right.plot(along, heights, color=color, label=f"{WIDTHS[row]} hidden neurons")
 right.axhline(BEST, color=GREEN, linewidth=1, label="best of any function")
@@ -169,7 +168,8 @@ plt.show()
 #
 # <details><summary>Answer to the prediction</summary>
 #
-# Two neurons are not enough, and where they end depends on the start. With four, some starts find
+# Two neurons are not enough, and where they end depends on the start; those at log 2 are still on a
+# plateau, which more `STEPS` bring most of them down from. With four, some starts find
 # the best loss and others end at one of a few worse ones. From eight on all end at the best: the
 # bad minima are gone. Wide networks are easier to train than narrow ones that could do the same.
 #
@@ -242,16 +242,17 @@ for std, found in zip(NOISES, paths.values, strict=True):
 #
 # ### The proof: its smallest eigenvalue
 #
-# Of the second derivatives at $\theta = 0$ only the mixed ones of $W_1$ and $W_2$ matter. Near 0,
-# $\tanh z = z$, so a weight $W_{1,io}$ changes $h_o$ by $x_i$, and $dW_{2,ok} = \sum h_o\, dz_{2k}$
-# by
+# Of the second derivatives at $\theta = 0$ only the mixed ones of $W_1$ and $W_2$ give a way down:
+# those of the output's biases are not negative, and all others are 0. Near 0, $\tanh z = z$, so a
+# weight $W_{1,io}$ changes $h_o$ by $x_i$, and $dW_{2,ok} = \sum h_o\, dz_{2k}$ by
 #
 # $$\frac{\partial^2 L}{\partial W_{1,io}\, \partial W_{2,ok}}
 # = \frac{1}{n} \sum_b x_{bi}\, (p_{bk} - t_{bk}) = A_{ik}, \qquad p = \tfrac{1}{2},$$
 #
 # the same $A$ for each hidden neuron $o$, and 0 for two different ones. The eigenvalues of
 # $\begin{pmatrix} 0 & A \\ A^\top & 0 \end{pmatrix}$ are the singular values (奇異值) of $A$, once
-# with each sign. So each hidden neuron brings one way down, of slope $\lambda = -\sigma_1(A)$.
+# with each sign. So each hidden neuron brings one way down, with the eigenvalue
+# $\lambda = -\sigma_1(A)$.
 
 # %%
 t = np.eye(2)[cloud_y]
@@ -280,10 +281,9 @@ down = vectors[:, eigenvalues < -0.01]
 growth = 1 + ALPHA * abs(float(eigenvalues[0]))
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 left.plot(steps[1:], in_batches.loss, color="0.75", linewidth=0.8, label="batches, no noise")
-for std, found, points, color, line in zip(
-    NOISES, paths.values, paths.points, ("black", BLUE, ORANGE, GREEN), ("--", "-", "-", "-"),
-    strict=True,
-):  # fmt: skip
+colors = itertools.cycle((BLUE, ORANGE, GREEN, RED))
+for std, found, points in zip(NOISES, paths.values, paths.points, strict=True):
+    color, line = (next(colors), "-") if std else ("black", "--")
     label = f"noise {std:.0e}" if std else "no noise"
     left.plot(steps, found, line, color=color, label=label)
     distance = np.linalg.norm(np.asarray(points) @ down, axis=1)
@@ -314,7 +314,7 @@ plt.show()
 # in a network of 5 neurons, whose fifth has weights 0?
 
 # %%
-NARROW = 4  # one of WIDTHS
+NARROW = 4  # one of WIDTHS, but not the widest
 
 
 def cut(params, width):
@@ -341,11 +341,12 @@ lowest = {
 bad = values[row] > BEST + 0.01
 print(f"{bad.sum()} of {STARTS} ends of width {NARROW} are above the best loss")
 for width, found in lowest.items():
-    if bad.any():
-        print(
-            f"their smallest eigenvalue with {width} neurons: {found[bad].min():+.4f} to "
-            f"{found[bad].max():+.4f}; of the others: {found[~bad].min():+.4f} or more"
-        )
+    for name, some in (("bad ends:", found[bad]), ("the others:", found[~bad])):
+        if some.size:
+            print(
+                f"{name:11} smallest eigenvalues with {width} neurons: "
+                f"{some.min():+.4f} to {some.max():+.4f}"
+            )
 
 # %% [markdown]
 # With 4 neurons there is no way down: the smallest eigenvalue is 0 within rounding, as tanh is all

@@ -191,7 +191,7 @@ def mean_and_error(runs):
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 epochs = np.arange(1, EPOCHS + 1)
-for rate, color in zip(DROPPED, (BLUE, ORANGE, GREEN, RED), strict=False):
+for rate, color in zip(DROPPED, itertools.cycle((BLUE, ORANGE, GREEN, RED)), strict=False):
     runs = [
         history
         for point, history in zip(swept.points, swept.histories, strict=True)
@@ -356,7 +356,9 @@ for name, normed, color, mark in (("plain", False, BLUE, "o"), ("batch norm", Tr
         for rate, history in zip(RATES, found.histories, strict=True)
         if history.stopped
     }
-    axes.plot(*zip(*ended, strict=True), mark, color=color, label=name)
+    axes.plot(
+        [rate for rate, _ in ended], [share for _, share in ended], mark, color=color, label=name
+    )
     if lost:
         axes.plot(list(lost), [0.02] * len(lost), "x", color=RED, label=f"{name}: diverged")
     good = [rate for rate, share in ended if share > 0.8]
