@@ -377,6 +377,18 @@ def test_what_counts_goes_on_from_every_checkpoint_as_if_nothing_had_been(name, 
         assert bits_of_events(events[1:]) == bits_of_events(told)
 
 
+def test_the_validation_at_the_end_of_a_part_of_a_run_is_none_of_the_whole():
+    def run(steps, **given):
+        stop = callbacks.early_stopping(patience=9, min_delta=100.0)
+        end, history = train(steps=steps, validation=HELD_OUT, callbacks=[stop], **given)
+        return end, history, stop.get_state()
+
+    part, history, _ = run(7)
+    assert len(history.validation["loss"]) == 2
+    _, _, joined = run(8, start=part, data_state=history.data_state)
+    assert joined == run(15)[2]
+
+
 def test_what_saves_is_called_when_the_others_have_counted(tmp_path):
     def stop():
         return callbacks.early_stopping(patience=1, min_delta=100.0)
