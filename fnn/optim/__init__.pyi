@@ -57,7 +57,12 @@ from fnn.optim.transforms.clip import (
     clip_by_value as clip_by_value,
 )
 from fnn.optim.transforms.constraint import project as project
-from fnn.optim.transforms.groups import by_path as by_path, freeze as freeze, masked as masked
+from fnn.optim.transforms.groups import (
+    by_path as by_path,
+    freeze as freeze,
+    masked as masked,
+    unstack as unstack,
+)
 from fnn.optim.transforms.wrappers import (
     accumulate as accumulate,
     nonfinite_leaf as nonfinite_leaf,

@@ -356,6 +356,19 @@ OPTIMIZERS = [
         papers.by_array(biases, papers.sgd(0.0), papers.sgd(LR, MOMENTUM)),
     ),
     OptimizerCase(
+        "unstack",
+        lambda lr: optim.unstack(
+            optim.chain(optim.clip_by_norm(LIMIT / 2), optim.sam(0.4), optim.sgd(lr, MOMENTUM)), "a"
+        ),
+        LR,
+        papers.unstacked(
+            0,
+            papers.chain(
+                papers.clip_by_norm(LIMIT / 2), papers.sam(0.4), papers.sgd(LR, MOMENTUM)
+            ),
+        ),
+    ),
+    OptimizerCase(
         "chain",
         lambda lr: optim.chain(
             optim.clip_by_global_norm(LIMIT),

@@ -370,6 +370,28 @@ def by_array(chosen, one, other):
     return paper
 
 
+def unstacked(place, inner):
+    """Hand a paper the rows of one array as arrays."""
+
+    def cut(arrays):
+        return [*arrays[:place], *arrays[place], *arrays[place + 1 :]]
+
+    def paper(t, at, params, memory):
+        end = place + len(params[place])
+
+        def joined(arrays):
+            return [*arrays[:place], np.stack(arrays[place:end]), *arrays[end:]]
+
+        def at_rows(rows):
+            value, grads = at(joined(rows))
+            return value, cut(grads)
+
+        updates, memory = inner(t, at_rows, cut(params), memory)
+        return joined(updates), memory
+
+    return paper
+
+
 def norm(a):
     return np.sqrt((a**2).sum())
 
