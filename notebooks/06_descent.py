@@ -29,6 +29,8 @@
 # `params`, a landscape or a loss, `grads`, `learning_rate`.
 
 # %%
+import itertools
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -45,6 +47,7 @@ from fnn.plot import BLUE, GREEN, ORANGE, RED
 # %matplotlib inline
 
 KEY = jax.random.key(3)
+COLORS = (BLUE, ORANGE, GREEN, RED, "#56B4E9", "#CC79A7")
 
 # %% [markdown]
 # ## 1. The learning rate and its limit
@@ -113,7 +116,7 @@ MANY_RATES = (0.01, 0.05, 0.15, 0.18, 0.195, 0.205)
 figure, axes = plt.subplots(figsize=(6.6, 3.8), layout="constrained")
 for i, rate in enumerate(MANY_RATES):
     heights = np.asarray(run(rate).values)
-    color = (BLUE, "#56B4E9", GREEN, ORANGE, "#CC79A7", RED)[i % 6]
+    color = COLORS[i % 6]
     grows = ": diverges" if not heights[-1] < heights[0] else ""
     axes.plot(heights, "os^DvP"[i % 6], color=color, markersize=3, label=f"α = {rate}{grows}")
 axes.set(
@@ -232,8 +235,7 @@ surface.set(xlabel="u", ylabel="v", title="The surface", box_aspect=(1, 1, 0.6))
 contour = figure.add_subplot(1, 2, 2)
 levels = 10 ** np.linspace(0, 3, 13)
 contour.contour(sides, sides, ground, levels=levels, colors="0.6", linewidths=0.7)
-colors = (BLUE, ORANGE, GREEN, RED)
-for start, color in zip(STARTS, colors, strict=False):
+for start, color in zip(STARTS, itertools.cycle(COLORS), strict=False):
     path = landscapes.descend(optim.sgd(RATE), hills, list(start), HILL_STEPS)
     points, heights = np.asarray(path.points), np.asarray(path.values)
     label = f"start {start}"
@@ -375,7 +377,7 @@ exact, level = exact_shares(points)
 shares_over = np.asarray(kept.points)
 slopes_over = 4 * np.asarray(points) * np.exp(-4 * shares_over)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.7), layout="constrained")
-for i, (name, color) in enumerate(zip(POINTS, (BLUE, ORANGE, GREEN, RED), strict=False)):
+for i, (name, color) in enumerate(zip(POINTS, itertools.cycle(COLORS), strict=False)):
     left.plot(shares_over[:, i], color=color, label=name)
     left.plot(SHARE_STEPS, exact[i], "D", color=color, markersize=6, markeredgecolor="black",
               clip_on=False)  # fmt: skip

@@ -352,7 +352,7 @@ def excess(size, rate):
 
 each = np.array(WANDER_SIZES)
 figure, axes = plt.subplots(figsize=(6.6, 3.9), layout="constrained")
-for rate, color, mark in zip(WANDER_RATES, (BLUE, ORANGE), "os", strict=False):
+for rate, color, mark in zip(WANDER_RATES, (BLUE, ORANGE, GREEN, RED), "os^D", strict=False):
     found = np.array([excess(min(size, MOST), rate) for size in WANDER_SIZES])
     predicted = rate / each * float((s / (2 * (2 - rate * curvature))).sum())
     axes.plot(each, found, mark, color=color, label=f"α = {rate}: measured")
@@ -387,19 +387,19 @@ def batches(random, n, size):
 
 # The checker: it looks at what an epoch has to be.
 def judged(batches):
-    found = batches(np.random.default_rng(0), 10, 4)
+    found = [np.ravel(batch) for batch in batches(np.random.default_rng(0), 10, 4)]
     if not found:
         return "not answered"
     sizes = [len(batch) for batch in found]
-    rows = np.concatenate([np.asarray(batch) for batch in found])
-    again = batches(np.random.default_rng(1), 1000, 1000)[0]
+    rows = np.concatenate(found)
+    again = np.concatenate([np.ravel(b) for b in batches(np.random.default_rng(1), 1000, 1000)])
     problems = {
         "wrong: the last examples are lost; keep the smaller last batch": sizes == [4, 4],
         "wrong: some row comes more than once": len(np.unique(rows)) < len(rows),
         "wrong: some row is missing": len(rows) < 10,
         "wrong: rows go from 0 to n - 1": sorted(rows.tolist()) != list(range(10)),
         f"wrong: 10 in batches of 4 are 4, 4, 2, not {sizes}": sizes != [4, 4, 2],
-        "wrong: they are not shuffled": np.all(np.diff(np.asarray(again)) > 0),
+        "wrong: they are not shuffled": np.all(np.diff(again) > 0),
     }
     return next((text for text, is_so in problems.items() if is_so), "right")
 
@@ -447,7 +447,9 @@ def train(size, rate, epochs):
 
 runs = {name: train(*settings) for name, settings in SETTINGS.items()}
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), sharey=True, layout="constrained")
-for (name, rows), color, mark in zip(runs.items(), (RED, BLUE, GREEN), "os^", strict=False):
+for (name, rows), color, mark in zip(
+    runs.items(), (RED, BLUE, GREEN, ORANGE), "os^D", strict=False
+):
     epochs = np.arange(1, len(rows) + 1)
     left.plot(epochs, rows[:, 1], mark, color=color, markersize=4, label=name)
     right.plot(rows[:, 0], rows[:, 1], mark, color=color, markersize=4)
