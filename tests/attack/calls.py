@@ -358,6 +358,7 @@ def others(folder: Path) -> list[Target]:
 def pictures(folder: Path) -> list[Target]:
     """Return the functions that draw, each with something to draw."""
     import matplotlib as mpl
+    import matplotlib.figure
 
     # A figure for every call: none of them is shown.
     mpl.use("Agg")
@@ -371,6 +372,12 @@ def pictures(folder: Path) -> list[Target]:
     flat = fnn.serial(fnn.dense(3), fnn.tanh(), fnn.dense(2))
     plane = X[:, :2]
     path = landscapes.descend(SGD, landscapes.saddle(), (0.1, 0.2), 3)
+
+    def line(height: float) -> Any:
+        figure = mpl.figure.Figure()
+        figure.suptitle(f"{height}")
+        return figure
+
     swept = fnn.train.Sweep(
         [{"rate": rate, "size": size} for rate in (0.1, 1.0) for size in (4, 8)],
         [history] * 4,
@@ -395,6 +402,8 @@ def pictures(folder: Path) -> list[Target]:
            data="images labels probabilities"),
         of(plot.recurrence, {"rnn": X}, data="gradients"),
         of(plot.regions, flat, *flat.init(KEY, plane), plane, LABELS, data=f"{place} x labels"),
+        of(plot.show, line, {"height": (0.1, 1.0)}, start={"height": 1.0}),
+        of(plot.slider_page, line, "height", (0.1, 1.0), folder / "line.html", title="A line"),
         of(plot.sweep, {"one": history}, data="histories"),
         of(plot.parallel_coordinates, swept, "loss"),
         of(plot.heat_map, swept, "rate", "size", "loss"),
