@@ -489,7 +489,6 @@ plt.show()
 FILTERS = 8
 
 weight = np.asarray(trained["largest"].params[0]["weight"])  # (3, 3, 1, 32)
-first = NETWORKS["largest"]
 some = test_x[:300]
 maps, _ = fnn.conv(32, 3).apply(trained["largest"].params[0], (), some)
 maps = np.asarray(maps)
