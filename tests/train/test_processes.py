@@ -74,7 +74,7 @@ def refused(process):
 
 
 def interrupted(process):
-    """A run of which one process is asked to stop."""
+    """A run of which one process is asked to stop, and what is said where it is to be one file."""
 
     def ask(event):
         if process and event.step == 3:
@@ -83,7 +83,9 @@ def interrupted(process):
     with warnings.catch_warnings(record=True):
         asked = train.callbacks.every(ask, steps=1)
         state, history = fitted(sharding="full", callbacks=[asked], steps=8, epochs=None)
-    return int(state.step), len(history.loss), history.stopped
+    with pytest.raises(fnn.InputError) as raised:
+        fnn.save_train_state("nowhere.safetensors", state)
+    return int(state.step), len(history.loss), history.stopped, str(raised.value)
 
 
 def killed(folder, process, step):
@@ -189,11 +191,16 @@ def test_batches_that_one_process_has_more_of_are_refused_in_both(found):
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(found):
-    (step, losses, stopped), (other, also, because) = (one["interrupted"] for one in found[0])
+    (step, losses, stopped), (other, also, because) = (one["interrupted"][:3] for one in found[0])
     assert step == other == losses == also < 8
     assert (stopped, because) == (
         "interrupted by a signal to another process", "interrupted by SIGTERM"
     )  # fmt: skip
+
+
+def test_a_part_of_a_train_state_is_refused_as_one_file(found):
+    for one in found[0]:
+        assert re.search(r"the whole of params/0/\w+ in this process", one["interrupted"][3])
 
 
 def test_of_a_killed_run_every_whole_checkpoint_is_there(found):

@@ -114,6 +114,9 @@ def _stored(name: str, leaf: Unchecked, copy: bool) -> np.ndarray:
     """Return a leaf as it is written."""
     if isinstance(leaf, jax.core.Tracer):
         raise InputError(f"{name} to have values", "a traced array", "save outside of jax.jit")
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        expected, got = f"the whole of {name} in this process", "parts of it in others"
+        raise InputError(expected, got, "use fnn.train.ShardedCheckpoints in all processes")
     try:
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
     except (TypeError, ValueError) as error:
