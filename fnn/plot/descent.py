@@ -126,7 +126,7 @@ def _over_plane(
     """Draw a trajectory over a function of two coordinates."""
     sides = [np.linspace(a, b, 201) for a, b in zip(low, high, strict=True)]
     grid = np.stack(np.meshgrid(*sides), -1).astype(np.float32)
-    heights = np.ma.masked_invalid(numbers(function(grid), "heights"))
+    heights = np.ma.masked_invalid(_heights(function, grid))
     # As much of the plane between any two lines: bowls and cliffs are both seen.
     known = heights.compressed()
     levels = np.unique(np.quantile(known, np.linspace(0, 1, 22))) if len(known) else known
@@ -147,6 +147,15 @@ def _over_plane(
     axes.label_outer()
 
 
+def _heights(function: Callable[[Input], Output], points: np.ndarray) -> np.ndarray:
+    heights = numbers(function(points), "heights")
+    if heights.shape != points.shape[:-1]:
+        expected = f"heights of shape {points.shape[:-1]} for points {points.shape}"
+        remedy = "pass a function that takes points along the last axis"
+        raise InputError(expected, f"shape {heights.shape}", remedy)
+    return heights
+
+
 def _over_line(
     axes: Axes,
     function: Callable[[Input], Output],
@@ -156,7 +165,7 @@ def _over_line(
 ) -> None:
     """Draw a trajectory over a function of one coordinate."""
     side = np.linspace(low[0], high[0], 401)
-    heights = numbers(function(side[:, None].astype(np.float32)), "heights")
+    heights = _heights(function, side[:, None].astype(np.float32))
     known = heights[np.isfinite(heights)]
     bottom, top = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     room = 0.08 * (top - bottom) or 1.0

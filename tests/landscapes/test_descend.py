@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fnn
 from fnn import landscapes, optim, plot
 from fnn.landscapes.trajectory import Trajectory
 from tests.core.test_errors import Bad, assert_complains, parametrize
@@ -495,10 +496,18 @@ def draw(function=SADDLE, steps=((0.0, 0.0),), **corners):
             r"paths of points \(steps \+ 1, 2\)",
             "{}",
         ),
+        Bad(
+            "heights",
+            lambda: draw(fnn.relu(), low=(0, 0), high=(1, 1)),
+            "plot.descent",
+            r"heights of shape \(201, 201\) for points .*",
+            r"shape \(201, 201, 2\)",
+        ),
     ]
 )
 def test_pictures_of_descent_refuse(bad):
     assert_complains(bad, bad.call)
+
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["double_well", "octopus"])
