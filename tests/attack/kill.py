@@ -3,7 +3,8 @@
 ``python -m tests.attack.kill --count 200`` kills so often with SIGKILL, between the steps, inside
 of a write, and before the first one, over data and optimizers of every kind, and prints each run
 that ended otherwise. Compared are the last checkpoint (parameters, running state, optimizer state
-with its noise, keys, numbers) and the losses of all steps, which tell the order of the data.
+with its noise, keys, numbers, what early stopping counted) and the losses of all steps, which tell
+the order of the data.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fnn.train import latest_checkpoint
+from fnn.train import checkpoint_info, latest_checkpoint
 from fnn.train.files import _safetensors
 from fnn.train.files.checkpoint_folder import checkpoint_files
+from fnn.train.loop._memory import unpack
 
 EXAMPLES, INPUTS, BATCH = 23, 3, 5  # the last batch has 3
 STEPS, EVERY = 48, 3
@@ -143,10 +145,12 @@ def train(name: str, folder: Path, fault: str) -> None:
             say("loss", step, float(loss).hex())
 
     every, checkpoint = fnn.train.callbacks.every, fnn.train.callbacks.checkpoint
+    # It never stops, and counts: a part of what goes on.
+    counting = fnn.train.callbacks.early_stopping(patience=STEPS)
     fnn.fit(
         model, fnn.losses.cross_entropy(), optimizer, case.data(folder), steps=STEPS - done,
         batch_size=case.batch_size, **going_on,
-        callbacks=[every(tell, steps=EVERY), checkpoint(folder, steps=EVERY, keep=2)],
+        callbacks=[every(tell, steps=EVERY), checkpoint(folder, steps=EVERY, keep=2), counting],
     )  # fmt: skip
     say("done")
 
@@ -212,7 +216,11 @@ class Run:
         file = latest_checkpoint(self.folder)
         assert file is not None
         arrays = _safetensors.read(file).arrays
-        return {name: (str(a.dtype), a.shape, a.tobytes()) for name, a in arrays.items()}
+        found = {name: (str(a.dtype), a.shape, a.tobytes()) for name, a in arrays.items()}
+        # Where data stand may be told in several ways; what callbacks counted, in one.
+        memory = unpack(checkpoint_info(file).data_state)
+        counted = memory.losses.tobytes(), *memory.states.values(), repr(memory.seen)
+        return found | {"what callbacks counted": counted}
 
     def differences(self, whole: Run) -> list[str]:
         """Say what is not as in a run that nobody killed."""
