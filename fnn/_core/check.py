@@ -33,7 +33,7 @@ def count(value: Unchecked, name: str, least: int = 1, remedy: str = "") -> None
     No array of JAX is longer than 2**31 - 1, and no loop counts further.
     """
     if not is_count(value, least):
-        if isinstance(value, Integral) and value >= 2**31:
+        if isinstance(value, Integral) and int(value) >= 2**31:
             raise InputError(f"{name} below 2**31", describe(value), "pass a smaller int")
         remedy = remedy or f"pass an int of {least} or more"
         raise InputError(f"{name} of {least} or more", describe(value), remedy)
