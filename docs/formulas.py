@@ -39,8 +39,9 @@ def mathml(formula: str, *, block: bool) -> str:
         found: str = convert(spaced, display="block" if block else "inline")
     except Exception as error:
         raise ValueError(f"{formula!r} cannot be set as MathML") from error
-    unknown = re.search(r">(\\[^<]+)<", found)
+    # Commands that are not known are handed on, and so is the end of a formula inside of one.
+    unknown = re.search(r">(\\[^<]+|\$)<", found)
     if unknown:
-        raise ValueError(f"{unknown[1]} of {formula!r} is no command that MathML is made of")
+        raise ValueError(f"{unknown[1]} of {formula!r} is nothing that MathML is made of")
     found = _NAMED_OPERATOR.sub(r"<mi>\1</mi>", found)
     return f'<div class="formula">{found}</div>' if block else found

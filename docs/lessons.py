@@ -90,7 +90,9 @@ def _empty_notebook(lesson: Path) -> bytes:
 
 def _text(source: str) -> str:
     """Return the text of a cell; what is folded in the notebook is folded."""
-    return _DETAILS.sub(lambda m: _folded("question", m[1], m[2].strip()), source)
+    # Formulas one below the other are one paragraph in a notebook, and one formula to Markdown.
+    apart = re.sub(r"\$\$\n\$\$", "$$\n\n$$", source)
+    return _DETAILS.sub(lambda m: _folded("question", m[1], m[2].strip()), apart)
 
 
 def _folded(kind: str, title: str, content: str) -> str:

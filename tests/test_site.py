@@ -117,6 +117,15 @@ def test_a_formula_that_is_left_is_seen(left):
     assert not raw_formulas(f"<article><code>{left}</code> for $5 and $6</article>")
 
 
+@pytest.mark.parametrize("formula", [r"\unknown x", "x $$ $$ y", r"\left( x"])
+def test_a_formula_that_cannot_be_set_ends_the_build(formula):
+    code = f"import formulas; formulas.mathml({formula!r}, block=True)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "docs", capture_output=True, text=True
+    )
+    assert "ValueError" in run.stderr
+
+
 def test_every_page_says_something(pages):
     plain = {name: re.sub(r"<[^>]+>", "", main(text)) for name, text in pages.items()}
     whole = [name for name in plain if "<article" in pages[name] and name != "404.html"]
