@@ -13,6 +13,7 @@ from fnn._core.description import constructor as constructor
 from fnn._core.errors import InputError as InputError
 from fnn._core.linear_head import LinearHead as LinearHead
 from fnn.combinators.cross import over_query as over_query, residual_cross as residual_cross
+from fnn.combinators.eval_mode import eval_mode as eval_mode
 from fnn.combinators.join import add as add, concatenate as concatenate
 from fnn.combinators.lora import lora as lora, merge_lora as merge_lora
 from fnn.combinators.over_parts import over_parts as over_parts

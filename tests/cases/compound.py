@@ -166,6 +166,7 @@ LAYERS = [
         ),
     ),
     LayerCase("remat", lambda: fnn.remat(fnn.serial(fnn.dense(4), block(), fnn.dense(2)))),
+    LayerCase("eval_mode", lambda: fnn.serial(fnn.eval_mode(block()), normed())),
     LayerCase(
         "over_sequence",
         lambda: fnn.over_sequence(fnn.serial(fnn.dense(4), fnn.silu())),

@@ -10,6 +10,7 @@ import fnn
 from tests.core.test_errors import Bad, assert_complains, ones, parametrize
 
 WRAPPERS = {
+    "eval_mode": fnn.eval_mode,
     "remat": fnn.remat,
     "residual": fnn.residual,
     "residual_cross": fnn.residual_cross,

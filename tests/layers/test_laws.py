@@ -425,6 +425,7 @@ def test_the_program_of_a_plain_formula_is_told_from_that_of_forward(optimized):
 
 
 WRAPPED = {
+    "eval_mode": fnn.eval_mode,
     "remat": fnn.remat,
     "residual": fnn.residual,
     "over_sequence": fnn.over_sequence,
