@@ -607,7 +607,9 @@ def use_manual(layer: Layer, /) -> Layer:
 
     The layer computes the same; only what autodiff does with it changes. Any script that calls
     `jax.grad` on the wrapped layer, or on a whole wrapped model, runs the gradients by hand. As
-    with every `jax.custom_vjp`, reverse over reverse mode works and forward mode does not.
+    with every `jax.custom_vjp`, reverse over reverse mode works and forward mode does not. Under
+    `jax.shard_map` `jax.grad` means what it does without: in parameters that all devices hold alike
+    the sum over them with ``check_vma``, and a device's own without; `fnn.value_and_grad` is local.
 
     Args:
         layer: any layer or model.

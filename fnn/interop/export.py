@@ -129,11 +129,7 @@ def export_step(
     1
 
     """
-    if not isinstance(step, TrainStep):
-        raise InputError("a training step", describe(step), "make it with fnn.train_step")
-    if not isinstance(train_state, TrainState):
-        remedy = "make it with fnn.init_train_state"
-        raise InputError("a TrainState", describe(train_state), remedy)
+    _check_step(step, train_state)
     made = tuple(part for part in as_batch(batch) if part is not None)
     require_arrays(made, "batch", shapes=True)
 
@@ -142,6 +138,15 @@ def export_step(
         return _words(named_leaves(after)), metrics["loss"]
 
     return _exported(run, train_state, made, any_batch, platforms, "export_step")
+
+
+def _check_step(step: Unchecked, train_state: Unchecked) -> None:
+    """Raise unless these are a training step and a train state."""
+    if not isinstance(step, TrainStep):
+        raise InputError("a training step", describe(step), "make it with fnn.train_step")
+    if not isinstance(train_state, TrainState):
+        remedy = "make it with fnn.init_train_state"
+        raise InputError("a TrainState", describe(train_state), remedy)
 
 
 def _exported(
@@ -202,9 +207,7 @@ def _symbolic(tree: PyTree, any_batch: bool) -> PyTree:
 
 def _by_path(tree: PyTree) -> PyTree:
     """Return an array as it is, and a tree as a dict of its arrays by path, in their order."""
-    if jax.tree.structure(tree) == jax.tree.structure(0):
-        return tree
-    return named_leaves(tree)
+    return tree if jax.tree_util.all_leaves([tree]) else named_leaves(tree)
 
 
 def _of_path(like: PyTree, given: PyTree) -> PyTree:

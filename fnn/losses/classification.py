@@ -176,10 +176,8 @@ def _nll_backward(residuals: Residuals, dvalues: Array, /) -> Cotangent:
     *rows, classes = witness.shape[1:]
     if target.ndim > len(rows):
         return downcast(scaled(-target, dvalues), witness).astype(witness.dtype)
-    label = jnp.where(target < 0, classes, target)
-    places = (*jnp.indices(label.shape, sparse=True), label)
-    zeros = jnp.zeros((*label.shape, classes), witness.dtype)
-    return zeros.at[places].set(-dvalues.astype(witness.dtype), mode="drop")
+    each = jnp.arange(classes, dtype=target.dtype).reshape((1,) * target.ndim + (-1,))
+    return jnp.where(target[..., None] == each, -dvalues.astype(witness.dtype)[..., None], 0)
 
 
 @constructor

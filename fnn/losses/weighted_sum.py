@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -97,7 +98,7 @@ def weighted_sum(losses: Mapping[str, Loss], weights: Mapping[str, Scalar] | Non
 def _share(loss: Loss, values: Array, target: Target) -> Array:
     """Return the share of each value in the mean of its example, 0 where it does not count."""
     if loss.counted is None:
-        return jnp.full(values.shape, len(values) / max(values.size, 1), values.dtype)
+        return jnp.full(values.shape, 1 / max(math.prod(values.shape[1:]), 1), values.dtype)
     counts = loss.counted(target).astype(values.dtype)
     number = counts.sum(tuple(range(1, counts.ndim)))
     return counts / _over(jnp.maximum(number, 1), counts)

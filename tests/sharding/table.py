@@ -98,7 +98,8 @@ def grown(tree: Any, examples: int) -> Any:
     return jax.tree.map(one, tree)
 
 
-def of_layer(case: Any) -> Job:
+def of_layer(case: Any, *, shapes: bool = False) -> Job:
+    """Draw parameters, state and x of a case, or only tell their shapes."""
     shape = next(iter(case.shapes.values()))
     x = case.draw(np.random.default_rng(3), shape)
     x = grown(x, np.shape(jax.tree.leaves(x)[0])[0])
@@ -115,7 +116,8 @@ def of_layer(case: Any) -> Job:
             [jax.random.normal(k, a.shape) for k, a in zip(keys, floats, strict=True)],
         )
 
-    params, state, target = jax.tree.map(np.asarray, jax.jit(prepared)(x))
+    made = jax.eval_shape(prepared, x) if shapes else jax.jit(prepared)(x)
+    params, state, target = made if shapes else jax.tree.map(np.asarray, made)
     return Job(case.name, layer, products(), (params, state, x, target))
 
 
@@ -139,9 +141,11 @@ def planted() -> Job:
     return Job("planted", square, products(), ((), (), x, [x]))
 
 
-def jobs() -> list[tuple[str, Callable[[], Job]]]:
+def jobs(*, shapes: bool = False) -> list[tuple[str, Callable[[], Job]]]:
     """Return all cases by name, and what makes them."""
-    makers = [(case.name, functools.partial(of_layer, case)) for case in cases.LAYERS]
+    makers = [
+        (case.name, functools.partial(of_layer, case, shapes=shapes)) for case in cases.LAYERS
+    ]
     return makers + [
         (f"losses.{case.name}", functools.partial(of_loss, case)) for case in cases.LOSSES
     ]
