@@ -16,6 +16,8 @@ VENDOR = Path(__file__).parent / "vendor"
 FONT = "STIXTwoMath.woff2"
 # Names of functions, which stand off from what they are applied to unless it is in brackets.
 _APPLIED = re.compile(r"(\\(?:log|ln|exp|sin|cos|tan|sinh|cosh|tanh|max|min))\s+(?=[A-Za-z\\])")
+# One thing, so that an exponent is that of the whole.
+_MATRIX = re.compile(r"\\begin\{(\w*matrix)\}.*?\\end\{\1\}")
 _NAMED_OPERATOR = re.compile(r"<mo>([a-z]{2,})</mo>")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
@@ -35,6 +37,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 def mathml(formula: str, *, block: bool) -> str:
     """Return a formula of LaTeX as MathML, or raise for a command that is not known."""
     spaced = _APPLIED.sub(r"\1\\, ", " ".join(formula.split()))
+    spaced = _MATRIX.sub(r"{\g<0>}", spaced)
     try:
         found: str = convert(spaced, display="block" if block else "inline")
     except Exception as error:

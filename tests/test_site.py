@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from posixpath import dirname, join, normpath
+from xml.etree import ElementTree
 
 import pytest
 
@@ -115,6 +116,27 @@ def test_formulas_are_set_and_none_is_left_as_it_was_written(pages):
 def test_a_formula_that_is_left_is_seen(left):
     assert raw_formulas(f"<article><p>{left}</p></article>")
     assert not raw_formulas(f"<article><code>{left}</code> for $5 and $6</article>")
+
+
+# Of how many parts each is made: of others a browser makes an error, or something else.
+PARTS = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
+
+
+def misplaced(page):
+    """The parts of formulas that are not what they should be made of."""
+    formulas = [ElementTree.fromstring(one) for one in re.findall(r"<math.*?</math>", page, re.S)]
+    parts = [part for formula in formulas for part in formula.iter()]
+    names = [part.tag.rpartition("}")[2] for part in parts]
+    counted = zip(names, map(len, parts), strict=True)
+    return [name for name, count in counted if PARTS.get(name, count) != count]
+
+
+def test_every_formula_is_made_of_the_parts_that_it_should_have(pages):
+    assert {name: found for name, page in pages.items() if (found := misplaced(page))} == {}
+
+
+def test_an_exponent_of_a_bracket_alone_is_seen():
+    assert misplaced("<math><msup><mo>(</mo><mi>a</mi><mo>)</mo></msup></math>") == ["msup"]
 
 
 @pytest.mark.parametrize("formula", [r"\unknown x", "x $$ $$ y", r"\left( x"])
