@@ -238,6 +238,11 @@ def test_the_curve_on_a_mesh_is_that_of_one_device(found, case):
     assert np.ptp(found["curves"][name][0]) > 100 * TOLERANCE
 
 
+def test_a_curve_that_is_off_by_a_thousandth_is_seen():
+    with pytest.raises(AssertionError):
+        assert_close(np.full(STEPS, 1.001), np.ones(STEPS))
+
+
 @pytest.mark.parametrize("name", ["file", "batches"])
 def test_data_that_are_read_in_portions_give_the_curve_of_one_device(found, name):
     assert_close(*found["sources"][name])
