@@ -250,10 +250,11 @@ def auto_gradients(
         run: ``params, state, x, target, weights, key``, as `manual_gradients` takes them.
     """
     params, state, x, target, weights, key = run
-    params = _local(params, state, x, target, weights, key)
+    # Alike for x, of which a part may be the same on all devices, such as the weight of a head.
+    params, floats = _local((params, inexact_leaves(x)), state, x, target, weights, key)
     value_and_state, (dparams, dx) = jax.value_and_grad(
         objective_in(model, loss, run), (0, 1), has_aux=True
-    )(params, inexact_leaves(x))
+    )(params, floats)
     return value_and_state, (_where_any_counts(loss, target, weights, dparams), dx)
 
 
