@@ -372,6 +372,8 @@ def _in_precision(value: Unchecked) -> float:
 def _is_real_scalar(value: Unchecked) -> bool:
     if isinstance(value, bool | np.bool_) or getattr(value, "shape", ()) != ():
         return False
+    if np.ma.is_masked(value):  # what is not there is no number
+        return False
     if isinstance(value, int | float):
         return True
     return isinstance(value, np.generic | np.ndarray | jax.Array) and any(

@@ -182,7 +182,8 @@ def class_names(
     """
     if names is None:
         return [f"{usual}{k}" for k in range(classes)]
-    known = not isinstance(names, str) and isinstance(names, Sequence | np.ndarray)
+    listed = isinstance(names, np.ndarray) and names.ndim == 1
+    known = listed or (isinstance(names, Sequence) and not isinstance(names, str))
     if not known or not all(isinstance(name, str) for name in names):
         raise InputError("names of text", describe(names), "pass one for each class")
     if len(names) < classes or (len(names) > classes and not more):

@@ -56,7 +56,7 @@ def every(callback: Callback, *, steps: int | None = None, seconds: float | None
     >>> every(print, steps=100).steps
     100
     """
-    check.function(callback, "callback", "pass a function of one event")
+    check.function(callback, "callback", "pass a function of one event", takes="event")
     if (steps is None) == (seconds is None):
         got = "neither" if steps is None else "both"
         raise InputError("steps or seconds", got, "pass one of them")

@@ -197,3 +197,9 @@ HUGE = {
 def test_an_integer_that_no_array_has_room_for_is_refused(make):
     with pytest.raises(fnn.InputError):
         make(10**400)
+
+
+@pytest.mark.parametrize("make", NUMBERS.values(), ids=NUMBERS)
+def test_a_masked_number_is_none(make):
+    with pytest.raises(fnn.InputError):
+        make(np.ma.masked_array([0.3], [True])[0])

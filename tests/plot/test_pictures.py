@@ -247,6 +247,8 @@ RUN, ZEROS = history([1], [1]), np.zeros(4, int)
             "plot.regions", "2 names", "1"),
         Bad("one-text", lambda: plot.regions(MODEL, PARAMS, (), XOR, ZEROS, names="ab"),
             "plot.regions", "names of text", "'ab'"),
+        Bad("text-array", lambda: plot.regions(MODEL, PARAMS, (), XOR, ZEROS, names=np.array("x")),
+            "plot.regions", "names of text", ".*"),
         Bad("numbers", lambda: plot.confusion_matrix([0, 1], [0, 1], [1, 2]),
             "plot.confusion_matrix", "names of text", r"\[1, 2\]"),
         Bad("params", lambda: plot.regions(MODEL, {"a": 1}, (), XOR, ZEROS), "plot.regions",

@@ -478,6 +478,7 @@ def answering(**fields):
         (3, "a list of callbacks"),
         ("abc", "a list of callbacks"),
         ([3], "callback to be a function"),
+        ([fnn.relu], r"callback to be a function of \(event\)"),
         ([lambda event: 3], "an answer of the callback <lambda>, got 3"),
         (answering(params=()), "a train state of <lambda> like"),
         (answering(hyperparameters={}), "a train state of <lambda> with the hyper-parameters"),

@@ -149,7 +149,7 @@ def check_callbacks(callbacks: Unchecked) -> tuple[Callback, ...]:
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
         raise InputError("a list of callbacks", describe(callbacks), "pass callbacks=[...]")
     for callback in callbacks:
-        check.function(callback, "callback", "pass functions of one event")
+        check.function(callback, "callback", "pass functions of one event", takes="event")
     return tuple(callbacks)
 
 
