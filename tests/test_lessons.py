@@ -171,6 +171,23 @@ def test_a_model_beyond_chains_learns_along_one_curve_by_both_gradients(printed)
         assert (half.min(-1) < 0.5).mean() > 0.01
 
 
+@printing("fine_tune.py")
+def test_fine_tuning_by_adapters_is_as_good_as_of_all_for_a_twentieth_of_the_parameters(printed):
+    folder, text = printed
+    row = r"^(\D+?) +([\d,]+) +(\d+|never) +(moved|as before) +([\d.]+)%$"
+    rows = {name: cells for name, *cells in re.findall(row, text, re.MULTILINE)}
+    assert len(rows) == 5
+    trained = {name: int(cells[0].replace(",", "")) for name, cells in rows.items()}
+    right = {name: float(cells[-1]) for name, cells in rows.items()}
+    assert trained["head alone"] < trained["LoRA and head"] < trained["all, norms frozen"] / 20
+    assert right["LoRA and head"] > max(right["all, norms frozen"] - 4, right["head alone"] + 5)
+    assert min(right.values()) > 60
+    frozen = {name for name, cells in rows.items() if cells[2] == "as before"}
+    assert frozen == {"head alone", "LoRA and head", "all, norms frozen"}
+    assert float(re.search(r"the curves differ by (\S+) at most", text)[1]) < 1e-3
+    assert imread(folder / "fnn-run/fine_tune.png").shape[:2] == (504, 1080)
+
+
 # What the text of a lesson says to expect: where it is printed, and between which numbers.
 CLAIMS = {
     "01_knobs.py": [
