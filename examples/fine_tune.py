@@ -91,9 +91,8 @@ def main(
     first, _ = fnn.fit(whole, LOSS, fnn.optim.adam(0.001), known, epochs=4, batch_size=100, key=KEY)
     scores = fnn.evaluate(whole, LOSS, first.params, first.state, known_test, metrics=metrics)
     print(f"0 to 4, {len(known[0])} images: {scores['accuracy']:.1%} right", end="\n\n")
-    print(
-        f"{f'5 to 9, {IMAGES} images':<20} parameters trained   epochs to loss 0.1   statistics   right"
-    )
+    columns = "parameters trained   epochs to loss 0.1   statistics   right"
+    print(f"{f'5 to 9, {IMAGES} images':<20} {columns}")
     figure, largest = Figure((9, 4.2), layout="constrained"), 0.0
     axes, bars = figure.subplots(1, 2)
     for name, way in ways((first.params["trunk"], first.state["trunk"])).items():
