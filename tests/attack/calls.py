@@ -247,7 +247,7 @@ SCHEDULES = (
 MORE_OPTIMIZERS = (
     *(optim.ema(0.9), optim.lookahead(3, 0.5), optim.sam(0.05), optim.reduce_on_plateau(0.5, 3)),
     *(optim.project(constraint.ball(1.0)), optim.perturbed(SGD, 0.1, key=KEY)),
-    optim.weight_noise(0.1, key=KEY),
+    *(optim.weight_noise(0.1, key=KEY), optim.unstack(SGD, "weight")),
 )
 OTHERS = (
     *(fnn.parallel(fnn.relu(), fnn.tanh()), fnn.over_parts(fnn.relu(), fnn.tanh())),
