@@ -78,6 +78,71 @@ def test_a_nan_is_the_largest_number_and_has_the_gradient(layer):
     assert dx[0, 1, 0, 0] == 1
 
 
+def largest(x, window, stride, low, high):
+    """Return the largest elements and the places that have them, counted: one window at a time."""
+    spatial, rank = x.shape[1:-1], x.ndim - 2
+    starts = [range(-low, n + high - window + 1, stride) for n in spatial]
+    y = np.zeros((len(x), *map(len, starts), x.shape[-1]), x.dtype)
+    dx = np.zeros(x.shape, x.dtype)
+    for b, c, *at in np.ndindex(len(x), x.shape[-1], *map(len, starts)):
+        begin = [starts[i][at[i]] for i in range(rank)]
+        seen = tuple(slice(max(s, 0), s + window) for s in begin)
+        here = x[b, ..., c][seen]
+        nan = np.flatnonzero(np.isnan(here))
+        place = nan[-1] if len(nan) else here.argmax()
+        y[b, *at, c] = here.ravel()[place]
+        dx[b, ..., c][seen].reshape(here.shape)[np.unravel_index(place, here.shape)] += 1 + sum(at)
+    return y, dx
+
+
+WINDOWS = {
+    "side-by-side": (2, 2, 0, 0),
+    "overlapping": (3, 2, 1, 1),
+    "at-each": (3, 1, 2, 0),
+    "gaps": (2, 3, 0, 1),
+    "many": (17, 17, 4, 3),
+}
+VALUES = [-np.inf, np.nan, 0.0, 1.0, np.inf]
+# The shares of those: mostly nothing, all kinds, nothing else, and ties.
+SHARES = [(0.85, 0.1, 0.05, 0, 0), (0.4, 0.2, 0.2, 0.1, 0.1), (1, 0, 0, 0, 0), (0, 0, 0.5, 0.5, 0)]
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize(("window", "stride", "low", "high"), WINDOWS.values(), ids=WINDOWS)
+def test_infinities_nan_and_ties_have_the_gradient_by_hand_and_by_autodiff(
+    rank, window, stride, low, high
+):
+    layer = fnn.max_pool(window, stride=stride, padding=((low, high),) * rank)
+    random, shape = np.random.default_rng(1), ((2, 28, 2) if rank == 1 else (2, 28, 11, 2))
+    x = np.concatenate([random.choice(VALUES, shape, p=p) for p in SHARES]).astype("float32")
+    expected, dx = largest(x, window, stride, low, high)
+    dy = 1 + jnp.indices(expected.shape)[1:-1].sum(0).astype("float32")
+
+    @jax.jit
+    def both(x):
+        y, _, residuals = layer.forward((), (), x)
+        auto = jax.vjp(lambda x: layer.apply((), (), x)[0], x)[1](dy)[0]
+        return y, layer.apply((), (), x)[0], layer.backward((), residuals, dy)[1], auto
+
+    y, applied, by_hand, auto = both(jnp.asarray(x))
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(applied, expected)
+    np.testing.assert_array_equal(by_hand, dx)
+    np.testing.assert_array_equal(auto, dx)
+
+
+def test_a_gradient_that_padding_or_a_number_beside_a_nan_takes_is_seen():
+    """Autodiff of `reduce_window` sends the gradient of both elsewhere."""
+    for value in (-np.inf, np.nan):
+        x = np.full((1, 4, 1), -np.inf, "float32")
+        x[0, 1] = value
+        dx = largest(x, 3, 2, 1, 1)[1]
+        dy = jnp.array([1.0, 2.0])[None, :, None]
+        auto = jax.vjp(lambda x: reduced(x, (3,), (2,), ((1, 1),)), jnp.asarray(x))[1](dy)[0]
+        with pytest.raises(AssertionError):
+            np.testing.assert_array_equal(auto, dx)
+
+
 def test_a_max_pool_saves_one_byte_for_each_window():
     y, _, residuals = fnn.max_pool(2).forward((), (), jnp.ones((2, 4, 6, 3)))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(residuals)) == y.size

@@ -6,8 +6,9 @@ NaN is it, and padding never is, even where a window sees nothing above -inf.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array
 from fnn.layers._window import Geometry, Sizes, pad, unpadded
 from fnn.layers.pool._window_sum import UNROLLED, interleave, split_axis, strided_slices
+
+# What `window_argmax` found, and a witness of the shape of x.
+Found: TypeAlias = tuple[tuple[Array, ...], Array]
 
 
 class _Along(NamedTuple):
@@ -41,16 +45,20 @@ class _Along(NamedTuple):
         return np.expand_dims(first, [axis for axis in range(ndim) if axis != self.axis])
 
 
-def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """Return the largest element of each window and its row-major index in there.
+def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, tuple[Array, ...]]:
+    """Return the largest element of each window, and where in there it is.
 
     Along one axis after the other, the last one first: the first row that has the largest element
-    of the window, and the first such in that row, are the first in row-major order.
+    of the window, and the first such in that row, are the first in row-major order. Of windows side
+    by side that is one row-major index. Others share what was found in a row, so that the offset
+    along each axis is kept by itself: the gradient goes back axis by axis.
     """
-    most = math.prod(geometry.size)
+    apart = geometry.size != geometry.stride
+    most = max(geometry.size) if apart else math.prod(geometry.size)
     kind = next((t for t in (np.uint8, np.uint16) if most <= np.iinfo(t).max), np.int32)
     positions = geometry.positions(x.shape[1:-1])
     y, index, inner = pad(x, geometry, -math.inf), None, 1
+    found: list[Array] = []
     for axis in reversed(range(1, x.ndim - 1)):
         size, stride, low = (
             geometry.size[axis - 1], geometry.stride[axis - 1], geometry.padding[axis - 1][0]
@@ -58,9 +66,12 @@ def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, Array]:
         along = _Along(axis, size, stride, positions[axis - 1], low, inner, kind)
         step = _by_reduction if size == stride and size > UNROLLED else _written_out
         y, index = step(y, index, along)
-        inner *= size
-    assert index is not None
-    return y, index
+        if apart:
+            found.append(index)
+            index = None
+        else:
+            inner *= size
+    return y, tuple(found) if index is None else (index,)
 
 
 def _written_out(x: Array, index: Array | None, along: _Along) -> tuple[Array, Array]:
@@ -89,6 +100,9 @@ def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, 
     )
     if index is not None:
         code = code + split_axis(index, axis, size, along.positions)
+    # By themselves: a maximum of XLA over many elements may lose a NaN.
+    nan = jnp.isnan(values)
+    some = nan.any(axis + 1, keepdims=True)
     hit = values == top
     if along.low:
         offsets = np.arange(along.positions)[:, None] * size + np.arange(size)
@@ -96,21 +110,34 @@ def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, 
         hit &= np.expand_dims(offsets >= along.low, others)
     # The least code of those that are as large; of NaN, which equals nothing, the largest.
     last = kind(inner * size - 1)
-    rank = jnp.where(hit, code, np.iinfo(kind).max)
-    rank = jnp.where(jnp.isnan(values), last - code, rank).min(axis + 1, keepdims=True)
-    best = jnp.where(jnp.isnan(top), last - rank, rank)
+    rank = jnp.where(nan, last - code, code)
+    rank = jnp.where(jnp.where(some, nan, hit), rank, np.iinfo(kind).max).min(
+        axis + 1, keepdims=True
+    )
+    best = jnp.where(some, last - rank, rank)
     # Not the maximum itself, whose derivative would share among equal ones.
     y = jnp.take_along_axis(values, (best // kind(inner)).astype(jnp.int32), axis + 1)
     return y.squeeze(axis + 1), best.squeeze(axis + 1)
 
 
-def scatter_to_argmax(index: Array, dy: Array, geometry: Geometry, spatial: Sizes) -> Array:
+def scatter_to_argmax(
+    found: tuple[Array, ...], dy: Array, geometry: Geometry, spatial: Sizes
+) -> Array:
     """Return dx (B, *spatial, C): each element of dy is added where its window is largest."""
     padded = geometry.padded(spatial)
     if geometry.size == geometry.stride:
-        return unpadded(_side_by_side(index, dy, geometry, padded), geometry)
-    dx = _overlapping(index, upcast(dy), geometry, padded)
+        return unpadded(_side_by_side(found[0], dy, geometry, padded), geometry)
+    dx = upcast(dy)
+    for axis, offset in enumerate(reversed(found), 1):
+        size, stride = geometry.size[axis - 1], geometry.stride[axis - 1]
+        chosen = functools.partial(_chosen, dx, offset)
+        dx = interleave(chosen, axis, size, stride, padded[axis - 1])
     return unpadded(downcast(dx, dy), geometry)
+
+
+def _chosen(dy: Array, offset: Array, k: int) -> Array:
+    """Return dy where the largest element is at an offset, else 0."""
+    return jnp.where(offset == offset.dtype.type(k), dy, dy.dtype.type(0))
 
 
 def _side_by_side(index: Array, dy: Array, geometry: Geometry, padded: Sizes) -> Array:
@@ -125,18 +152,3 @@ def _side_by_side(index: Array, dy: Array, geometry: Geometry, padded: Sizes) ->
     dx = dx.reshape(dy.shape[0], *covered, dy.shape[-1])
     rest = [(0, n - m, 0) for n, m in zip(padded, covered, strict=True)]
     return jax.lax.pad(dx, dx.dtype.type(0), ((0, 0, 0), *rest, (0, 0, 0)))
-
-
-def _overlapping(index: Array, dy: Array, geometry: Geometry, padded: Sizes, *known: int) -> Array:
-    """Add up axis by axis, the last one inside, what each offset in the window sends back."""
-    axis = len(known)
-    if axis == len(padded):
-        code = np.ravel_multi_index(known, geometry.size)
-        return jnp.where(index == index.dtype.type(code), dy, dy.dtype.type(0))
-    return interleave(
-        lambda k: _overlapping(index, dy, geometry, padded, *known, k),
-        axis + 1,
-        geometry.size[axis],
-        geometry.stride[axis],
-        padded[axis],
-    )

@@ -21,7 +21,7 @@ from fnn.layers._window import (
     per_axis,
     side_by_side,
 )
-from fnn.layers.pool._argmax import scatter_to_argmax, window_argmax
+from fnn.layers.pool._argmax import Found, scatter_to_argmax, window_argmax
 from fnn.layers.pool._window_sum import dilate, unit, window_sum
 
 
@@ -42,19 +42,19 @@ def global_max_pool() -> Layer:
     Array([[9.]], dtype=float32)
     """
 
-    def forward(params: Params, x: Input) -> tuple[Array, tuple[Array, Array]]:
+    def forward(params: Params, x: Input) -> tuple[Array, Found]:
         del params
         check_spatial(x, None)
         row = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-        y, index = window_argmax(row, side_by_side(row.shape[1:-1]))
-        return y[:, 0], (index, shape_witness(x))
+        y, found = window_argmax(row, side_by_side(row.shape[1:-1]))
+        return y[:, 0], (found, shape_witness(x))
 
-    def backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
+    def backward(params: Params, residuals: Found, dy: Array) -> tuple[Params, Array]:
         del params
-        index, witness = residuals
+        found, witness = residuals
         shape = witness.shape[1:]
         row = (math.prod(shape[1:-1]),)
-        dx = scatter_to_argmax(index, dy[:, None], side_by_side(row), row)
+        dx = scatter_to_argmax(found, dy[:, None], side_by_side(row), row)
         return (), dx.reshape(shape)
 
     return stateless(lambda key, x: (), forward, backward)
@@ -174,18 +174,18 @@ def adaptive_max_pool(size: int | Sizes) -> Layer:
     """
     check_sizes("size", size)
 
-    def forward(params: Params, x: Input) -> tuple[Array, tuple[Array, Array]]:
+    def forward(params: Params, x: Input) -> tuple[Array, Found]:
         del params
-        y, index = window_argmax(_windows(x, size), _geometry(x, size))
-        return y, (index, shape_witness(x))
+        y, found = window_argmax(_windows(x, size), _geometry(x, size))
+        return y, (found, shape_witness(x))
 
-    def backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
+    def backward(params: Params, residuals: Found, dy: Array) -> tuple[Params, Array]:
         del params
-        index, witness = residuals
+        found, witness = residuals
         x = jax.ShapeDtypeStruct(witness.shape[1:], witness.dtype)
         geometry = _geometry(x, size)
         sizes = zip(dy.shape[1:-1], geometry.size, strict=True)
-        dx = scatter_to_argmax(index, upcast(dy), geometry, tuple(m * k for m, k in sizes))
+        dx = scatter_to_argmax(found, upcast(dy), geometry, tuple(m * k for m, k in sizes))
         for axis, m in _axes(size, x):
             if x.shape[axis] % m:
                 rows = jnp.moveaxis(dx, axis, 0)

@@ -26,7 +26,7 @@ from fnn.layers._window import (
     span_of,
     unpadded,
 )
-from fnn.layers.pool._argmax import scatter_to_argmax, window_argmax
+from fnn.layers.pool._argmax import Found, scatter_to_argmax, window_argmax
 from fnn.layers.pool._window_sum import dilate, unit, window_sum
 
 
@@ -43,8 +43,9 @@ def max_pool(
     Of several equal ones the first in row-major order is it and takes the whole gradient; so does
     autodiff of `jax.lax.reduce_window`, while that of `jnp.max` shares among them. As in PyTorch a
     NaN is larger than all numbers, the last NaN being it, and padding is never it: where a window
-    sees nothing but -inf, the first element in x is. Autodiff of `reduce_window` loses the gradient
-    of such a window to the padding, and sends that of a NaN elsewhere.
+    sees nothing but -inf, the first element in x is. That holds of `jax.grad` too, where autodiff
+    of `reduce_window` loses the gradient of such a window to the padding, and sends that of a NaN
+    elsewhere.
 
     Forward:   y[b, p, c] = max_k x[b, p stride + k - before, c], k running over the window, and x
         being -inf outside of its axes
@@ -60,7 +61,9 @@ def max_pool(
         ceil_mode: whether a last window may begin in x or in the padding before it and end beyond,
             as in PyTorch; not with "SAME", which leaves nothing out.
     Shapes:    x (B, *spatial, C), y (B, *positions, C), any number of spatial axes
-    Saves:     where y is in its window, one byte an element of y for windows of fewer than 256
+    Saves:     where y is in its window: one byte an element of y for windows side by side of fewer
+        than 256 elements, and of others one for each axis, before the axes in front of it are
+        pooled
     Raises:    InputError for options that are no integers of 1 or more or that disagree in their
         axes, an unknown padding or one as large as the window, `ceil_mode` with "SAME", a window
         larger than the padded x, an x of other axes or of integers.
@@ -77,22 +80,18 @@ def max_pool(
     """
     options = _window(window, stride, padding, ceil_mode)
 
-    def reference(params: Params, x: Input) -> Array:
+    def forward(params: Params, x: Input) -> tuple[Array, Found]:
         del params
-        return reduce_windows(x, _geometry(options, x), -math.inf, jax.lax.max)
+        y, found = window_argmax(x, _geometry(options, x))
+        return y, (found, shape_witness(x))
 
-    def forward(params: Params, x: Input) -> tuple[Array, tuple[Array, Array]]:
+    def backward(params: Params, residuals: Found, dy: Array) -> tuple[Params, Array]:
         del params
-        y, index = window_argmax(x, _geometry(options, x))
-        return y, (index, shape_witness(x))
-
-    def backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
-        del params
-        index, witness = residuals
+        found, witness = residuals
         x = jax.ShapeDtypeStruct(witness.shape[1:], witness.dtype)
-        return (), scatter_to_argmax(index, dy, _geometry(options, x), x.shape[1:-1])
+        return (), scatter_to_argmax(found, dy, _geometry(options, x), x.shape[1:-1])
 
-    return stateless(lambda key, x: (), forward, backward, reference=reference)
+    return stateless(lambda key, x: (), forward, backward)
 
 
 @constructor
