@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GRAY = "0.45"
+# So many images are evaluated as one batch: a rest after full ones would be compiled by itself.
+_MOST = 1024
+_softmax = jax.jit(jax.nn.softmax)
 
 
 def probabilities(loss: LossName | None, outputs: Output) -> Output | None:
@@ -32,7 +35,7 @@ def probabilities(loss: LossName | None, outputs: Output) -> Output | None:
         outputs: (n, K).
     """
     if loss in LABELED:
-        return jax.nn.softmax(outputs)
+        return _softmax(outputs)
     return jax.nn.sigmoid(outputs) if loss in ("binary_cross_entropy", "logistic") else None
 
 
@@ -65,7 +68,7 @@ def predictions(
         return plot.regions(model, params, state, *points, names=names)
     if problem.example == (1,):
         return _curve(problem, lambda x: predict(model, params, state, x))
-    outputs = predict(model, params, state, x)
+    outputs = predict(model, params, state, x, batch_size=len(x) if 0 < len(x) <= _MOST else 256)
     shares = probabilities(loss, outputs)
     return plot.predictions(
         jnp.asarray(x),

@@ -34,7 +34,7 @@ from fnn.train.loop._events import (
     state_of,
 )
 from fnn.train.loop._memory import Memory, check_same_callbacks, marks_of, pack
-from fnn.train.loop._nonfinite import finite_leaves
+from fnn.train.loop._nonfinite import all_sound
 from fnn.train.loop._processes import agreed, copied
 from fnn.train.loop._program import Transform, no_losses, run
 from fnn.train.loop._progress import Report
@@ -397,7 +397,7 @@ class Loop:
         """Look at the parameters, which the steps do not where chance put the end of a dispatch."""
         if self._looked:
             return not self.dead
-        return bool((finite_leaves(self.train_state.params) | ~self.plan.watched).all())
+        return bool(all_sound(self.train_state.params, self.plan.watched))
 
     def _settle(self) -> None:
         """Wait for all steps, and forget those that were not taken."""

@@ -16,6 +16,8 @@ from fnn.layer import Layer
 from fnn.losses import Loss
 
 
+# Compiled as one: called outside of jit, every shape of a leaf would compile programs of its own.
+@functools.partial(jax.jit, inline=True)
 def finite_leaves(tree: PyTree) -> Array:
     """Return for every leaf of a tree whether all its values are finite.
 
@@ -24,6 +26,20 @@ def finite_leaves(tree: PyTree) -> Array:
     """
     finite = [_finite(leaf) for leaf in jax.tree.leaves(tree)]
     return jnp.stack(finite) if finite else jnp.ones(0, bool)
+
+
+@functools.partial(jax.jit, inline=True)
+def all_sound(tree: PyTree, watched: Array) -> Array:
+    """Return whether every leaf that is watched is finite.
+
+    Args:
+        tree: of arrays.
+        watched: for every leaf whether it has to be.
+
+    >>> all_sound([jnp.ones(2), jnp.array([jnp.inf])], jnp.array([True, False]))
+    Array(True, dtype=bool)
+    """
+    return (finite_leaves(tree) | ~watched).all()
 
 
 def origin(

@@ -16,7 +16,7 @@ import numpy as np
 from fnn._core import check
 from fnn._core.types import Array, PyTree, Scalar, Unchecked
 from fnn.gradient.objective import Batch, as_batch
-from fnn.train.loop._nonfinite import finite_leaves
+from fnn.train.loop._nonfinite import all_sound
 from fnn.train.sharding import Layout
 from fnn.train.step import TrainState, TrainStep
 
@@ -96,7 +96,7 @@ def run_steps(
         carry = jax.lax.while_loop(
             lambda c: (c.i < stop) & c.finite, take, carry._replace(finite=jnp.ones((), bool))
         )
-        fine = (finite_leaves(carry.train_state.params) | ~watched).all()
+        fine = all_sound(carry.train_state.params, watched)
         return carry._replace(finite=fine | (carry.finite & ~jnp.asarray(look)))
 
     carry = _Carry(jnp.asarray(start), train_state, jnp.asarray(losses), jnp.asarray(alive))

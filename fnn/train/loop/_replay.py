@@ -10,7 +10,7 @@ import numpy as np
 
 from fnn.gradient.objective import Batch
 from fnn.train.loop._loop import Kept, Loop, Plan
-from fnn.train.loop._nonfinite import finite_leaves, origin
+from fnn.train.loop._nonfinite import all_sound, origin
 from fnn.train.loop._program import batch_of, no_losses, run
 from fnn.train.step import TrainState
 
@@ -45,7 +45,7 @@ def _find_origin(loop: Loop, loss: np.ndarray, begin: Callable[[], Kept]) -> str
     ahead = int(bad[0]) if len(bad) else len(loss) - since - 1
     try:
         train_state, batch = _replay(plan, begin(), ahead)
-        if ahead and not bool((finite_leaves(train_state.params) | ~plan.watched).all()):
+        if ahead and not bool(all_sound(train_state.params, plan.watched)):
             # The step before did it, whose loss was finite still.
             train_state, batch = _replay(plan, begin(), ahead - 1)
         made = plan.step.structure.build(train_state.hyperparameters)
