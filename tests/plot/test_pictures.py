@@ -280,6 +280,7 @@ RUN, ZEROS = history([1], [1]), np.zeros(4, int)
             "plot.confusion_matrix", "3 names or more", "1"),
         Bad("scores", lambda: plot.confusion_matrix([0, 1], [0.5, 0.5]), "plot.confusion_matrix",
             "predictions of integers", ".*"),
+        Bad("no-runs", lambda: plot.sweep({"a": 1}), "plot.sweep", "histories of 'a'", "1"),
         Bad("runs", lambda: plot.sweep({"a": []}), "plot.sweep", "histories of 'a'", r"\[\]"),
         Bad("sweep-metric", lambda: plot.sweep({"a": RUN}, "recall"), "plot.sweep",
             "a metric of 'accuracy'", "'recall'"),
