@@ -62,8 +62,8 @@ A case is a layer with settings that are not neutral; a layer without a case of 
 those of layers made with it. No layer, loss, optimizer or noise is public and missing here: the
 tests of the tables fail otherwise.
 
-The laws that go over the cases, each over all those to which it applies (`fnn.mixed_precision`, which
-rounds on purpose, has laws of its own):
+The laws that go over the cases, each over all those to which it applies (`fnn.mixed_precision`,
+which rounds on purpose, has laws of its own):
 
 {layer_laws}
 
