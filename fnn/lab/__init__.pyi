@@ -20,6 +20,7 @@ from fnn.lab._measure import (
 from fnn.lab.agreement import Agreement as Agreement, Report as Report
 from fnn.lab.compare import Leaf as Leaf
 from fnn.lab.cost import Cost as Cost
+from fnn.lab.plan import Plan as Plan, Sent as Sent, plan as plan
 from fnn.lab.summary import LayerRow as LayerRow, Summary as Summary, layer_shapes as layer_shapes
 from fnn.lab.tolerance import difference as difference, rounding as rounding
 from fnn.lab.trace import Flow as Flow, LayerFlow as LayerFlow
