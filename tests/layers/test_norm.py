@@ -40,6 +40,30 @@ EXAMPLES = {
     "group_norm": fnn.group_norm(2, epsilon=EPSILON),
     "instance_norm": fnn.instance_norm(epsilon=EPSILON),
 }
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e12, 1e19, 1e30])
+@pytest.mark.parametrize("layer", EXAMPLES.values(), ids=EXAMPLES)
+def test_numbers_whose_squares_leave_float32_are_normalized_as_in_float64(layer, scale):
+    random = np.random.default_rng(2)
+    x = (scale * random.normal(size=(3, 4, 6))).astype("float32")
+    dy = random.normal(size=x.shape).astype("float32")
+    params, _ = layer.init(jax.random.key(0), jnp.asarray(x))
+
+    def results(x, dy):
+        y, _, residuals = layer.forward(params, (), x)
+        by_hand = layer.backward(params, residuals, dy)[1]
+        auto = jax.vjp(lambda x: layer.apply(params, (), x)[0], x)[1](dy)[0]
+        return y, by_hand, auto
+
+    narrow = results(jnp.asarray(x), jnp.asarray(dy))
+    with jax.enable_x64(True):
+        wide = results(jnp.asarray(x, "float64"), jnp.asarray(dy, "float64"))
+    for one, other in zip(narrow, wide, strict=True):
+        bound = rounding("float32", x.size) * np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=bound)
+
+
 examples = pytest.mark.parametrize("layer", EXAMPLES.values(), ids=EXAMPLES)
 
 

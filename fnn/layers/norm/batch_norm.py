@@ -53,7 +53,8 @@ def batch_norm(
     (1 - momentum) new``, var being the one below (divided by M, not by M - 1 as in PyTorch). It and
     all statistics are float32 for bfloat16 and float16. With M = 1 training gives y = shift and
     dx = 0; an empty batch leaves the state as it is. `fnn.update_batch_norm` estimates the state
-    anew, for averaged weights.
+    anew, for averaged weights. A deviation beyond 1e19, whose variance is beyond float32, gives a
+    var of inf and n = 0.
 
     A batch that XLA spreads over devices is one batch. Under `jax.shard_map` and `jax.vmap` it is
     what one of them sees, unless `axis_name` puts the shares together; their sizes are equal.

@@ -3,7 +3,8 @@
 In every formula n is the normalized x, and the sums in mean and var run over the M elements that
 are normalized together. One backward serves all, in closed form in place of the three paths through
 x, mean and var. n is recomputed from x, mean and 1 / sqrt(var + epsilon): x is live anyway, and
-storing n would cost a write. Statistics of bfloat16 and float16 are float32.
+storing n would cost a write. Statistics of bfloat16 and float16 are float32; where squares are
+far out in the dtype, as those of a float32 of 1e10 are, they are taken in a smaller unit.
 """
 
 from __future__ import annotations
@@ -216,9 +217,23 @@ class _Norm(NamedTuple):
         self.check_input(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
         z = upcast(x)
         middle = self.mean(z) if self.centered else None
-        variance = self.mean(jnp.square(z if middle is None else z - middle))
-        residuals = _Residuals(x, middle, inverse_root(variance, self.epsilon))
+        inverse = self.inverse_deviation(z if middle is None else z - middle)
+        residuals = _Residuals(x, middle, inverse)
         return downcast(affine(params, _normal(residuals)), x), residuals
+
+    def inverse_deviation(self, z: Array) -> Array:
+        """Return ``1 / sqrt(mean(z^2) + epsilon)``, also where the squares are beyond the dtype.
+
+        They are taken in a smaller unit where they, or what autodiff makes of them, would leave it:
+        both means in one pass.
+        """
+        square, most = self.mean(jnp.square(z)), int(jnp.finfo(z.dtype).maxexp)
+        unit = 2.0 ** -(most * 9 // 16)
+        large = square > 2.0 ** (most // 2)
+        # What is not taken is 1: a root has no slope at 0.
+        small = jnp.where(large, self.mean(jnp.square(z * unit)), 1)
+        plain = inverse_root(jnp.where(large, 1, square), self.epsilon)
+        return jnp.where(large, inverse_root(small, self.epsilon * unit**2) * unit, plain)
 
     def mean(self, z: Array) -> Array:
         """Return the mean over what is normalized together."""
