@@ -259,7 +259,12 @@ DEGREES = "degrees of freedom above 2"
                 DEGREES,
                 got,
             )
-            for value, got in ((np.float32(2), r"2\.0"), (math.inf, "inf"), ("x", "'x'"), (3j, "3j"))
+            for value, got in (
+                (np.float32(2), r"2\.0"),
+                (math.inf, "inf"),
+                ("x", "'x'"),
+                (3j, "3j"),
+            )
         ),
         Bad(
             "norm",

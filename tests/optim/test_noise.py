@@ -725,7 +725,12 @@ def test_every_noise_refuses_a_negative_strength_no_key_and_what_it_does_not_kno
                 "decay_power of 0 or more",
                 got,
             )
-            for value, got in ((math.nan, "nan"), (-1, "-1"), (np.float32(-1), r"-1\.0"), ("x", "'x'"))
+            for value, got in (
+                (math.nan, "nan"),
+                (-1, "-1"),
+                (np.float32(-1), r"-1\.0"),
+                ("x", "'x'"),
+            )
         ),
         Bad(
             "epsilon-inf",
