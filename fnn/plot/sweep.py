@@ -95,8 +95,8 @@ def _groups(histories: Mapping[str, Sequence[History] | History]) -> dict[str, l
         raise InputError("histories by setting", describe(histories), 'pass {"rate 0.1": history}')
     found = {}
     for setting, runs in histories.items():
-        one = isinstance(runs, History) or not isinstance(runs, Sequence)
-        group = [runs] if one else list(runs)
+        listed: list[History] = list(runs) if isinstance(runs, Sequence) else []
+        group = [runs] if isinstance(runs, History) else listed
         if not group or not all(isinstance(run, History) for run in group):
             raise InputError(
                 f"histories of {setting!r}", describe(runs), "pass the second that fnn.fit returns"
