@@ -95,8 +95,10 @@ def _groups(histories: Mapping[str, Sequence[History] | History]) -> dict[str, l
         raise InputError("histories by setting", describe(histories), 'pass {"rate 0.1": history}')
     found = {}
     for setting, runs in histories.items():
-        listed: list[History] = list(runs) if isinstance(runs, Sequence) else []
-        group = [runs] if isinstance(runs, History) else listed
+        if isinstance(runs, History):
+            group = [runs]
+        else:
+            group = list(runs) if isinstance(runs, Sequence) else []
         if not group or not all(isinstance(run, History) for run in group):
             raise InputError(
                 f"histories of {setting!r}", describe(runs), "pass the second that fnn.fit returns"
