@@ -95,16 +95,17 @@ def _groups(histories: Mapping[str, Sequence[History] | History]) -> dict[str, l
         raise InputError("histories by setting", describe(histories), 'pass {"rate 0.1": history}')
     found = {}
     for setting, runs in histories.items():
-        if isinstance(runs, History):
-            group = [runs]
-        else:
-            group = list(runs) if isinstance(runs, Sequence) else []
+        group = [runs] if isinstance(runs, History) else _elements(runs)
         if not group or not all(isinstance(run, History) for run in group):
             raise InputError(
                 f"histories of {setting!r}", describe(runs), "pass the second that fnn.fit returns"
             )
         found[str(setting)] = group
     return found
+
+
+def _elements(value: Unchecked) -> list[Unchecked]:
+    return list(value) if isinstance(value, Sequence) else []
 
 
 def _divergence(runs: Sequence[History]) -> str:
