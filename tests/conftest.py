@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import signal
 
 import jax
 
@@ -12,6 +13,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The suite compiles much and runs little, and its traces are many small objects that live long.
 compile_in_haste()
 gc.set_threshold(200_000, 50, 50)
+
+# A shell that starts the suite in its background has it ignore Ctrl-C, and its children too: tests
+# of signals would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CASES_REMEMBERED = 40
 
