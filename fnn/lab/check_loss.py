@@ -89,7 +89,9 @@ def check_loss(
     check.flag(numeric, "numeric")
     if large is not None:
         check.number(large, "large", above=0)
-    prediction, target = require_arrays(prediction, "prediction"), require_arrays(target, "target")
+    prediction = require_arrays(prediction, "prediction")
+    # A loss may look at predictions alone.
+    target = require_arrays(target, "target") if jax.tree.leaves(target) else target
     loss.check(prediction, target)
     examples, shape = _check_values(loss, prediction, target), _first_shape(prediction)
     far = None if large is None else _scaled(prediction, large)
