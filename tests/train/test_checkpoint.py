@@ -20,7 +20,7 @@ from fnn.train.files.checkpoint_folder import checkpoint_files
 from tests.cases.optimizers import OPTIMIZERS
 
 KEY = jax.random.key(5)
-SHAPES = {"a": {"weight": jnp.ones((3, 2)), "bias": jnp.ones(2)}, "b": (jnp.ones(4),)}
+SHAPES = {"a": {"weight": jnp.ones((3, 2)), "bias": jnp.ones(3)}, "b": (jnp.ones(4),)}
 
 NOISES = {
     "gradient_noise": lambda: optim.gradient_noise(0.1, key=KEY),
@@ -174,7 +174,7 @@ OTHERS = {
     "half": (train_state(params=SHAPES | {"b": (jnp.ones(4, "bfloat16"),)}),
              "expected params/b/0 to be bfloat16 of shape (4,)"),
     "optimizer": (train_state(optim.sgd(0.1, 0.9)),
-                  "got nothing at opt_state/velocity/a/bias, where float32 of shape (2,)"),
+                  "got nothing at opt_state/velocity/a/bias, where float32 of shape (3,)"),
     "key-old": (train_state(key=jax.random.PRNGKey(1)),
                 "expected key to be uint32 of shape (2,), got a key of threefry2x32"),
     "key-rbg": (train_state(key=jax.random.key(1, impl="rbg")),
