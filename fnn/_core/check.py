@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core.errors import InputError, describe, unnamed
+from fnn._core.keys import is_key
 from fnn._core.types import Array, PyTree, Unchecked
 
 T = TypeVar("T")
@@ -266,7 +267,7 @@ def key(value: Unchecked) -> Array:
     them, or map over them with jax.vmap
     """
     dtype, shape = getattr(value, "dtype", None), tuple(getattr(value, "shape", ()))
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    typed = is_key(value)
     # The old style is the data of a key: 2 words of threefry, or 4 of other generators.
     if not typed and not (dtype == jnp.uint32 and shape and shape[-1] in (2, 4)):
         raise InputError("a key", describe(value), "make one from a seed with jax.random.key(0)")

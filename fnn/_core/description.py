@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core.errors import InputError, describe, named, naming, public_name
+from fnn._core.keys import is_key, words_of
 
 # Packages whose functions read nothing that changes: equal ones do the same.
 _TRUSTED = {"builtins", "fnn", "jax", "jaxlib", "numpy"}
@@ -149,8 +150,8 @@ class _PackedKey(typing.NamedTuple):
 
 
 def _pack(value: Any) -> Any:
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        words = np.asarray(jax.random.key_data(value))
+    if isinstance(value, jax.Array) and is_key(value):
+        words = np.asarray(words_of(value))
         return _PackedKey(words, str(jax.random.key_impl(value)))
     return _map_parts(_pack, value)
 
@@ -411,8 +412,7 @@ def _identity(value: Any) -> Hashable | None:
         return None
     if isinstance(value, jax.Array | np.ndarray):
         with jax.ensure_compile_time_eval():
-            is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-            data = np.asarray(jax.random.key_data(value) if is_key else value)
+            data = np.asarray(words_of(value))
         return (str(value.dtype), value.shape, data.tobytes())
     if isinstance(value, Mapping | list | tuple):
         names = tuple(value) if isinstance(value, Mapping) else ()

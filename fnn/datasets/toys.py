@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
 from fnn._core.errors import entry
+from fnn._core.keys import words_of
 from fnn._core.types import Array
 from fnn.datasets._dataset import Dataset
 
@@ -170,7 +169,6 @@ def _labeled(
 def _generators(key: Array) -> tuple[np.random.Generator, np.random.Generator]:
     """Return a generator of numpy for each part: a few points are not worth a compilation."""
     key = check.key(key)
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    words = np.asarray(jax.random.key_data(key) if typed else key)
+    words = np.asarray(words_of(key))
     train, test = np.random.SeedSequence(words.tolist()).spawn(2)
     return np.random.default_rng(train), np.random.default_rng(test)

@@ -19,6 +19,7 @@ from fnn._core import check
 from fnn._core.arrays import require_arrays
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
+from fnn._core.keys import is_key, words_of
 from fnn._core.place import check_place
 from fnn._core.types import Array, Data, Input, Params, PyTree, State, Unchecked
 from fnn.gradient.objective import as_batch
@@ -221,14 +222,9 @@ def _of_path(like: PyTree, given: PyTree) -> PyTree:
 
 def _words(named: dict[str, Unchecked]) -> dict[str, Array]:
     """Return arrays by name, keys as the words that they are made of."""
-    return {
-        name: jnp.asarray(leaf) if _key_kind(leaf) is None else jax.random.key_data(leaf)
-        for name, leaf in named.items()
-    }
+    return {name: jnp.asarray(words_of(leaf)) for name, leaf in named.items()}
 
 
 def _key_kind(leaf: Unchecked) -> str | None:
     """Return the generator of a key, None for another array."""
-    if not jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
-        return None
-    return str(jax.random.key_impl(leaf))
+    return str(jax.random.key_impl(leaf)) if is_key(leaf) else None

@@ -15,6 +15,7 @@ import numpy as np
 
 from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.keys import words_of
 from fnn._core.types import Array, Data, Key, Output, Params, PyTree, State, Unchecked
 from fnn.combinators.walk import join
 from fnn.gradient.objective import as_batch
@@ -424,9 +425,8 @@ def _node(
 
 
 def _as_numpy(array: Array) -> np.ndarray:
-    """Return an array for NumPy; a key as its data."""
-    is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(array) if is_key else array)
+    """Return an array for NumPy; a key as its words."""
+    return np.asarray(words_of(array))
 
 
 def _appearance(step: Step) -> tuple[Kind, str, str]:

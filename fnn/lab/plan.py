@@ -21,6 +21,7 @@ from fnn._core import check
 from fnn._core.arrays import require_arrays
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
+from fnn._core.keys import is_key, words_of
 from fnn._core.table import in_bytes, table
 from fnn._core.types import Array, Data, PyTree, Unchecked
 from fnn.gradient.objective import Batch, as_batch
@@ -242,12 +243,10 @@ def _arguments(
 def _compiled(step: TrainStep, layout: Layout, arguments: tuple[Unchecked, ...]) -> Unchecked:
     """Return what a process that simulates the devices tells of the compiled program."""
     require("flatbuffers", "lab.plan", "export")
-    leaves, tree = jax.tree.flatten(arguments)
-    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+    wanted, tree = jax.tree.flatten(arguments)
 
     def taken(*leaves: Array) -> list[Array]:
-        leaves = tuple(map(_as_key, leaves, is_key))
-        train_state, data, losses, *bounds = jax.tree.unflatten(tree, leaves)
+        train_state, data, losses, *bounds = jax.tree.unflatten(tree, map(_as_key, leaves, wanted))
         # What is read lies in the order of its steps.
         order = jnp.zeros((1, 1), jnp.int32)
         watched, alive, start, stop, look = bounds
@@ -255,9 +254,10 @@ def _compiled(step: TrainStep, layout: Layout, arguments: tuple[Unchecked, ...])
             step, None, train_state, Steps(data), order, losses, watched, alive, start, stop, look,
             layout,
         )  # fmt: skip
-        return [_words(leaf) for leaf in jax.tree.leaves(after)]
+        return list(map(words_of, jax.tree.leaves(after)))
 
-    given = list(map(_words_spec, leaves, is_key))
+    # Up to JAX 0.8 an exported program takes no key that has a layout.
+    given = map(_words_spec, wanted)
     exported = export.export(jax.jit(taken), platforms=["cpu"])(*given)
     # As in the program of `fit`, the train state and the losses are given away.
     first = len(jax.tree.leaves(arguments[0]))
@@ -285,20 +285,12 @@ def _compiled(step: TrainStep, layout: Layout, arguments: tuple[Unchecked, ...])
     return json.loads(done.stdout)
 
 
-def _as_key(words: Array, is_key: bool) -> Array:
-    return jax.random.wrap_key_data(words) if is_key else words
+def _as_key(words: Array, wanted: jax.ShapeDtypeStruct) -> Array:
+    return jax.random.wrap_key_data(words) if is_key(wanted) else words
 
 
-def _words(leaf: Array) -> Array:
-    """Return the words of a key: up to JAX 0.8 an exported program takes no key with a layout."""
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf
-
-
-def _words_spec(leaf: jax.ShapeDtypeStruct, is_key: bool) -> jax.ShapeDtypeStruct:
-    if not is_key:
-        return leaf
-    words = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+def _words_spec(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    words = jax.eval_shape(words_of, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return jax.ShapeDtypeStruct(words.shape, words.dtype, sharding=leaf.sharding)
 
 

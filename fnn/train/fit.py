@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.keys import words_of
 from fnn._core.place import first_difference
 from fnn._core.types import Array, Data, Input, Key, PyTree, Unchecked
 from fnn.gradient.objective import Batch, Gradient, as_batch
@@ -371,6 +372,5 @@ def _measure(
 
 def key_words(key: Array) -> list[int]:
     """Return the integers that a key is made of."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    words: list[int] = np.asarray(jax.random.key_data(key) if typed else key).ravel().tolist()
+    words: list[int] = np.asarray(words_of(key)).ravel().tolist()
     return words

@@ -20,6 +20,7 @@ from fnn._core import check
 from fnn._core.arrays import require_arrays
 from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.keys import is_key, on_words
 from fnn._core.types import Array, Input, Params, PyTree, Scalar, Unchecked
 from fnn.combinators.walk import join
 from fnn.gradient.objective import Gradient
@@ -240,10 +241,9 @@ class Layout:
 
 
 def _put(leaf: Unchecked, place: NamedSharding) -> Array:
-    if not place.is_fully_addressable and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if not place.is_fully_addressable and is_key(leaf):
         # JAX sends the words of a key to other processes, and no keys.
-        words = _put(jax.random.key_data(leaf), place)
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        return on_words(lambda words: _put(words, place), leaf)
     placed: Array = jax.device_put(leaf, place)
     return placed
 

@@ -11,10 +11,9 @@ import numpy as np
 
 from fnn._core.atomic_write import atomic_write
 from fnn._core.errors import InputError, describe
+from fnn._core.keys import generator_of, is_key, words_of
 from fnn._core.types import Array, PyTree, Unchecked
 from fnn.train.files import _safetensors
-
-_GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
 
 
 def named_leaves(tree: PyTree) -> dict[str, Unchecked]:
@@ -67,7 +66,7 @@ def content_of(
     """
     leaves = named_leaves(tree) if leaves is None else leaves
     arrays = {name: _stored(name, leaf, copy) for name, leaf in leaves.items()}
-    keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in leaves.items() if _is_key(leaf)}
+    keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in leaves.items() if is_key(leaf)}
     return Content(arrays, keys, kind, words)
 
 
@@ -106,10 +105,6 @@ def other_kind(expected: str, file: Path | str, kind: str) -> InputError:
     return InputError(f"a file of {expected}", f"{file} ({got})", remedy)
 
 
-def _is_key(leaf: Unchecked) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _stored(name: str, leaf: Unchecked, copy: bool) -> np.ndarray:
     """Return a leaf as it is written."""
     if isinstance(leaf, jax.core.Tracer):
@@ -118,7 +113,7 @@ def _stored(name: str, leaf: Unchecked, copy: bool) -> np.ndarray:
         expected, got = f"the whole of {name} in this process", "parts of it in others"
         raise InputError(expected, got, "use fnn.train.ShardedCheckpoints in all processes")
     try:
-        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        array = np.asarray(words_of(leaf))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} to be an array", describe(leaf), "leave it out") from error
     if isinstance(leaf, np.ma.MaskedArray):
@@ -168,7 +163,7 @@ def _spec(name: str, leaf: Unchecked) -> Unchecked:
 
 def _loaded(name: str, array: np.ndarray, generator: str, leaf: Unchecked, remedy: str) -> Array:
     """Return an array of the file as JAX holds it, if it is one like `leaf`."""
-    if _is_key(leaf):
+    if is_key(leaf):
         return _loaded_key(name, array, generator, leaf, remedy)
     like = _spec(name, leaf)
     if generator:
@@ -193,16 +188,15 @@ def _loaded_key(
     name: str, words: np.ndarray, generator: str, leaf: Unchecked, remedy: str
 ) -> Array:
     """Return the key of some words, if its generator is that of the key `leaf`."""
-    for known in _GENERATORS:
-        key = jax.random.key(0, impl=known)
-        if key.dtype != leaf.dtype:
-            continue
-        like = jax.random.key_data(key)
-        shape = (*leaf.shape, *like.shape)
-        if words.shape != shape or words.dtype != like.dtype:
-            expected = f"{name} to be {like.dtype} of shape {shape}, the words of a key"
-            raise InputError(expected, describe(words), remedy)
-        if generator not in ("", known):
-            raise InputError(f"{name} to be a key of {known}", f"one of {generator}", remedy)
-        return jax.random.wrap_key_data(jnp.asarray(words), impl=known)
-    raise InputError(f"{name} of a known generator", describe(leaf), "save its jax.random.key_data")
+    known = generator_of(leaf)
+    if known is None:
+        advice = "save its jax.random.key_data"
+        raise InputError(f"{name} of a known generator", describe(leaf), advice)
+    like = jax.random.key_data(jax.random.key(0, impl=known))
+    shape = (*leaf.shape, *like.shape)
+    if words.shape != shape or words.dtype != like.dtype:
+        expected = f"{name} to be {like.dtype} of shape {shape}, the words of a key"
+        raise InputError(expected, describe(words), remedy)
+    if generator not in ("", known):
+        raise InputError(f"{name} to be a key of {known}", f"one of {generator}", remedy)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=known)

@@ -16,6 +16,7 @@ from fnn._core import check
 from fnn._core.atomic_write import as_path
 from fnn._core.errors import InputError, describe, named
 from fnn._core.extras import require
+from fnn._core.keys import generator_of, is_key, words_of
 from fnn._core.types import Array, Unchecked
 from fnn.train.files._arrays_file import named_leaves
 from fnn.train.loop._events import Event
@@ -94,7 +95,7 @@ class ShardedCheckpoints:
             "data_states": [_text(data) for data in bytes_of_all(data_state)],
         }
         # Orbax writes no arrays without entries.
-        arrays = {name: _words(leaf) for name, leaf in leaves.items() if leaf.size}
+        arrays = {name: words_of(leaf) for name, leaf in leaves.items() if leaf.size}
         saved = self._orbax.args
         self._manager.save(
             step,
@@ -190,15 +191,6 @@ def _check_data_state(value: Unchecked) -> None:
         raise InputError("data_state of bytes, or None", describe(value), remedy)
 
 
-def _is_key(leaf: Unchecked) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _words(leaf: Array) -> Array:
-    """Return an array as it is written: a key by its words."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
 def _wanted(like: TrainState, layout: Layout | None) -> list[jax.ShapeDtypeStruct]:
     """Return shape, dtype and place of every array that is read."""
     leaves = jax.tree.leaves(like)
@@ -210,20 +202,14 @@ def _wanted(like: TrainState, layout: Layout | None) -> list[jax.ShapeDtypeStruc
     return [
         jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=place)
         for one, place in zip(
-            (jax.eval_shape(_words, leaf) for leaf in leaves), places, strict=True
+            (jax.eval_shape(words_of, leaf) for leaf in leaves), places, strict=True
         )
     ]
 
 
 def _as(leaf: Unchecked, found: Array) -> Array:
     """Return what was read as the kind of array that it was."""
-    if _is_key(leaf):
-        kind = str(leaf.dtype).removeprefix("key<").removesuffix(">")
-        return jax.random.wrap_key_data(found, impl=_GENERATORS[kind])
-    return found
-
-
-_GENERATORS = {"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"}
+    return jax.random.wrap_key_data(found, impl=generator_of(leaf)) if is_key(leaf) else found
 
 
 def _check_same(wanted: dict[str, str], saved: dict[str, str]) -> None:

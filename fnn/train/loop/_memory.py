@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core.errors import InputError, describe
+from fnn._core.keys import words_of
 from fnn._core.types import PyTree, Scalar, Unchecked
 from fnn.train.files._arrays_file import content_of, matched, named_leaves
 
@@ -124,8 +125,7 @@ def numbers_to_go_on(
 
 
 def _bytes_of(value: Scalar) -> bytes:
-    typed = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(value) if typed else value).tobytes()
+    return np.asarray(words_of(value)).tobytes()
 
 
 def pack_counts(counts: Mapping[str, float], tree: PyTree) -> bytes:

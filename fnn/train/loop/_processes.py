@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fnn._core.errors import InputError
+from fnn._core.keys import on_words
 from fnn._core.types import Array, PyTree
 
 
@@ -53,13 +54,10 @@ def copied(tree: PyTree) -> PyTree:
     Args:
         tree: arrays on a mesh.
     """
-    return jax.tree.map(_copied, tree)
+    return jax.tree.map(lambda leaf: on_words(_copied, leaf), tree)
 
 
 def _copied(leaf: Array) -> Array:
-    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        words = _copied(jax.random.key_data(leaf))
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
     parts = [jax.numpy.copy(shard.data) for shard in leaf.addressable_shards]
     return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnn._core.atomic_write import FolderLock, atomic_write, check_file, output_folder
 from fnn._core.errors import InputError
+from fnn._core.keys import is_key, words_of
 from fnn._core.types import Array, PyTree, Unchecked
 from fnn.layer import Layer
 from fnn.losses import Loss
@@ -216,8 +216,7 @@ def digest(tree: PyTree) -> str:
         return ""
     found = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(tree):
-        typed = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if typed else leaf)
+        array = np.asarray(words_of(leaf))
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
@@ -229,8 +228,7 @@ def on_host(leaf: Array) -> Unchecked:
     Args:
         leaf: of a train state.
     """
-    typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return leaf if typed else np.asarray(leaf)
+    return leaf if is_key(leaf) else np.asarray(leaf)
 
 
 class _Difference(NamedTuple):

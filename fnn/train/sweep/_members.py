@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fnn._core.description import Structure
+from fnn._core.keys import on_words
 from fnn._core.types import Array, PyTree, Scalar
 from fnn.gradient.objective import Batch
 from fnn.optim.optimizer import eval_params
@@ -158,13 +159,10 @@ def stacked(trees: Sequence[PyTree]) -> PyTree:
     Args:
         trees: one or more, alike.
     """
-    return jax.tree.map(_stack, *trees)
+    return jax.tree.map(lambda *leaves: on_words(_stack, *leaves), *trees)
 
 
 def _stack(*leaves: Array) -> Array:
-    if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
-        words = np.stack([np.asarray(jax.random.key_data(leaf)) for leaf in leaves])
-        return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(leaves[0]))
     return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
 
 
