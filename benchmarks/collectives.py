@@ -4,15 +4,13 @@
 
 The step of a data-parallel model, value and gradient with the batch over 8 simulated devices and
 the parameters on each of them, is compiled in the automatic mode; the collectives of the compiled
-program are counted, and the bytes of their results on a device added up. Nothing is run, so that
-there are no times here; `--rounds` does nothing. The program is one for CPUs, where convolutions in
-groups are summed by hand with zeros between the groups: those sums travel too.
+program are counted, those in a loop at every turn, and the bytes of their results on a device
+added up. Nothing is run, so that there are no times here; `--rounds` does nothing. The program is
+one for CPUs, where convolutions in groups are summed by hand with zeros between the groups: those
+sums travel too.
 """
 
 from __future__ import annotations
-
-import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +18,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from measure import Row, arguments, machine, picked, report, watched, write
 
 import fnn
+from fnn.lab.plan import collectives
 
 DEVICES, BATCH = 8, 64
-KINDS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
-# The result of a collective, one array or a tuple of them, and what it is called.
-COLLECTIVE = re.compile(rf"= (\(.*?\)|\S+) ({KINDS})(?:-start)?\(")
-ARRAY = re.compile(r"[a-z]+(\d*)\w*\[([\d,]*)\]")
 
 
 def images() -> jax.ShapeDtypeStruct:
@@ -94,23 +89,6 @@ def cases() -> dict[str, tuple[fnn.Layer, jax.ShapeDtypeStruct, fnn.losses.Loss]
     }  # fmt: skip
 
 
-def collectives(text: str) -> tuple[int, int]:
-    """Return how many collectives a compiled program has, and the bytes of their results.
-
-    >>> collectives("%a = (f32[2,3], f32[4]) all-reduce(%b), %c = f32[] add(%d, %e)")
-    (1, 40)
-    """
-    found = [result for result, _ in COLLECTIVE.findall(text)]
-    return len(found), sum(map(_bytes, found))
-
-
-def _bytes(result: str) -> int:
-    return sum(
-        math.ceil(int(bits or 8) / 8) * math.prod(int(n) for n in sizes.split(",") if n)
-        for bits, sizes in ARRAY.findall(result)
-    )
-
-
 def compiled(
     model: fnn.Layer, x: jax.ShapeDtypeStruct, loss: fnn.losses.Loss, gradient: str
 ) -> str:
@@ -142,7 +120,8 @@ def main() -> None:
             continue
         row: Row = {"name": name, "size": f"{BATCH} x {x.shape[1:]}"}
         for gradient in ("manual", "auto"):
-            count, size = collectives(compiled(model, x, loss, gradient))
+            sent = collectives(compiled(model, x, loss, gradient)).values()
+            count, size = sum(one.times for one in sent), sum(one.bytes for one in sent)
             row |= {f"{gradient}_count": count, f"{gradient}_bytes": size}
         rows.append(row)
     report(rows, ["name", "size", "manual_count", "auto_count", "manual_bytes", "auto_bytes"])
