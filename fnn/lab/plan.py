@@ -134,7 +134,8 @@ def plan(
         sharding: where parameters lie, as in `fnn.fit`.
         gradient: ``"manual"`` or ``"auto"``.
         precision: in which layers compute, as in `fnn.fit`.
-    Raises:    InputError for what `fnn.fit` refuses of these; RuntimeError where XLA fails.
+    Raises:    InputError for what `fnn.fit` refuses of these; RuntimeError where XLA fails;
+        ImportError without flatbuffers, which comes with ``fnn[export]``.
 
     >>> import fnn, jax
     >>> model = fnn.serial(fnn.dense(1024), fnn.relu(), fnn.dense(16))
