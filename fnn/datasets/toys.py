@@ -128,7 +128,7 @@ def sine(examples: int = 200, *, key: Array, std: float = 0.1) -> Dataset:
     Shapes:    x, y (examples, 1) float32, in either part
     Raises:    InputError for a count below 1, a std below 0, and no key.
 
-    >>> import jax
+    >>> import jax, jax.numpy as jnp
     >>> (x, y), (test_x, test_y) = sine(100, key=jax.random.key(0), std=0.0)
     >>> x.shape, bool((abs(y - jnp.sin(x)) < 1e-6).all())
     ((100, 1), True)

@@ -209,6 +209,7 @@ def digest(tree: PyTree) -> str:
     Args:
         tree: of arrays and keys.
 
+    >>> import jax.numpy as jnp
     >>> digest((jnp.ones(2), None)) == digest((np.ones(2, "float32"), None))
     True
     """
