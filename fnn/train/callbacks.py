@@ -1,6 +1,6 @@
 """Callbacks of training: stop early, keep checkpoints, write logs, change learning rates.
 
-A callback is a function of an `Event`. It answers with None, with a train state to go on with, or
+A `Callback` is a function of an `Event`. It answers with None, with a train state to go on with, or
 with a `Stop`; the ones here are no more than that. They begin anew with every run, unless it goes
 on from a ``data_state``: then those that count go on with their counts. One of your own does so
 too if it has the methods ``get_state() -> bytes`` and ``set_state(bytes)``; one that saves the
@@ -32,7 +32,7 @@ from fnn.optim.optimizer import Optimizer
 from fnn.train.loop._events import (
     NONFINITE,
     Answer,
-    Callback,
+    Callback as Callback,
     Event as Event,
     Stop as Stop,
     Timed,

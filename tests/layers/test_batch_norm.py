@@ -145,6 +145,7 @@ def test_statistics_are_those_of_the_parameters_given_also_in_copies_and_with_dr
 
 
 PLAIN = fnn.serial(fnn.batch_norm(track_running_stats=False))
+FROZEN = fnn.serial(fnn.eval_mode(fnn.serial(fnn.use_auto(fnn.batch_norm()))), fnn.dense(2))
 
 
 @parametrize(
@@ -155,6 +156,13 @@ PLAIN = fnn.serial(fnn.batch_norm(track_running_stats=False))
             "update_batch_norm",
             "a model with running statistics",
             ".*",
+        ),
+        Bad(
+            "all-frozen",
+            lambda: update_batch_norm(FROZEN, ({},), ((),), batches()),
+            "update_batch_norm",
+            "a batch norm outside of fnn.eval_mode",
+            "those in it alone.*",
         ),
         Bad(
             "no-batches",

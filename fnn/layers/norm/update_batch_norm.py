@@ -13,7 +13,8 @@ from fnn._core.errors import InputError, describe, entry
 from fnn._core.place import check_place
 from fnn._core.types import Input, Key, Number, Params, Scalar, State
 from fnn.combinators._parts import fold
-from fnn.combinators.walk import layers_by_path, map_layers
+from fnn.combinators.eval_mode import eval_mode
+from fnn.combinators.walk import map_layers
 from fnn.layer import Layer, require_layer, use_auto
 from fnn.layers.norm.batch_norm import batch_norm
 
@@ -27,7 +28,7 @@ def update_batch_norm(
     Averaged weights (`fnn.optim.ema` and its like) never saw a batch: their running statistics are
     those of other weights. Mean and var become the means over the batches, each weighed by its
     number of examples; what was there before is forgotten. The model runs in training mode, and
-    other layers move their states as they do there.
+    other layers move their states as they do there; what is in `fnn.eval_mode` keeps its state.
 
     Args:
         model: the model, with a batch norm that has running statistics.
@@ -35,8 +36,8 @@ def update_batch_norm(
         state: its state.
         batches: the inputs x of the training set, batch after batch.
         key: what dropout and other layers of chance draw from, where there are such.
-    Raises:    InputError for a model without such a batch norm, for parameters and state of another
-        model, and for no batches.
+    Raises:    InputError for a model without such a batch norm, for one whose batch norms are all
+        in `fnn.eval_mode`, for parameters and state of another model, and for no batches.
     Source:    Izmailov et al. 2018, arXiv:1803.05407, section 3.2.
 
     >>> import fnn, jax.numpy as jnp
@@ -48,6 +49,12 @@ def update_batch_norm(
     require_layer(model, "a model")
     if not _has_statistics(model):
         raise InputError("a model with running statistics", describe(model), "leave it as it is")
+    if not _has_statistics(model, frozen=False):
+        raise InputError(
+            "a batch norm outside of fnn.eval_mode",
+            "those in it alone, which keep their statistics",
+            "take fnn.eval_mode out of the model, or leave its state as it is",
+        )
     inputs = check.several(batches, "batches", "pass a list of inputs, or a generator")
     seen = 0
     for i, batch in enumerate(inputs):
@@ -78,12 +85,12 @@ def _with_momentum(momentum: Number, path: str, layer: Layer) -> Layer:
     return batch_norm(**{**layer.call.arguments(), "momentum": momentum})
 
 
-def _has_statistics(model: Layer) -> bool:
-    """Say whether there is a batch norm with running statistics in a model."""
-    return any(
-        _is_tracked(layer) or (layer.manual is not None and _has_statistics(layer.manual))
-        for layer in layers_by_path(model).values()
-    )
+def _has_statistics(model: Layer, *, frozen: bool = True) -> bool:
+    """Say whether there is a batch norm with running statistics, those that are `frozen` too."""
+    if not frozen and model.call is not None and model.call.make is eval_mode:
+        return False
+    inside = [*model.children.values(), *([] if model.manual is None else [model.manual])]
+    return _is_tracked(model) or any(_has_statistics(layer, frozen=frozen) for layer in inside)
 
 
 def _is_tracked(layer: Layer) -> bool:

@@ -7,8 +7,7 @@ import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 from fnn._core import check
 from fnn._core.atomic_write import FolderLock, as_path, output_folder
@@ -18,6 +17,7 @@ from fnn.layer import Layer
 from fnn.losses import Loss
 from fnn.optim.optimizer import Optimizer
 from fnn.train.files._arrays_file import Content, content_size, write_content
+from fnn.train.files._closing import Closing
 from fnn.train.files.checkpoint import DataState, checkpoint_info, pack_train_state
 from fnn.train.step import TrainState
 
@@ -27,7 +27,7 @@ _entry = functools.partial(named, "fnn.train.Checkpoints")
 _NAME = re.compile(r"step-(\d{12,})\.safetensors")
 
 
-class Checkpoints:
+class Checkpoints(Closing):
     """Folder of checkpoints: the last ones and the best, written while training goes on.
 
     `save` copies the train state to the host and returns; a thread writes it meanwhile. An error of
@@ -146,17 +146,6 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             self._lock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _pack(self, train_state: TrainState, data_state: DataState, score: float | None) -> Content:
         if self._lock.closed:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +17,7 @@ from fnn._core.extras import require
 from fnn._core.keys import generator_of, is_key, words_of
 from fnn._core.types import Array, Unchecked
 from fnn.train.files._arrays_file import named_leaves
+from fnn.train.files._closing import Closing
 from fnn.train.loop._events import Event
 from fnn.train.loop._processes import bytes_of_all
 from fnn.train.sharding import Layout, Sharding, layout_of
@@ -29,7 +28,7 @@ _NAME = "train.ShardedCheckpoints"
 _entry = functools.partial(named, f"fnn.{_NAME}")
 
 
-class ShardedCheckpoints:
+class ShardedCheckpoints(Closing):
     """Checkpoints of a run on many devices, in a folder: every process writes what it holds.
 
     No device and no process ever holds the whole of what is sharded, and what is read goes to where
@@ -167,17 +166,6 @@ class ShardedCheckpoints:
     def close(self) -> None:
         """Wait as `wait` does, and end the threads that write."""
         self._manager.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _check_train_state(value: Unchecked, expected: str, remedy: str) -> None:
