@@ -174,7 +174,7 @@ _NoiseScale = Annotated[
     ),
 ]
 _Epochs = Annotated[
-    int | None, _option("Training", "Passes through all examples.", _USUAL(20, 200))
+    int | None, _option("Training", "Passes through all examples.", _USUAL(20, 200), "INT")
 ]
 _BatchSize = Annotated[
     str | None,
@@ -270,7 +270,9 @@ def main(
 
 
 def compare_runs_command(
-    folders: Annotated[list[Path], typer.Argument(help="Where the runs wrote to.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Where the runs wrote to.")
+    ],
 ) -> None:
     """Show in which settings runs differ, and how they ended."""
     with _explained():
@@ -278,7 +280,7 @@ def compare_runs_command(
 
 
 def resume_command(
-    folder: Annotated[Path, typer.Argument(help="Where the run wrote to.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run wrote to.")],
 ) -> None:
     """Go on with a run that was interrupted, to the same bits."""
     with _explained():
@@ -289,12 +291,12 @@ def sweep_command(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="SETTING=VALUES...",
+            metavar="SETTING=VALUES",
             help="Settings are the options of python -m fnn by their names, with _ for -.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option(help="Folder; the same command goes on there.", metavar="FOLDER")
+        Path, typer.Option(help="Folder; the same command goes on.", metavar="FOLDER")
     ] = Path("fnn-sweep"),
     halving: Annotated[
         str,
@@ -311,16 +313,7 @@ def sweep_command(
         ),
     ] = 64,
 ) -> None:
-    r"""Train at every combination of settings: many runs as few programs.
-
-    \b
-    learning_rate=0.1,0.2         these values
-    learning_rate=0.001:10:log5   5 values of one ratio to the next
-    momentum=0:0.9:lin4           4 values of one distance to the next
-    seed=0:8                      the whole numbers from 0 to 7
-    optimizer=sgd,adam            names
-    hidden=64,32/128              widths of two networks
-    batch_norm=yes,no             with and without
+    """Train at every combination of settings, in few programs.
 
     Prints means over seeds, the best first; writes a table of all runs and
     pictures: curves, parallel coordinates and a heat map. A sweep that was
@@ -424,6 +417,19 @@ _READERS: dict[str, Callable[[str | None, str], list[Any]]] = {
 }
 
 
+# The character \b keeps the lines of a paragraph as they are.
+FORMS = """\b
+Values are given as:
+  learning_rate=0.1,0.2         these values
+  learning_rate=0.001:10:log5   5 values of one ratio to the next
+  momentum=0:0.9:lin4           4 values of one distance to the next
+  seed=0:8                      the whole numbers from 0 to 7
+  optimizer=sgd,adam            names
+  hidden=64,32/128              widths of two networks
+  batch_norm=yes,no             with and without
+"""
+
+
 app: Any = typer.Typer(
     cls=_Grouped,
     add_completion=False,
@@ -433,4 +439,4 @@ app: Any = typer.Typer(
 app.callback(invoke_without_command=True)(main)
 app.command("compare-runs")(compare_runs_command)
 app.command("resume")(resume_command)
-app.command("sweep")(sweep_command)
+app.command("sweep", epilog=FORMS)(sweep_command)

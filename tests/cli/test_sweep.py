@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -211,8 +212,17 @@ def test_a_table_that_is_too_wide_has_its_settings_in_one_column(capsys):
 def test_the_help_fits_80_columns_and_shows_every_form():
     lines = command("sweep", "--help").stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    for form in ("0.001:10:log5", "seed=0:8", "0.1,0.2", "lin4", "yes,no", "64,32/128"):
-        assert form in "\n".join(lines)
+    # A line each: as a paragraph they cannot be read.
+    forms = [line.strip().split()[0] for line in lines if line.startswith("    ") and "=" in line]
+    assert forms == [
+        "learning_rate=0.1,0.2", "learning_rate=0.001:10:log5", "momentum=0:0.9:lin4", "seed=0:8",
+        "optimizer=sgd,adam", "hidden=64,32/128", "batch_norm=yes,no",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [(), ("sweep",), ("resume",), ("compare-runs",)], ids=str)
+def test_a_help_cuts_nothing_off_and_shows_no_mark_of_its_own_layout(words):
+    assert re.findall(r"\w\.\.\.$|\\|\x08|\.{4,}", command(*words, "--help").stdout, re.M) == []
 
 
 def test_every_setting_of_the_command_can_be_given():
