@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.description import Structure, split
 from fnn._core.errors import entry
 from fnn._core.place import check_place
 from fnn._core.table import table
@@ -164,10 +166,20 @@ def trace_activations(
     value_and_grad(model, loss)  # for its checks
     (x, target, weights), key = read_batch(batch), check.key(key)
     check_place(model, params, state, x)
-    watched = map_layers(lambda path, layer: _watched(layer), model)
-    run = jax.jit(lambda *run: manual_gradients(watched, loss, *run))
-    (value, _), (seen, _) = run(params, state, x, target, weights, key)
+    structure, numbers = split(model=model, loss=loss)
+    value, seen = _run(structure, numbers, params, state, x, target, weights, key)
     return Activations(tuple(_rows(model, jax.tree.map(np.asarray, seen))), float(value))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(
+    structure: Structure, numbers: Mapping[str, Scalar], *run: Unchecked
+) -> tuple[Scalar, PyTree]:
+    """Return the objective, and what the layers see on the way to its gradients."""
+    made = structure.build(numbers)
+    watched = map_layers(lambda path, layer: _watched(layer), made["model"])
+    (value, _), (seen, _) = manual_gradients(watched, made["loss"], *run)
+    return value, seen
 
 
 class _Seen(NamedTuple):

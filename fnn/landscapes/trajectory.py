@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Array, Grads, OptState, Params, PyTree, Scalar
-from fnn.landscapes.functions import floating_array
+from fnn.landscapes.functions import Landscape, floating_array
 from fnn.optim.optimizer import Optimizer, check_optimizer, take_step
 
 
@@ -34,9 +36,11 @@ def descend(
 ) -> Trajectory:
     """Follow an optimizer on a toy function: its points, and the values there.
 
-    With `jax.grad` of the function as the gradient, in one compiled scan. Map over many starts or
-    keys with `jax.vmap`. `fnn.landscapes` has functions to play on, and `fnn.plot.descent` draws
-    trajectories over one or two coordinates.
+    With `jax.grad` of the function as the gradient, in one compiled scan: other numbers in the
+    optimizer, and other starts of the same shape, are run by the same program where the function is
+    one of `fnn.landscapes` or stands under `jax.jit`; any other is compiled for every call. Map
+    over many starts or keys with `jax.vmap`. `fnn.plot.descent` draws trajectories over one or two
+    coordinates.
 
     Update:    p_{t+1} = p_t + u_t
 
@@ -70,13 +74,19 @@ def descend(
             describe(value),
             "return a scalar of a floating dtype, as a sum or a mean is",
         )
-    return _descend(optimizer, function, start, steps)
+    structure, numbers = split(optimizer=optimizer, function=function)
+    # Others may read what has changed since: each call has a program of its own.
+    same = isinstance(function, Landscape | jax.stages.Wrapped)
+    follow = _compiled if same else jax.jit(functools.partial(_follow), static_argnums=(0, 1))
+    return Trajectory(*follow(structure, steps, numbers, start))
 
 
-def _descend(
-    optimizer: Optimizer, function: Callable[[Params], Scalar], start: Params, steps: int
-) -> Trajectory:
-    """Compile the steps as one scan, and run it."""
+def _follow(
+    structure: Structure, steps: int, numbers: Mapping[str, Scalar], start: Params
+) -> tuple[PyTree, Array]:
+    """Take the steps as one scan, with an optimizer of run-time numbers."""
+    made = structure.build(numbers)
+    optimizer, function = made["optimizer"], made["function"]
 
     def gradient_at(params: Params, /) -> tuple[tuple[Scalar, tuple[()]], Grads]:
         value, grads = jax.value_and_grad(function)(params)
@@ -89,12 +99,9 @@ def _descend(
         (value, _), updates, state = take_step(optimizer, gradient_at, params, state)
         return (jax.tree.map(jnp.add, params, updates), state), (params, value)
 
-    @jax.jit
-    def run(start: Params) -> tuple[PyTree, Array]:
-        (end, _), (points, values) = jax.lax.scan(
-            step, (start, optimizer.init(start)), length=steps
-        )
-        points = jax.tree.map(lambda a, last: jnp.concatenate([a, last[None]]), points, end)
-        return points, jnp.append(values, function(end))
+    (end, _), (points, values) = jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
+    points = jax.tree.map(lambda a, last: jnp.concatenate([a, last[None]]), points, end)
+    return points, jnp.append(values, function(end))
 
-    return Trajectory(*run(start))
+
+_compiled = jax.jit(_follow, static_argnums=(0, 1))

@@ -10,6 +10,7 @@ import pytest
 import fnn
 from tests.cases.compound import wave
 from tests.layers.test_laws import assert_close
+from tests.train.test_fit import compiled
 
 X = np.random.default_rng(1).normal(size=(8, 6)).astype(np.float32)
 LOSS = fnn.losses.squared_error()
@@ -59,6 +60,19 @@ def test_every_layer_has_a_row_in_the_order_of_the_run():
     assert all(row.y.norm > 0 and row.dy.norm > 0 for row in trace.layers)
     assert max(map(len, str(trace).splitlines())) <= 80
     assert str(trace).endswith("all values and cotangents are finite")
+
+
+def test_a_second_look_at_the_same_model_and_at_other_numbers_compiles_nothing(caplog):
+    def model(rate):
+        return fnn.serial(fnn.dense(6), fnn.dropout(rate), fnn.tanh())
+
+    first = traced(model(0.5))
+    place = *model(0.1).init(jax.random.key(0), X), (X, X)
+    again, programs = compiled(
+        caplog, lambda: fnn.trace_activations(model(0.1), LOSS, *place, key=jax.random.key(1))
+    )
+    assert not programs
+    assert again.layers[1].y.norm < first.layers[1].y.norm
 
 
 def test_the_gradient_of_a_deep_stack_of_sigmoids_is_seen_to_vanish():

@@ -13,6 +13,7 @@ import fnn
 from fnn import landscapes, optim, plot
 from fnn.landscapes.trajectory import Trajectory
 from tests.core.test_errors import Bad, assert_complains, parametrize
+from tests.train.test_fit import compiled
 
 KEY = jax.random.key(11)
 
@@ -176,6 +177,32 @@ def test_a_path_may_start_from_integers_and_from_bytes_in_the_other_order():
             landscapes.descend(optim.sgd(0.1), f, start, 3).points, expected.points
         )
     np.testing.assert_array_equal(f(np.array([1, 2], ">f8")), f([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [landscapes.quadratic((1.0, 4.0)), jax.jit(lambda p: (p**2).sum())],
+    ids=["landscape", "jit"],
+)
+def test_other_rates_and_other_starts_are_run_by_the_same_program(function, caplog):
+    first = landscapes.descend(optim.sgd(0.1), function, [1.0, 1.0], 3)
+    again, programs = compiled(
+        caplog, lambda: landscapes.descend(optim.sgd(0.2), function, [2.0, 1.0], 3)
+    )
+    assert not programs
+    assert (again.points[1] != 2 * first.points[1]).all()
+
+
+def test_a_plain_function_is_read_anew_at_every_call():
+    scale = 1.0
+
+    def f(p):
+        return scale * (p**2).sum() / 2
+
+    first = landscapes.descend(optim.sgd(0.5), f, [8.0], 1)
+    scale = 2.0
+    again = landscapes.descend(optim.sgd(0.5), f, [8.0], 1)
+    assert [float(one.points[1, 0]) for one in (first, again)] == [4.0, 0.0]
 
 
 # What the lectures say of descent, seen on paths.
