@@ -124,8 +124,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    # Each core is a device: they share the runs of a sweep.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    # Each core that this process may use is a device: they share the runs of a sweep.
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     print(f"{machine()}\n")
     found = rows(options)
     report(found, COLUMNS)
