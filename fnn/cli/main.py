@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, get_args
 
 import jax
 
@@ -19,10 +18,10 @@ from fnn.cli.compare_runs import compare_runs
 from fnn.cli.data import IMAGES, TOYS, problem
 from fnn.cli.networks import INITIALIZERS, Activation, Model
 from fnn.cli.optimizers import NOISES, OPTIMIZERS, SCHEDULES
+from fnn.cli.ranges import NAMES, read_settings, read_values
 from fnn.cli.resume import resume
 from fnn.cli.run import DivergedError, NotWrittenError, StoppedError, run
 from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings
-from fnn.cli.several_runs import several_runs
 from fnn.cli.sweep import run_sweep
 
 typer: Any = require("typer", "cli")
@@ -35,7 +34,6 @@ DEFAULT = Settings()
 _WIDEST = 2**31 - 1
 # In the order of the help.
 PANELS = ("Data", "Model", "Loss and gradient", "Optimizer", "Noise", "Training", "Results")
-T = TypeVar("T")
 
 
 def _option(panel: str, words: str, default: str = "", metavar: str = "") -> Any:
@@ -257,16 +255,17 @@ def main(
         if ctx.invoked_subcommand is not None:
             _refuse_options(ctx)
             return
-        lists = {name: read(given[name], name) for name, read in _READERS.items()}
-        fixed = {name: found[0] for name, found in lists.items() if len(found) == 1}
-        several = {name: found for name, found in lists.items() if len(found) > 1}
         given["hidden"], given["channels"] = widths(hidden), widths(channels)
-        settings = DEFAULT._replace(**{n: v for n, v in given.items() if n not in lists} | fixed)
-        learned = functools.cache(lambda seed: problem(data, data_folder, seed))
-        if several:
-            several_runs(learned, settings, several)
-        else:
-            run(learned(settings.seed), settings)
+        lists = {n: read_values(n, given[n]) for n in _SEVERAL if given[n] is not None}
+        settings = DEFAULT._replace(**given | {n: found[0] for n, found in lists.items()})
+        several = {n: found for n, found in lists.items() if len(found) > 1}
+        if not several:
+            run(problem(data, data_folder, settings.seed), settings)
+            return
+        if costs:
+            raise InputError("costs of one run", "several", "give one value of each, or no costs")
+        fixed = {n: [v] for n, v in settings._asdict().items() if n in NAMES and v is not None}
+        run_sweep(fixed | several, output, replace=True)
 
 
 def compare_runs_command(
@@ -322,7 +321,7 @@ def sweep_command(
     """
     with _explained():
         epochs = widths(halving) or ()
-        run_sweep(words, output, epochs, members)
+        run_sweep(read_settings(words), output, epochs, members)
 
 
 @contextmanager
@@ -375,46 +374,11 @@ def widths(text: str | None) -> tuple[int, ...] | None:
     return found
 
 
-def _each(convert: Callable[[str], T], kind: str) -> Callable[[str | None, str], list[T | None]]:
-    """Return how a setting is read that may have several values, with commas between them."""
-
-    def read(text: str | None, name: str) -> list[T | None]:
-        if text is None:
-            return [None]
-        try:
-            return [convert(word.strip()) for word in text.split(",")]
-        except ValueError:
-            remedy = "put commas between several"
-            raise InputError(f"{kind} for {name}", repr(text), remedy) from None
-
-    return read
-
-
-def _name(word: str) -> str:
-    if not word:
-        raise ValueError
-    return word
-
-
-_NUMBERS = _each(float, "numbers such as 0.1 or 0.01,0.1")
-_INTS = _each(int, "whole numbers such as 1 or 10,100")
-_WORDS = _each(_name, "names")
 # The settings that may have several values.
-_READERS: dict[str, Callable[[str | None, str], list[Any]]] = {
-    "activation": _WORDS,
-    "initializer": _WORDS,
-    "dropout": _NUMBERS,
-    "loss": _WORDS,
-    "gradient": _WORDS,
-    "optimizer": _WORDS,
-    "learning_rate": _NUMBERS,
-    "schedule": _WORDS,
-    "momentum": _NUMBERS,
-    "noise": _WORDS,
-    "noise_scale": _NUMBERS,
-    "batch_size": _INTS,
-    "seed": _INTS,
-}
+_SEVERAL = (
+    "activation", "initializer", "dropout", "loss", "gradient", "optimizer", "learning_rate",
+    "schedule", "momentum", "noise", "noise_scale", "batch_size", "seed",
+)  # fmt: skip
 
 
 # The character \b keeps the lines of a paragraph as they are.

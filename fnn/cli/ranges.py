@@ -17,10 +17,18 @@ _LARGEST, _MOST = 2**31 - 1, 10_000
 _FORMS = "0.1 or 0.1,0.2 or 0.001:1:log4 or 0:1:lin5 or 0:8"
 
 
-def _whole(word: str) -> int:
-    if not word.isascii() or not word.removeprefix("-").isdigit() or abs(int(word)) > _LARGEST:
+def _integer(word: str) -> int:
+    word = word.strip()
+    if not word.isascii() or not word.removeprefix("-").isdigit():
         raise ValueError
     return int(word)
+
+
+def _whole(word: str) -> int:
+    found = _integer(word)
+    if abs(found) > _LARGEST:
+        raise ValueError
+    return found
 
 
 def _name(word: str) -> str:
@@ -70,16 +78,33 @@ def read_settings(words: Sequence[str]) -> Values:
             raise InputError(expected, repr(word), f"write it as {name or 'seed'}={_FORMS}")
         if name in found:
             raise InputError(f"{name} once", "twice", "put commas between its values")
-        found[name] = _values(name, text)
+        found[name] = read_values(name, text)
     found.setdefault("seed", [0])
-    count = np.prod([len(given) for given in found.values()], dtype=float)
-    if count > _MOST:
-        raise InputError(f"{_MOST:,} runs at most", f"{count:,.0f}", "give fewer values")
     return found
 
 
-def _values(name: str, text: str) -> list[Unchecked]:
-    """Return the values of a setting."""
+def check_runs(values: Values) -> None:
+    """Raise where there are more combinations than anybody waits for.
+
+    Args:
+        values: of every setting.
+    """
+    count = np.prod([len(given) for given in values.values()], dtype=float)
+    if count > _MOST:
+        raise InputError(f"{_MOST:,} runs at most", f"{count:,.0f}", "give fewer values")
+
+
+def read_values(name: str, text: str) -> list[Unchecked]:
+    """Return the values of a setting.
+
+    Args:
+        name: of the setting.
+        text: as it was written.
+    Raises:    InputError for what is no such text.
+
+    >>> read_values("momentum", "0:0.9:lin4"), read_values("optimizer", "sgd,adam")
+    ([0.0, 0.3, 0.6, 0.9], ['sgd', 'adam'])
+    """
     if name in _WIDTHS:
         forms = "widths such as 64,32, and / between those of several networks"
         return [_read(_widths, one, name, forms) for one in text.split("/")]
@@ -92,7 +117,7 @@ def _values(name: str, text: str) -> list[Unchecked]:
     elif name in _WHOLE and text.count(":") == 1:
         found = list(_read(_span, text, name, "a range such as 0:8, of 0 to 7"))
     elif name in (*_NUMBERS, *_WHOLE):
-        convert: Callable[[str], Unchecked] = float if name in _NUMBERS else _whole
+        convert: Callable[[str], Unchecked] = float if name in _NUMBERS else _integer
         forms = "numbers such as " + ("0.1,0.2, 0.001:1:log4 or 0:1:lin5" if name in _NUMBERS else
                                       "1,10, or a range such as 0:8, of 0 to 7")  # fmt: skip
         found = [_read(convert, one, name, forms) for one in text.split(",")]

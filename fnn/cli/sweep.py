@@ -1,10 +1,11 @@
-"""``python -m fnn sweep``: many runs as few programs, over ranges of settings."""
+"""Many runs as few programs: ``python -m fnn sweep``, and ``python -m fnn`` of several values."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import json
+import shutil
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from fnn._core.table import table
 from fnn._core.types import Unchecked
 from fnn.cli import pictures
 from fnn.cli.data import IMAGES, problem
-from fnn.cli.ranges import Values, read_settings
+from fnn.cli.ranges import Values, check_runs
 from fnn.cli.run import DivergedError, Job, StoppedError, assemble, guessing
 from fnn.cli.settings import LABELED, Settings, complete
 from fnn.layer import Layer
@@ -37,24 +38,32 @@ _ROWS, _LINES = 30, 8
 _SAMPLED = "seed"
 
 
-def run_sweep(words: Sequence[str], output: Path, halving: Sequence[int], members: int) -> None:
+def run_sweep(
+    values: Values,
+    output: Path,
+    halving: Sequence[int] = (),
+    members: int = 64,
+    *,
+    replace: bool = False,
+) -> None:
     """Run every combination of settings; print means over seeds, write a table and pictures.
 
     What is finished is kept in the folder, and the same command goes on from there.
 
     Args:
-        words: such as ``learning_rate=0.001:1:log4``.
+        values: of every setting that is given.
         output: folder for the results.
         halving: as in `fnn.sweep`.
         members: as in `fnn.sweep`.
-    Raises:    InputError for words that are no settings, settings that do not go together, and a
-        folder in which another sweep is; `StoppedError` where it was interrupted, and
-        `DivergedError` where every run diverged.
+        replace: whether another sweep in the folder gives way.
+    Raises:    InputError for settings that do not go together, too many runs, and a folder in which
+        another sweep is; `StoppedError` where it was interrupted, and `DivergedError` where every
+        run diverged.
     """
     began = time.perf_counter()
-    values = read_settings(words)
     jobs = _assembled(values)
-    folder = _opened(output, {"settings": _plain(values), "halving": list(halving)})
+    command = {"settings": _plain(values), "halving": list(halving)}
+    folder = _opened(output, command, replace=replace)
     names = [name for name, given in values.items() if len(given) > 1]
     first = jobs[0]
     metric = next(iter(first.metrics))
@@ -114,6 +123,7 @@ def _run_part(
 
 def _assembled(values: Values) -> list[Job]:
     """Return every run, made of its settings."""
+    check_runs(values)
     points = grid(values)
     base = Settings(compare=False)
     cached = functools.cache(problem)
@@ -141,16 +151,28 @@ def _parts(jobs: Sequence[Job]) -> list[list[int]]:
     return list(found.values())
 
 
-def _opened(output: Path, command: Mapping[str, Unchecked]) -> Path:
-    """Make the folder, or raise where it holds another sweep, saying what differs first."""
+def _opened(output: Path, command: Mapping[str, Unchecked], *, replace: bool) -> Path:
+    """Make the folder; where it holds another sweep clear it of that, or raise."""
     folder = output_folder(output)
     for name in (COMMAND, TABLE, CURVES, COORDINATES, HEAT_MAP):
         check_file(folder / name)
     file = folder / COMMAND
+    if file.exists():
+        try:
+            _check_same(file, command)
+        except InputError:
+            if not replace:
+                raise
+            shutil.rmtree(folder / _PARTS, ignore_errors=True)
+            file.unlink()
     if not file.exists():
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(command, indent=1) + "\n", "utf-8")
-        return folder
+    return folder
+
+
+def _check_same(file: Path, command: Mapping[str, Unchecked]) -> None:
+    """Raise where a file tells of another sweep, saying what differs first."""
     remedy = "name another --output, or remove the folder"
     try:
         known = json.loads(file.read_text("utf-8"))
@@ -160,9 +182,8 @@ def _opened(output: Path, command: Mapping[str, Unchecked]) -> Path:
     now = command["settings"] | {"halving": command["halving"]}
     for name in [*before, *(name for name in now if name not in before)]:
         if before.get(name) != now.get(name):
-            expected = f"{name}={_text(before.get(name))}, as the sweep in {folder} has"
+            expected = f"{name}={_text(before.get(name))}, as the sweep in {file.parent} has"
             raise InputError(expected, f"{name}={_text(now.get(name))}", remedy)
-    return folder
 
 
 def _text(values: Unchecked) -> str:

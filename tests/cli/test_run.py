@@ -1,7 +1,6 @@
 """The command line, from its options to its files."""
 
 import csv
-import functools
 import inspect
 import json
 import logging
@@ -18,7 +17,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 import fnn
-from fnn.cli import data, networks, optimizers, run as one_run, settings as options, several_runs
+from fnn.cli import data, networks, optimizers, run as one_run, settings as options
 from fnn.cli.main import app
 from fnn.datasets import Dataset
 
@@ -121,13 +120,14 @@ def test_the_help_fits_80_columns_and_names_every_setting_in_a_group():
             (f"--learning-rate {value}", "expected learning_rate of 0 or more")
             for value in ("nan", "-1", "inf", "1e300")
         ),
-        ("--learning-rate fast", "expected numbers such as 0.1 or 0.01,0.1 for learning_rate"),
-        ("--learning-rate 0.1,", "expected numbers such as 0.1 or 0.01,0.1 for learning_rate"),
+        ("--learning-rate fast", "expected numbers such as 0.1,0.2, 0.001:1:log4 or"),
+        ("--learning-rate 0.1,", "or 0:1:lin5 for learning_rate, got ''"),
         ("--learning-rate 0.1,-1", "expected learning_rate of 0 or more, got -1.0"),
         ("--learning-rate 0.1,0.1", "expected different values of learning_rate, got 0.1 twice"),
-        ("--batch-size 10,x", "expected whole numbers such as 1 or 10,100 for batch_size"),
-        ("--optimizer ,", "expected names for optimizer"),
-        ("--seed 0,1,2,3,4,5,6 --dropout 0.1,0.2,0.3,0.4", "expected 24 runs at most, got 28"),
+        ("--batch-size 10,x", "expected numbers such as 1,10, or a range"),
+        ("--optimizer ,", "expected names, with commas between them for optimizer"),
+        ("--seed 0:200 --momentum 0:0.9:lin200", "expected 10,000 runs at most, got 40,000"),
+        ("--seed 0,1 --costs", "expected costs of one run, got several"),
         ("--momentum nan", "expected momentum in [0, 1)"),
         ("--noise-scale nan", "expected variance of 0 or more"),
         ("--noise sgld --noise-scale -1", "expected noise_scale of 0 or more"),
@@ -318,51 +318,23 @@ def test_a_folder_in_the_place_of_a_file_is_refused_before_training(tmp_path, mo
         one_run.run(few(), SMALL._replace(output=tmp_path))
 
 
-def test_several_values_are_several_runs_in_one_table_and_one_picture(folder):
+def test_several_values_are_the_sweep_of_them_and_a_later_one_takes_its_folder(folder):
     rates = ("--learning-rate", "0.1,1e30", "--momentum", "0.5,0.9")
+    assert command(*TOY, "--seed", "0,1", "--plain").exit_code == 0
     run = command(*TOY, "--optimizer", "momentum", *rates)
     assert run.exit_code == 0, run.output
     assert max(map(len, run.stdout.splitlines())) <= 80
-    assert run.stdout.count("diverged") == 2
-    with (folder / "fnn-run/runs.csv").open(newline="") as text:
-        rows = list(csv.DictReader(text))
-    assert [(row["learning_rate"], row["momentum"], row["diverged"]) for row in rows] == [
-        ("0.1", "0.5", "False"), ("0.1", "0.9", "False"),
-        ("1e+30", "0.5", "True"), ("1e+30", "0.9", "True"),
+    words = ("data=xor", "hidden=4", "epochs=2", "optimizer=momentum")
+    swept = command("sweep", *words, "learning_rate=0.1,1e30", "momentum=0.5,0.9")
+    assert swept.exit_code == 0, swept.output
+    tables = [(folder / name / "runs.csv").read_bytes() for name in ("fnn-run", "fnn-sweep")]
+    assert tables[0] == tables[1]
+    rows = list(csv.DictReader(tables[0].decode().splitlines()))
+    assert [(row["learning_rate"], row["momentum"], row["stopped"] != "") for row in rows] == [
+        ("0.1", "0.5", False), ("0.1", "0.9", False),
+        ("1e+30", "0.5", True), ("1e+30", "0.9", True),
     ]  # fmt: skip
-    assert np.ptp(imread(folder / "fnn-run/runs.png")[..., :3]) == 1
-    inside = folder / "fnn-run/learning_rate=0.1,momentum=0.5"
-    assert json.loads((inside / "run.json").read_text())["settings"]["momentum"] == 0.5
-    # A run among several is the run that it is alone.
-    words = (*TOY, "--optimizer", "momentum", "--learning-rate", "0.1", "--momentum", "0.5")
-    assert command(*words, "--output", "alone").exit_code == 0
-    assert (folder / "alone/metrics.csv").read_text() == (inside / "metrics.csv").read_text()
-    told = command("compare-runs", "alone", str(inside.relative_to(folder)))
-    assert "(all the same)" in told.stdout
-    assert "the results are the same, to the last digit" in told.stdout
-
-
-def test_a_seed_among_several_draws_the_points_that_it_draws_alone(monkeypatch):
-    seen = {}
-
-    def look(problem, settings):
-        seen[settings.seed] = problem
-        if len(seen) == 2:
-            fail()
-
-    monkeypatch.setattr(several_runs, "prepare", look)
-    learned = functools.partial(data.problem, "xor", None)
-    with pytest.raises(OSError, match="No space"):
-        several_runs.several_runs(learned, options.Settings("xor"), {"seed": (0, 5)})
-    for seed, problem in seen.items():
-        assert np.array_equal(problem.train[0], learned(seed).train[0])
-
-
-def test_a_sweep_of_which_every_run_diverges_has_failed(folder):
-    run = command(*TOY, "--plain", "--learning-rate", "1e30,1e31")
-    assert run.exit_code == 1
-    assert "every run diverged" in run.stderr
-    assert (folder / "fnn-run/runs.png").exists()
+    assert np.ptp(imread(folder / "fnn-run/curves.png")[..., :3]) == 1
 
 
 def test_the_picture_of_several_runs_has_a_line_for_a_setting_and_one_for_guessing():
