@@ -100,7 +100,7 @@ def test_every_command_is_one(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = []
     for name in ("run", "run_sweep"):
-        monkeypatch.setattr(command_line, name, lambda *given: started.append(given))
+        monkeypatch.setattr(command_line, name, lambda *given, **_: started.append(given))
     monkeypatch.setattr(command_line, "compare_runs", lambda folders: started.append(folders))
     made = CliRunner().invoke(command_line.app, shlex.split(words))
     assert made.exit_code == 0, made.output
