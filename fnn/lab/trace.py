@@ -84,14 +84,19 @@ class Activations(NamedTuple):
     Args:
         layers: one row for each layer.
         loss: the value of the objective.
+        given: the first entry that is not finite of what the run was given, ``""`` for none: of x,
+            the parameters or the state.
 
     """
 
     layers: tuple[LayerFlow, ...]
     loss: float
+    given: str = ""
 
     def first_wrong(self) -> str:
-        """Say which entry was the first not to be finite, on the way forward and then back."""
+        """Say which entry was the first not to be finite: given, on the way forward, then back."""
+        if self.given:
+            return self.given
         forwards = [("y", row, row.y) for row in self.layers]
         backwards = [("dy", row, row.dy) for row in reversed(self.layers)]
         for what, row, flow in forwards + backwards:
@@ -138,9 +143,9 @@ def trace_activations(
 
     For the output y of every layer, and for the cotangent dy that comes back to it: norm, mean and
     standard deviation; the fraction of dead units, which are zero for the whole batch; and the
-    first entry that is not finite. A norm of dy that shrinks from layer to layer towards the input
-    is a vanishing gradient. The cotangents are those of the manual gradients; every copy in a
-    `repeat` has a row.
+    first entry that is not finite, in x, parameters and state too. A norm of dy that shrinks from
+    layer to layer towards the input is a vanishing gradient. The cotangents are those of the manual
+    gradients; every copy in a `repeat` has a row.
 
     Args:
         model: a layer or model.
@@ -167,19 +172,38 @@ def trace_activations(
     (x, target, weights), key = read_batch(batch), check.key(key)
     check_place(model, params, state, x)
     structure, numbers = split(model=model, loss=loss)
-    value, seen = _run(structure, numbers, params, state, x, target, weights, key)
-    return Activations(tuple(_rows(model, jax.tree.map(np.asarray, seen))), float(value))
+    value, seen, wrong = _run(structure, numbers, params, state, x, target, weights, key)
+    rows = tuple(_rows(model, jax.tree.map(np.asarray, seen)))
+    return Activations(rows, float(value), _first_given(*wrong))
+
+
+def _first_given(x: Array, place: Mapping[str, PyTree]) -> str:
+    """Return which entry of what the run was given is the first not to be finite, ``""`` for none.
+
+    Args:
+        x: the position of that of x, -1 for none.
+        place: likewise that of every array of the parameters and the state.
+    """
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): position
+        for path, position in jax.tree.leaves_with_path(place)
+    }
+    wrong = (f"{name}, entry {at}" for name, at in ({"x": x} | named).items() if at >= 0)
+    return next(wrong, "")
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(
     structure: Structure, numbers: Mapping[str, Scalar], *run: Unchecked
-) -> tuple[Scalar, PyTree]:
-    """Return the objective, and what the layers see on the way to its gradients."""
+) -> tuple[Scalar, PyTree, tuple[Array, PyTree]]:
+    """Return the objective, what the layers see on the way to its gradients, and what is given."""
+    params, state, x, *_ = run
+    place = {"params": params, "state": state}
+    given = _flow(x, _present(x)).wrong, jax.tree.map(lambda a: _flow(a, [None]).wrong, place)
     made = structure.build(numbers)
     watched = map_layers(lambda path, layer: _watched(layer), made["model"])
     (value, _), (seen, _) = manual_gradients(watched, made["loss"], *run)
-    return value, seen
+    return value, seen, given
 
 
 class _Seen(NamedTuple):

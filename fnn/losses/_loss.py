@@ -144,7 +144,10 @@ def require_loss(value: Unchecked) -> None:
         value: what may be one.
     """
     if not isinstance(value, Loss):
-        raise InputError("a Loss", describe(value), "pass one, as in fnn.losses.cross_entropy()")
+        remedy = "pass one, as in fnn.losses.cross_entropy()"
+        if callable(value):
+            remedy += "; of a formula of your own fnn.losses.autodiff(formula)"
+        raise InputError("a Loss", describe(value), remedy)
 
 
 def counted_weights(loss: Loss, target: Target, weights: Array | None) -> Array | None:

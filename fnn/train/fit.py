@@ -156,7 +156,8 @@ def fit(
     layout = layout_of(mesh, sharding)
     source = open_source(data, batch_size)
     if not source.again and epochs is not None and epochs > 1:
-        raise InputError("one epoch of a generator", f"epochs={epochs}", "pass steps=")
+        remedy = "pass steps=, or the function that makes it, of the number of the epoch"
+        raise InputError("one epoch of a generator", f"epochs={epochs}", remedy)
     taken = train_step(model, loss, optimizer, gradient, precision)
     given = hyperparameters(model, optimizer, gradient)
     _refuse_tracing(given)

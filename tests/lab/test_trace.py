@@ -105,6 +105,28 @@ def test_the_first_entry_that_is_not_finite_is_found():
     assert "first not finite: y of 1" in str(trace)
 
 
+@pytest.mark.parametrize(
+    ("change", "x", "found"),
+    [
+        (
+            lambda params: params,
+            np.where(np.arange(48).reshape(8, 6) == 10, np.inf, X),
+            "x, entry 10",
+        ),
+        (
+            lambda params: (params[0] | {"bias": params[0]["bias"].at[2].set(np.nan)},),
+            X,
+            "params/0/bias, entry 2",
+        ),
+    ],
+    ids=["x", "a parameter"],
+)
+def test_what_is_given_and_not_finite_is_named_before_what_comes_of_it(change, x, found):
+    trace = traced(fnn.serial(fnn.dense(6)), x=x.astype(np.float32), change=change)
+    assert trace.first_wrong() == trace.given == found
+    assert trace.layers[0].y.wrong >= 0
+
+
 def test_a_float64_value_beyond_float32_is_finite():
     model = fnn.serial(fnn.identity(), fnn.from_function(lambda x: 1e100 * x))
     with jax.enable_x64(True):

@@ -167,7 +167,7 @@ def freeze(optimizer: Optimizer, *patterns: str) -> Optimizer:
     """
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise InputError(
-            "patterns", describe(patterns), "name paths, as in freeze(optimizer, '0/*')"
+            "patterns", describe(patterns), "name paths, as in freeze(optimizer, '0/*', '2/bias')"
         )
 
     def change(grads: Grads, params: Params) -> Updates:
