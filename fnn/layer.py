@@ -282,8 +282,11 @@ def stateful(
     Array(1, dtype=int32)
 
     """
-    for name, function in (("forward", forward), ("backward", backward)):
+    for name, function in (("init", init), ("forward", forward), ("backward", backward)):
         check.function(function, name, "pass a function, see fnn.stateful", takes=_TAKES[name])
+
+    def whole_init(key: Array, x: Input, /) -> tuple[Params, State]:
+        return check.returned(init(key, x), "params, state", "init")
 
     def evaluated(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
@@ -304,7 +307,7 @@ def stateful(
         return _backward_in_layout(backward, params, residuals, dy)
 
     apply = evaluated if reference is None else _two_faced(evaluated, reference)
-    layer = Layer(init, apply, whole_forward, whole_backward, reference=reference)
+    layer = Layer(whole_init, apply, whole_forward, whole_backward, reference=reference)
     return _with_cache(layer, positionwise, prefill, decode)
 
 
@@ -570,11 +573,22 @@ def autodiff(
     Array([3.], dtype=float32)
 
     """
+    for name, function in (("init", init), ("apply", apply)):
+        check.function(function, name, "pass a function, see fnn.autodiff", takes=_TAKES[name])
+
+    def whole_init(key: Array, x: Input, /) -> tuple[Params, State]:
+        return check.returned(init(key, x), "params, state", "init")
+
+    def whole_apply(
+        params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
+    ) -> tuple[Output, State]:
+        made = apply(params, state, x, key=key, train=train)
+        return check.returned(made, "y, state", "apply")
 
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
-        at_rest = functools.partial(apply, key=key, train=train)
+        at_rest = functools.partial(whole_apply, key=key, train=train)
         return _linearized(at_rest, params, state, x)
 
     def backward(
@@ -584,7 +598,7 @@ def autodiff(
         dparams, dx = residuals(dy)
         return dparams, dx
 
-    layer = Layer(init, apply, forward, backward, derivation="auto")
+    layer = Layer(whole_init, whole_apply, forward, backward, derivation="auto")
     return _with_cache(layer, False, prefill, decode)
 
 

@@ -172,15 +172,44 @@ def test_an_axis_that_is_no_integer_is_refused_when_it_is_named(make, axis):
         make(axis)
 
 
-@pytest.mark.parametrize("name", ["forward", "backward"])
+FUNCTIONS = {
+    "init": lambda key, x: ((), ()),
+    "forward": lambda params, state, x, *, key=None, train=False: (x, state, ()),
+    "backward": lambda params, residuals, dy: ((), dy),
+}
+PAIR = {
+    "init": FUNCTIONS["init"],
+    "apply": lambda p, state, x, *, key=None, train=False: (x, state),
+}
+
+
+@pytest.mark.parametrize("name", ["init", "forward", "backward"])
 @pytest.mark.parametrize("value", [np.ones((2, 2)), jnp.ones(1), "tanh"])
 def test_a_layer_is_made_of_functions(name, value):
-    functions = {
-        "forward": lambda params, state, x, *, key=None, train=False: (x, state, ()),
-        "backward": lambda params, residuals, dy: ((), dy),
-    }
-    with pytest.raises(fnn.InputError, match=f"{name} to be a function"):
-        fnn.stateful(lambda key, x: ((), ()), **functions | {name: value})
+    with pytest.raises(fnn.InputError, match=rf"fnn\.stateful: expected {name} to be a function"):
+        fnn.stateful(**FUNCTIONS | {name: value})
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_a_layer_of_autodiff_is_made_of_functions(name):
+    with pytest.raises(fnn.InputError, match=rf"fnn\.autodiff: expected {name} to be a function"):
+        fnn.autodiff(**PAIR | {name: "tanh"})
+
+
+@pytest.mark.parametrize("params", [{"a": X, "b": X}, X, ()], ids=["dict", "array", "none"])
+@pytest.mark.parametrize("make", [fnn.stateful, fnn.autodiff])
+def test_an_init_that_forgets_the_state_is_named(make, params):
+    functions = FUNCTIONS if make is fnn.stateful else PAIR
+    layer = fnn.serial(make(**functions | {"init": lambda key, x: params}))
+    with pytest.raises(fnn.InputError, match=r"(?s)\(params, state\) of init.*at layer '0'"):
+        layer.init(KEY, X)
+
+
+def test_an_apply_that_forgets_the_state_is_named():
+    # Without the check the two rows of X would pass for y and a state.
+    layer = fnn.autodiff(PAIR["init"], lambda params, state, x, *, key=None, train=False: x)
+    with pytest.raises(fnn.InputError, match=r"fnn\.autodiff: expected \(y, state\) of apply"):
+        layer.apply((), (), X)
 
 
 HUGE = {
