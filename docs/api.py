@@ -6,7 +6,6 @@ its signature and the sections of its docstring, so that a public name without a
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
 import re
@@ -43,7 +42,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "index.md": moved(ROOT / "README.md"),
         "speed.md": moved(ROOT / "benchmarks/README.md"),
         "changes.md": moved(ROOT / "CHANGELOG.md"),
-        "examples.md": examples_page(),
     }
     for picture in sorted(PICTURES.glob("*.png")):
         name = f"pictures/{picture.name}"
@@ -76,20 +74,6 @@ def moved(file: Path) -> str:
     return re.sub(r"\[([^\]]+)\]\((?!https?:|[\w/]+\.(?:md|png|svg)\))[^)]+\)|"
                   r"\[([^\]]+)\]\((?:CONTRIBUTING|CITATION|\.github)[^)]*\)",
                   lambda m: m[1] or m[2], text)  # fmt: skip
-
-
-def examples_page() -> str:
-    """Return what every example says of itself, with its picture where it has one."""
-    parts = ["# Examples", "Each is a script of one file, and runs in under a minute on two cores."]
-    for file in sorted((ROOT / "examples").glob("[!_]*.py")):
-        title, _, text = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition(
-            "\n"
-        )
-        parts += [f"## {file.stem}", f"**{prose(title)}**", prose(text.strip())]
-        picture = PICTURES / f"{file.stem}.png"
-        if picture.exists():
-            parts.append(f"![{title}](pictures/{picture.name})")
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def package(name: str) -> ModuleType:
@@ -204,7 +188,9 @@ def docstring(text: str) -> list[str]:
     parts = [prose(body[: starts[0].start() if starts else None])]
     ends = [one.start() for one in starts[1:]] + [len(body)] * bool(starts)
     for found, end in zip(starts, ends, strict=True):
-        name, content = found[1], inspect.cleandoc(body[found.end() : end])
+        # What stands at the margin again belongs to no section.
+        inside, *after = re.split(r"\n+(?=\S)", body[found.end() : end], maxsplit=1)
+        name, content = found[1], inspect.cleandoc(inside)
         if name == "Args":
             rows = re.findall(r"^(\S[^:]*): ((?:.*)(?:\n[ \t]+.*|\n(?=\n[ \t]))*)", content, re.M)
             listed = "\n".join(f"- `{one}`: {prose(' '.join(what.split()))}" for one, what in rows)
@@ -213,6 +199,7 @@ def docstring(text: str) -> list[str]:
             parts.append(f"**{name}**\n\n```text\n{content}\n```")
         else:
             parts.append(f"**{name}**: {prose(' '.join(content.split()))}")
+        parts += map(prose, after)
     if examples:
         parts.append(f"```pycon\n{examples}\n```")
     return parts

@@ -1,8 +1,8 @@
-"""Lessons as they run: each is executed once for its text and for the sources of fnn, and kept.
+"""Lessons and examples as they run: each once for its text and for the sources of fnn, and kept.
 
-``python docs/executed.py notebooks/01_knobs.py ...`` prints a folder for each, which holds what the
-lesson wrote and ``lesson.ipynb``, the notebook with its outputs. The tests of the lessons and the
-site use them.
+``python docs/executed.py notebooks/01_knobs.py examples/vae.py ...`` prints a folder for each,
+which holds what the program wrote, and of a lesson ``lesson.ipynb``, the notebook with its outputs,
+of an example ``printed.txt``. The tests of lessons and examples and the site use them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,10 +20,11 @@ import filelock
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build/lessons"
-NOTEBOOK = "lesson.ipynb"
+NOTEBOOK, PRINTED = "lesson.ipynb", "printed.txt"
+EXAMPLES = ROOT / "examples"
 # Those of other sources stay for as long as somebody may be reading them.
 _OLD = 3600.0
-_TIMEOUT = 300
+_TIMEOUT, _EXAMPLE_TIMEOUT = 300, 900
 # What decides over the outputs beside the sources.
 _PACKAGES = (
     "jax", "jaxlib", "numpy", "matplotlib", "ipykernel", "ipywidgets", "jupytext", "nbclient",
@@ -43,32 +45,52 @@ _tools.print_figure = _print_with_words
 """
 
 
-def executed(lesson: Path) -> Path:
-    """Return the folder of a lesson that was executed; do it where nobody did yet."""
-    name = f"{lesson.stem}-{_key(lesson)}"
+def executed(program: Path) -> Path:
+    """Return the folder of a lesson or an example that was executed; do it where nobody did yet."""
+    name = f"{program.stem}-{_key(program)}"
     folder = KEPT / name
     KEPT.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(KEPT / f"{lesson.stem}.lock"):
+    with filelock.FileLock(KEPT / f"{program.stem}.lock"):
         if not folder.exists():
             working = KEPT / f"{name}.working"
             shutil.rmtree(working, ignore_errors=True)
             working.mkdir()
-            _execute(lesson, working)
+            (_run if program.parent == EXAMPLES else _execute)(program, working)
             working.rename(folder)
-            _clear(lesson.stem, folder)
+            _clear(program.stem, folder)
     return folder
 
 
-def _key(lesson: Path) -> str:
-    found = hashlib.sha256(f"{sys.version}{lesson.name}".encode())
+def _key(program: Path) -> str:
+    found = hashlib.sha256(f"{sys.version}{program.name}".encode())
     for name in _PACKAGES:
         found.update(f"{name} {importlib.metadata.version(name)}\n".encode())
     files = sorted((ROOT / "fnn").rglob("*"))
     sources = [file for file in files if file.suffix in (".py", ".pyi", ".npz")]
-    for file in (Path(__file__), lesson, *sources):
+    if program.parent == EXAMPLES:
+        # What they share, and where some find their data.
+        sources += sorted(EXAMPLES.glob("_*.py"))
+        found.update(os.environ.get("FNN_DATA", "").encode())
+    for file in (Path(__file__), program, *sources):
         content = file.read_bytes()
         found.update(f"{file.name} {len(content)}\n".encode() + content)
     return found.hexdigest()[:16]
+
+
+def _run(example: Path, folder: Path) -> None:
+    """Run an example as a reader would, with warnings as errors, and keep what it prints."""
+    environment = os.environ | {
+        # Others may hold the accelerator too, if there is one: take no more of it than needed.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    environment.pop("MPLBACKEND", None)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(example)],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=_EXAMPLE_TIMEOUT,
+    )  # fmt: skip
+    if result.returncode:
+        raise RuntimeError(f"{example.name}:\n{result.stdout}\n{result.stderr}")
+    (folder / PRINTED).write_text(result.stdout, "utf-8")
 
 
 def _execute(lesson: Path, folder: Path) -> None:

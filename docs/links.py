@@ -27,7 +27,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     top = "../" * page.file.src_uri.count("/")
     text = re.sub(r"\]\((?:\.\./)*notebooks/(\w+)\.py", rf"]({top}lessons/\1.md", markdown)
     text = re.sub(r"\]\((?:\.\./)+README\.md", rf"]({top}index.md", text)
-    return re.sub(r"\]\((?:\.\./)*examples/(\w+)\.py", rf"]({top}examples.md#\1", text)
+    return re.sub(r"\]\((?:\.\./)*examples/(\w+)\.py", rf"]({top}gallery.md#\1", text)
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -43,7 +43,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 def _linked_file(found: re.Match[str], top: str) -> str:
     lesson = found[1] == "notebooks"
-    place = f"lessons/{found[2]}.html" if lesson else f"examples.html#{found[2]}"
+    place = f"lessons/{found[2]}.html" if lesson else f"gallery.html#{found[2]}"
     return f'<a href="{top}{place}">{found[0]}</a>'
 
 

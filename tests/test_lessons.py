@@ -34,9 +34,10 @@ def run(folder, *words):
 
 @pytest.fixture(scope="module")
 def printed(request, tmp_path_factory):
-    """Run the example once, for all tests of it, and return the folder and the print-out."""
-    folder = tmp_path_factory.mktemp(request.param.stem)
-    return folder, run(folder, "-W", "error", request.param)
+    """Run the example once, for all tests of it and the site: its folder and its print-out."""
+    here = tmp_path_factory.mktemp(request.param.stem)
+    folder = Path(run(here, ROOT / "docs/executed.py", request.param).strip())
+    return folder, (folder / "printed.txt").read_text("utf-8")
 
 
 def printing(*names):

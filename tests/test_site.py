@@ -1,23 +1,29 @@
 """The site builds without a warning, holds every name and lesson, and needs no network."""
 
+import ast
 import html
+import importlib.util
 import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from xml.etree import ElementTree
 
 import pytest
 
+from tests.test_house import PUBLIC, parameters
 from tests.test_import import PACKAGES
+from tests.test_readme import PAGES as SOURCES
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.stem for path in ROOT.glob("notebooks/*.py"))
+EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/[!_]*.py"))
 GLOSSARY = (ROOT / "docs/pages/glossary.md").read_text("utf-8")
 CHINESE = "[\u4e00-\u9fff]+"
 
@@ -59,6 +65,126 @@ def test_every_public_name_has_a_place_and_is_listed(pages):
             if f'id="{full}"' not in pages[f"api/{page}"] or f'"{page}#{full}"' not in index:
                 missing.append(full)
     assert missing == []
+
+
+def wordless(listed, names):
+    """Which parameters have no words in a list of the page of a public name."""
+    rows = re.findall(r"<li>(?:<p>)?<code>([^<]+)</code>:\s*(.*?)(?:</p>|</li>|$)", listed, re.S)
+    said = {name.strip(" *") for names, words in rows if words for name in names.split(",")}
+    return [name for name in names if name not in said]
+
+
+def test_every_parameter_of_a_public_name_has_words_on_its_page(pages):
+    missing = {}
+    for full, thing in PUBLIC.items():
+        page = pages[f"api/{full.rpartition('.')[0].removeprefix('fnn.')}.html"]
+        section = page.partition(f'id="{full}"')[2].partition("<h2 ")[0]
+        assert section, full
+        found = wordless(section, parameters(thing))
+        if found:
+            missing[full] = found
+    assert missing == {}
+
+
+def test_a_parameter_without_words_is_seen():
+    listed = "<ul><li><code>x</code>: an array.</li><li><code>*layers</code>:</li></ul>"
+    assert wordless(listed, ["x", "layers", "key"]) == ["layers", "key"]
+    assert wordless("<li><code>a, b</code>: two</li>", ["a", "b"]) == []
+
+
+# What runs blocks of each language: tests/test_readme.py, or a test of this file.
+RUN = {"python", "pycon", "py"}
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+    "optional-dependencies"
+]
+PROGRAMS = {"ruff", "mypy", "mkdocs", "twine", "pre-commit", "pip-audit", "jupytext", "jupyter",
+            "srun"}  # fmt: skip
+
+
+def is_command(line):
+    """Whether a line starts programs that there are, on what there is for them."""
+    line = re.sub(r"  +#.*", "", line)
+    if line.startswith("#SBATCH "):
+        return True
+    for words in re.split(r" && | & ", line):
+        found = re.fullmatch(r"(?:[A-Z]+=\S+ )*(\S+)(?: -m (\S+)| ([^-]\S*))?.*", words.strip())
+        if not found:
+            return False
+        program, module, argument = found.groups()
+        if program == "python" and module:
+            right = bool(importlib.util.find_spec(module))
+        elif program in ("python", "bash"):
+            # One that the text of the page tells the reader to write.
+            right = argument == "train.py" or (ROOT / argument).exists()
+        elif program == "pip":
+            named = re.search(r"\[([\w,]+)\]", words)
+            right = not named or set(named[1].split(",")) <= set(EXTRAS)
+        else:
+            right = program in PROGRAMS
+        if not right:
+            return False
+    return True
+
+
+def not_run(text):
+    """The blocks of a page that nothing runs: neither code nor commands that there are."""
+    found = []
+    for language, block in re.findall(r"^ *```(.*)\n((?:.*\n)*?) *```$", text, re.M):
+        lines = [line for line in block.splitlines() if line.strip()]
+        # The contract of a layer in a table of signatures is no code.
+        signatures = all(re.match(r"\w+ +:: \(", line) for line in lines)
+        commands = not language and all(map(is_command, lines))
+        if language not in RUN and not commands and not (signatures and not language):
+            found.append(block)
+    return found
+
+
+@pytest.mark.parametrize("page", SOURCES)
+def test_every_block_of_code_is_run_and_every_command_is_one(page):
+    assert not_run(SOURCES[page]) == []
+
+
+@pytest.mark.parametrize(
+    "block", ["bash\npython -m fnn", "\nx = fnn.fit(", "\npython -m fnn.nothing --epochs 2",
+              "\npython examples/nothing.py", '\npip install "fnn[nothing]"', "\nsudo rm x"],
+)  # fmt: skip
+def test_a_block_that_nothing_runs_is_seen(block):
+    assert not_run(f"Text.\n\n```{block}\n```\n")
+
+
+# What the program of several processes takes from the page around it, small, and where it runs.
+BEFORE = """
+import numpy as np
+import fnn
+x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+data, model = (x, x[:, :1]), fnn.dense(1)
+loss, optimizer = fnn.losses.squared_error(), fnn.optim.adam(0.01)
+"""
+AFTER = """
+print("steps", int(trained.step))
+"""
+
+
+def test_the_program_of_several_processes_runs_and_goes_on_where_it_was_cut_off(tmp_path):
+    (program,) = re.findall(r"^```py\n(.*?)```", SOURCES["docs/pages/sharding.md"], re.M | re.S)
+    setting_up, imported, training = program.partition("import fnn\n")
+    assert imported
+    # One process, which needs no second machine, and few steps.
+    for number, smaller in (("10_000", "{steps}"), ("steps=500", "steps=2")):
+        assert number in training
+        training = training.replace(number, smaller)
+    port = 20000 + os.getpid() % 20000
+    setting_up = setting_up.replace("12345", str(port)).replace(
+        "num_processes=2", "num_processes=1"
+    )
+    code = "".join([setting_up, BEFORE, training.replace("256", "16"), AFTER])
+    for steps in (3, 5):
+        run = subprocess.run(
+            [sys.executable, "-c", code.replace("{steps}", str(steps))], cwd=tmp_path,
+            capture_output=True, text=True, timeout=300, env=os.environ | {"PROCESS": "0"},
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert f"steps {steps}" in run.stdout
 
 
 def test_no_page_fetches_anything_from_elsewhere(pages, site):
@@ -152,7 +278,15 @@ def test_every_page_says_something(pages):
     plain = {name: re.sub(r"<[^>]+>", "", main(text)) for name, text in pages.items()}
     whole = [name for name in plain if "<article" in pages[name] and name != "404.html"]
     assert [name for name in whole if len(plain[name]) < 500] == []
-    assert {"index.html", "concepts.html", "own.html", "speed.html", "api/losses.html"} <= {*whole}
+    assert {
+        "index.html",
+        "concepts.html",
+        "own.html",
+        "speed.html",
+        "gallery.html",
+        "proofs.html",
+        "api/losses.html",
+    } <= {*whole}
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -177,6 +311,58 @@ def test_a_lesson_is_a_page_with_its_pictures_and_pages_and_folded_solutions(nam
     # The notebook to take home is that of the page, and was not run yet.
     cells = json.loads((site / f"lessons/{name}/{name}.ipynb").read_text("utf-8"))["cells"]
     assert not any(cell.get("outputs") for cell in cells)
+
+
+def in_gallery(page, name):
+    """What the gallery says of an example."""
+    return main(page).partition(f'<h2 id="{name}"')[2].partition("<h2 ")[0]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_stands_in_the_gallery_with_what_it_drew_and_printed_and_its_code(
+    name, pages, site
+):
+    page, text = pages["gallery.html"], (ROOT / f"examples/{name}.py").read_text("utf-8")
+    section = in_gallery(page, name)
+    assert f'<a href="#{name}">' in page
+    title = ast.get_docstring(ast.parse(text)).partition("\n")[0]
+    assert html.escape(title, quote=False) in section
+    drawn = set(re.findall(r"``(\w+\.png)``", text))
+    assert set(re.findall(r'<img src="gallery/([^"]+)" alt="[^"]+"', section)) == drawn
+    assert all((site / "gallery" / picture).stat().st_size > 10_000 for picture in drawn)
+    printed = re.search(r'<div class="[^"]*output[^"]*"><pre>(.*?)</pre>', section, re.S)[1]
+    assert re.search(r"\d", re.sub(r"<[^>]+>", "", printed))
+    assert section.count("<details class=") == 1
+    assert (site / f"examples/{name}.py").read_text("utf-8") == text
+
+
+def test_the_gallery_shows_the_folder_that_an_example_was_executed_in(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    gallery = importlib.import_module("gallery")
+    (tmp_path / "fnn-run").mkdir()
+    (tmp_path / "fnn-run/vae.png").write_bytes(b"")
+    (tmp_path / "printed.txt").write_text("manual loss 7 -> 5\n", "utf-8")
+    section = gallery.section(ROOT / "examples/vae.py", tmp_path)
+    assert "\nmanual loss 7 -> 5\n```" in section
+    assert '<img src="gallery/vae.png"' in section
+
+
+def test_programs_of_two_libraries_are_columns_with_fnn_on_the_right(pages):
+    page = main(pages["coming_from.html"])
+    columns = [one.partition("<h2")[0] for one in page.split('<div class="columns">')[1:]]
+    assert len(columns) == len([*ROOT.glob("examples/coming_from/from_*.py")])
+    for one in columns:
+        theirs, _, ours = re.sub(r"<[^d/][^>]*>|</(?!div)[^>]*>", "", one).partition(
+            "</div>\n<div>"
+        )
+        assert re.search(r"def in_(?!fnn)\w+\(", theirs)
+        assert re.findall(r"def (in_\w+)\(", ours) == ["in_fnn"]
+
+
+def test_every_public_package_is_named_where_versions_say_what_is_public():
+    public = SOURCES["docs/pages/versions.md"].partition("**Public** is what")[2]
+    named = re.findall(r"`(fnn[\w.]*)`", public.partition("list in")[0])
+    assert sorted(named) == sorted(package.__name__ for package in PACKAGES)
 
 
 def test_every_lesson_has_knobs_and_most_a_page_to_play_with_in_the_site(pages):
