@@ -80,8 +80,8 @@ def shaken(module, x):
     return made
 
 
-@layer_twins
-def test_layer_agrees_with_its_twin(twin, train):
+def beside_layer(twin, train):
+    """What a layer and its twin give: pairs of outputs and gradients, the terms of their sums."""
     case = LAYERS[twin.case]
     with jax.enable_x64(True):
         layer, x = case.make(), inputs(case, dtype="float64")
@@ -94,8 +94,6 @@ def test_layer_agrees_with_its_twin(twin, train):
         params, state = twin.convert(layer, weights)
         y, _, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
         out, back_through_out = jax.vjp(lambda y_: twin.out(combine(y_, y)), inexact_leaves(y))
-        terms = longest(params, x, y)
-        assert_close(out, arrays(theirs), "float64", terms)
 
         # The transposes of what maps theirs to ours carry the gradients back and forth.
         dout = normal_like(jax.random.key(1), out)
@@ -106,22 +104,38 @@ def test_layer_agrees_with_its_twin(twin, train):
         _, to_ours = jax.vjp(
             lambda x_: inexact_leaves(twin.into(combine(x_, x))), inexact_leaves(x)
         )
-        assert_close(
-            to_theirs(dparams)[0], slopes(dict(module.named_parameters())), "float64", terms
-        )
-        assert_close(dx, to_ours(slopes(floating_tensors(arguments)))[0], "float64", terms)
+        pairs = [
+            (out, arrays(theirs)),
+            (to_theirs(dparams)[0], slopes(dict(module.named_parameters()))),
+            (dx, to_ours(slopes(floating_tensors(arguments)))[0]),
+        ]
+        return pairs, longest(params, x, y)
 
 
-@loss_twins
-def test_loss_agrees_with_its_twin(twin):
+@layer_twins
+def test_layer_agrees_with_its_twin(twin, train):
+    pairs, terms = beside_layer(twin, train)
+    for ours, theirs in pairs:
+        assert_close(ours, theirs, "float64", terms)
+
+
+def beside_loss(twin):
+    """The same of a loss: pairs of values and gradients, the terms of their sums."""
     case = LOSSES[twin.case]
     with jax.enable_x64(True):
         y = prediction(case, dtype="float64")
         loss, theirs, target = case.make(), tensors(y), tensors(widen(case.target))
         expected = twin.function(theirs, target)
         values, residuals = loss.forward(y, widen(case.target))
-        assert_close(values, arrays(expected), "float64", longest(y))
         dvalues = normal_like(jax.random.key(1), values)
         (expected * tensors(dvalues)).sum().backward()
         dy = loss.backward(residuals, dvalues)
-        assert_close(dy, slopes(floating_tensors(theirs)), "float64", longest(y))
+        pairs = [(values, arrays(expected)), (dy, slopes(floating_tensors(theirs)))]
+        return pairs, longest(y)
+
+
+@loss_twins
+def test_loss_agrees_with_its_twin(twin):
+    pairs, terms = beside_loss(twin)
+    for ours, theirs in pairs:
+        assert_close(ours, theirs, "float64", terms)
