@@ -89,7 +89,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         # Removed while it is locked: nobody else may take the name for a left-over.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def check_file(path: Path | str) -> tuple[Path, int]:
@@ -190,8 +191,11 @@ def _unwritable(path: Path | str, error: OSError) -> InputError:
     return InputError("a file to write to", f"{path} ({error.strerror})", "name another file")
 
 
-def _open_exclusively(target: Path) -> tuple[Path, int]:
-    """Make a temporary beside a file, which nobody else has; return its name and its lock."""
+def _open_exclusively(target: Path) -> tuple[Path, int | None]:
+    """Make a temporary beside a file, which nobody else has; return its name and its lock, if any.
+
+    Windows has none, and there a file that is open can take no other name.
+    """
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
     while True:
@@ -200,11 +204,13 @@ def _open_exclusively(target: Path) -> tuple[Path, int]:
             descriptor = os.open(temporary, flags, 0o600)
         except FileExistsError:
             continue
-        if locks is not None:
-            with contextlib.suppress(OSError):
-                locks.flock(descriptor, locks.LOCK_EX)
+        if locks is None:
+            os.close(descriptor)
+            return temporary, None
+        with contextlib.suppress(OSError):
+            locks.flock(descriptor, locks.LOCK_EX)
         # Between the two lines somebody may have swept it.
-        if os.fstat(descriptor).st_nlink or locks is None:
+        if os.fstat(descriptor).st_nlink:
             return temporary, descriptor
         os.close(descriptor)
 

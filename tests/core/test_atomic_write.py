@@ -221,6 +221,22 @@ def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     assert order == ["file", "name", "folder"]
 
 
+@pytest.mark.parametrize("locked", [True, False], ids=["with locks", "without"])
+def test_a_file_takes_its_name_open_only_where_that_is_its_lock(tmp_path, monkeypatch, locked):
+    # Windows has no such lock, and refuses to move a file that is open.
+    if not locked:
+        monkeypatch.setattr("fnn._core.atomic_write.locks", None)
+    opened, held = [], []
+    os_open, close, replace = os.open, os.close, os.replace
+    monkeypatch.setattr("os.open", lambda *a, **k: (opened.append(os_open(*a, **k)), opened[-1])[1])
+    monkeypatch.setattr("os.close", lambda one: (opened.remove(one), close(one))[1])
+    monkeypatch.setattr(
+        "pathlib.Path.replace", lambda a, b: (held.extend(opened), replace(a, b))[1]
+    )
+    write(tmp_path / "note")
+    assert (bool(held), opened, names(tmp_path)) == (locked, [], ["note"])
+
+
 def unwritable(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("old")
