@@ -12,7 +12,12 @@ from fnn import (
 from fnn._core.description import constructor as constructor
 from fnn._core.errors import InputError as InputError
 from fnn._core.linear_head import LinearHead as LinearHead
-from fnn.combinators.cross import over_query as over_query, residual_cross as residual_cross
+from fnn.combinators.cross import (
+    over_memory as over_memory,
+    over_query as over_query,
+    residual_cross as residual_cross,
+    take_query as take_query,
+)
 from fnn.combinators.eval_mode import eval_mode as eval_mode
 from fnn.combinators.join import add as add, concatenate as concatenate
 from fnn.combinators.lora import lora as lora, merge_lora as merge_lora

@@ -24,8 +24,10 @@ plain formula that a JAX user would write, so that `jax.grad` of a model is what
 
 A layer over time that looks back has two more, for `fnn.generate`: `prefill` is `apply` out of
 training over the T steps of x (B, T, ...), and returns a cache with room for `window` steps, from
-which `decode` makes y of the step at `position`, x and y (B, 1, ...). A layer that looks at every
-step by itself needs no cache, and says so by ``positionwise=True``.
+which `decode` makes y of the step at `position`, x and y (B, 1, ...). Of a pair ``(x, memory)`` of
+an encoder-decoder `prefill` is given both, and `decode` ``(x, None)``: what the layer needs of the
+memory it keeps in its cache. A layer that looks at every step by itself needs no cache, and says so
+by ``positionwise=True``.
 """
 
 from __future__ import annotations

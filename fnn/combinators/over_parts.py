@@ -127,8 +127,11 @@ class _Parts(NamedTuple):
         self, params: Params, state: State, cache: Cache, x: Input, position: Array, /
     ) -> tuple[Output, Cache]:
         self.check(x)
+        # What was a memory is None: it was read with the prompt.
         pairs = [
-            layer.decode(params[name], state[name], cache[name], x[name], position)
+            (None, cache[name])
+            if x[name] is None
+            else layer.decode(params[name], state[name], cache[name], x[name], position)
             for name, layer in self.layers
         ]
         return self.pack(y for y, _ in pairs), self.pack(c for _, c in pairs)

@@ -89,6 +89,20 @@ LAYERS = [
         draw=with_memory,
     ),
     LayerCase(
+        "over_memory",
+        lambda: fnn.over_memory(fnn.dense(4)),
+        lambda p, s, x: (x[0], x[1] @ p["weight"] + p["bias"]),
+        {"plain": (2, 3, 4)},
+        draw=with_memory,
+    ),
+    LayerCase(
+        "take_query",
+        fnn.take_query,
+        lambda p, s, x: x[0],
+        {"plain": (2, 3, 4)},
+        draw=with_holes,
+    ),
+    LayerCase(
         "repeat-transformer_block",
         lambda: fnn.repeat(fnn.remat(modern()), 2),
         shapes={"plain": (2, 3, 8)},

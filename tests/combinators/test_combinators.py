@@ -15,6 +15,7 @@ WRAPPERS = {
     "residual": fnn.residual,
     "residual_cross": fnn.residual_cross,
     "over_query": fnn.over_query,
+    "over_memory": fnn.over_memory,
     "over_sequence": fnn.over_sequence,
     "repeat": lambda layer: fnn.repeat(layer, 2),
     "reversible": lambda layer: fnn.reversible(fnn.relu(), layer),

@@ -716,7 +716,7 @@ ARRAYS = [
                 r"float32 of shape \(2, 5\)",
             ),
         )
-        for make in (fnn.over_query, fnn.residual_cross)
+        for make in (fnn.over_query, fnn.over_memory, fnn.residual_cross)
     ),
     (
         ones(2, 5),

@@ -243,8 +243,8 @@ WITHOUT_CACHE = {
     "future": (
         lambda: fnn.serial(fnn.embedding(4, 4), fnn.attention(2)),
         "fnn.attention: expected causal attention, to generate from a cache, got attention that "
-        "sees what comes after; pass causal=True to the layer, or cache=False to fnn.generate "
-        "(at layer '1')",
+        "sees what comes after; pass causal=True to the layer, put an encoder in fnn.over_memory, "
+        "or pass cache=False to fnn.generate (at layer '1')",
     ),
     "both-ways": (
         lambda: recurrent(bidirectional=True),

@@ -118,22 +118,24 @@ def attend(
     return o.astype(q.dtype), Rows(top[..., :steps] + jnp.log(total))
 
 
-def attend_cached(q: Any, k: Any, v: Any, scoring: Scoring, position: Any) -> Any:
-    """Return o (B, M, G, 1, D) of one query at a position, () or (B,), over all keys up to it.
+def attend_cached(q: Any, k: Any, v: Any, present: Any, scoring: Scoring, position: Any) -> Any:
+    """Return o (B, M, G, 1, D) of one query at a position, () or (B,), over all keys it may see.
 
-    Keys and values (B, M, S, D) stand at their positions; what is behind the query's is not seen.
+    Keys and values (B, M, S, D) stand at their positions; `present` are (B, S), None for all. What
+    is behind the position of a causal query is not seen.
     """
     if jnp.ndim(position):
         one = partial(_attend_row, scoring)
-        return jax.vmap(one)(q, k, v, position)
-    z, seen = _scores(q, k, None, scoring, position[None], positions(k.shape[2]))
+        return jax.vmap(one)(q, k, v, present, position)
+    z, seen = _scores(q, k, present, scoring, position[None], positions(k.shape[2]))
     p = _masked(seen, jax.nn.softmax(z, -1)).astype(v.dtype)
     return wide_einsum(_TO_QUERIES, p, v).astype(q.dtype)
 
 
-def _attend_row(scoring: Scoring, q: Any, k: Any, v: Any, position: Any) -> Any:
+def _attend_row(scoring: Scoring, q: Any, k: Any, v: Any, present: Any, position: Any) -> Any:
     """Return what `attend_cached` does for one row of the batch."""
-    return attend_cached(q[None], k[None], v[None], scoring, position)[0]
+    q, k, v, present = jax.tree.map(lambda a: a[None], (q, k, v, present))
+    return attend_cached(q, k, v, present, scoring, position)[0]
 
 
 def attend_backward(

@@ -172,6 +172,17 @@ class _Residuals(NamedTuple):
     key: Key
 
 
+class _Cache(NamedTuple):
+    """Keys and values (B, M, S, D): of a memory, or of x itself with room for a window.
+
+    `present` (B, S) are the steps of a memory that are there.
+    """
+
+    k: Array
+    v: Array
+    present: Array | None
+
+
 class _Values(NamedTuple):
     """The arrays of an input (B, T, C) and (B, S, M), and which of their steps are there."""
 
@@ -236,16 +247,22 @@ def _project(
     plan: _Plan, params: Params, values: _Values, first: Array | None = None
 ) -> tuple[Any, Any, Any]:
     """Return q, k and v in the shapes of `_blockwise`; `first` is the position of the first."""
-    width = params["query"]["weight"].shape[1] // plan.heads
-    q = _heads(plan, params, "query", values.query, width, first)
-    q = downcast(upcast(q) * width**-0.5, q)
-    groups = plan.heads // plan.key_value_heads
-    q = q.reshape(*q.shape[:2], plan.key_value_heads, groups, width).transpose(0, 2, 3, 1, 4)
+    q = _queries(plan, params, values.query, first)
+    width = q.shape[-1]
     k, v = (
         _heads(plan, params, name, values.memory, width, first).swapaxes(1, 2)
         for name in ("key", "value")
     )
     return q, k, v
+
+
+def _queries(plan: _Plan, params: Params, x: Any, first: Array | None) -> Any:
+    """Return q, scaled."""
+    width = params["query"]["weight"].shape[1] // plan.heads
+    q = _heads(plan, params, "query", x, width, first)
+    q = downcast(upcast(q) * width**-0.5, q)
+    groups = plan.heads // plan.key_value_heads
+    return q.reshape(*q.shape[:2], plan.key_value_heads, groups, width).transpose(0, 2, 3, 1, 4)
 
 
 def _heads(plan: _Plan, params: Params, name: str, z: Any, width: int, first: Array | None) -> Any:
@@ -301,35 +318,42 @@ def _prefill(
     window: int,
     lengths: Array | None = None,
 ) -> tuple[Output, Cache]:
-    """Return y, and keys and values (B, M, window, D).
+    """Return y and the cache.
 
     What is behind the end of a row is seen by no query of it, and overwritten when it gets there.
     """
     del state, lengths
-    if not plan.scoring.causal:
+    pair = _is_pair(x)
+    if not (pair or plan.scoring.causal):
         raise InputError(
             "causal attention, to generate from a cache",
             "attention that sees what comes after",
-            "pass causal=True to the layer, or cache=False to fnn.generate",
+            "pass causal=True to the layer, put an encoder in fnn.over_memory, or pass cache=False "
+            "to fnn.generate",
         )
-    check.floating(x)
-    q, k, v = _project(plan, params, _values(x, params))
-    o, _ = attend(q, k, v, None, plan.scoring, plan.block)
+    values = _values(x, params)
+    q, k, v = _project(plan, params, values)
+    o, _ = attend(q, k, v, values.present, plan.scoring, plan.block)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
+    if pair:
+        return y, _Cache(k, v, values.present)
     room = [(0, 0), (0, 0), (0, window - k.shape[2]), (0, 0)]
-    return y, tuple(jnp.pad(a, room) for a in (k, v))
+    return y, _Cache(jnp.pad(k, room), jnp.pad(v, room), None)
 
 
 def _decode(
     plan: _Plan, params: Params, state: State, cache: Cache, x: Input, position: Array, /
 ) -> tuple[Output, Cache]:
-    """Return y of one step, and the cache with its key and value written in."""
+    """Return y of one step, and the cache, that of x itself with its key and value written in."""
     del state
-    q, k, v = _project(plan, params, _values(x, params), position)
-    k, v = (_written(a, new, position) for a, new in zip(cache, (k, v), strict=True))
-    o = attend_cached(q, k, v, plan.scoring, position)
+    if _is_pair(x):
+        q = _queries(plan, params, x[0], position)
+    else:
+        q, k, v = _project(plan, params, _values(x, params), position)
+        cache = _Cache(_written(cache.k, k, position), _written(cache.v, v, position), None)
+    o = attend_cached(q, cache.k, cache.v, cache.present, plan.scoring, position)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
-    return y, (k, v)
+    return y, cache
 
 
 def _written(a: Any, new: Any, position: Any) -> Any:

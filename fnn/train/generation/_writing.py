@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from fnn._core.description import Structure
 from fnn._core.linear_head import LinearHead
-from fnn._core.types import Array, Cache, Output, Params, State
+from fnn._core.types import Array, Cache, Input, Output, Params, State
 from fnn.layer import Layer
 from fnn.train.generation._sampling import Draw, DrawNumbers, draw
 
@@ -35,12 +35,13 @@ class Plan(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What the program is given."""
+    """What the program is given; `source` is None for a model of one input."""
 
     layer_numbers: dict[str, Array]
     draw_numbers: DrawNumbers
     params: Params
     state: State
+    source: Input
     stop: Array
     key: Array
 
@@ -192,18 +193,21 @@ def _drawn(plan: Plan, inputs: Inputs, writing: Writing, scores: Array) -> Writi
 
 def _reader(plan: Plan, inputs: Inputs) -> _Reader:
     model: Layer = plan.model.build(inputs.layer_numbers)["model"]
-    params, state = inputs.params, inputs.state
+    params, state, source = inputs.params, inputs.state, inputs.source
 
     def prefill(tokens: Array, lengths: Array | None) -> tuple[Array, Cache]:
-        y, cache = model.prefill(params, state, tokens, window=plan.window, lengths=lengths)
+        x = beside(tokens, source)
+        y, cache = model.prefill(params, state, x, window=plan.window, lengths=lengths)
         return last_scores(y, lengths), cache
 
     def decode(cache: Cache, newest: Array, position: Array) -> tuple[Array, Cache]:
-        y, cache = model.decode(params, state, cache, newest[:, None], position)
+        # The source was read with the prompt.
+        x = newest[:, None] if source is None else (newest[:, None], None)
+        y, cache = model.decode(params, state, cache, x, position)
         return last_scores(y), cache
 
     def read(tokens: Array) -> tuple[Array, Cache]:
-        return last_scores(model.apply(params, state, tokens)[0]), tokens
+        return last_scores(model.apply(params, state, beside(tokens, source))[0]), tokens
 
     if plan.cached:
         return _Reader(prefill, decode)
@@ -211,6 +215,11 @@ def _reader(plan: Plan, inputs: Inputs) -> _Reader:
         lambda tokens, lengths: read(tokens),
         lambda cache, newest, position: read(jnp.concatenate([cache[:, 1:], newest[:, None]], 1)),
     )
+
+
+def beside(tokens: Array, source: Input) -> Input:
+    """Return what a model is given: integers (B, T), beside a source where there is one."""
+    return tokens if source is None else (tokens, source)
 
 
 def last_scores(y: Output, lengths: Array | None = None) -> Array:

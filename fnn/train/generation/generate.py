@@ -15,10 +15,19 @@ from fnn._core.errors import InputError, describe, entry
 from fnn._core.linear_head import LinearHead
 from fnn._core.place import check_place
 from fnn._core.types import Array, Input, Output, Params, Scalar, State, Unchecked
-from fnn.combinators.sequence import Sequence
+from fnn.combinators.sequence import Sequence, step_mask
 from fnn.layer import Layer, require_layer
 from fnn.train.generation._sampling import Draw, DrawNumbers
-from fnn.train.generation._writing import Inputs, Plan, Writing, begin, go_on, reread, write
+from fnn.train.generation._writing import (
+    Inputs,
+    Plan,
+    Writing,
+    begin,
+    beside,
+    go_on,
+    reread,
+    write,
+)
 
 
 @entry
@@ -30,6 +39,7 @@ def generate(
     count: int,
     *,
     key: Array,
+    source: Input = None,
     temperature: Scalar = 1.0,
     top_k: int | None = None,
     top_p: Scalar = 1.0,
@@ -44,18 +54,25 @@ def generate(
     once, and then every integer costs one time step, since layers that look back have a cache: keys
     and values of attention, the hidden state of recurrent layers. The model sees the prompt and all
     that was drawn, or at most `window` of them: when so many are read, the newer half is read
-    again, and there is room for as many more. One compiled program; a new key, temperature, top_p,
-    repetition_penalty or stop compiles nothing.
+    again, and there is room for as many more. One compiled program; a new key, source, temperature,
+    top_p, repetition_penalty or stop compiles nothing.
+
+    An encoder-decoder is given what it translates as `source`. Its encoder reads it once, with the
+    prompt, which begins with the integer that begins every target, and attention to it has keys and
+    values from there on.
 
     Args:
         model: maps integers (B, T) to scores (B, T, K) of what comes next, or to the
-            `fnn.LinearHead` of them.
+            `fnn.LinearHead` of them; with a source it maps the pair of both to them.
         params: its parameters.
         state: what its layers remember.
         prompt: (B, T) integers of 0 or more, B and T at least 1; for prompts of different lengths a
             `fnn.Sequence` of them with lengths (B,), at least 1, which are padded behind.
         count: how many integers to draw, 0 or more.
         key: for the draws; the same key gives the same bits.
+        source: what the rows are about, as an encoder takes it: an array (B, ...), a `fnn.Sequence`
+            whose padding changes nothing, or a tuple or dict of these; None for a model of one
+            input.
         temperature: 0 or more, a number or a traced one; below 1 the likely becomes likelier, and 0
             takes the highest score.
         top_k: of how many with the highest scores to draw; None for all K.
@@ -67,12 +84,14 @@ def generate(
             not have.
         cache: False to read all again for every integer, which is slower: for a model with a layer
             that has no cache. It then sees as many as the prompt has, moving on by one.
-    Shapes:    prompt (B, T); the result (B, count), integers of the same dtype
+    Shapes:    prompt (B, T); source (B, ...); the result (B, count), integers of the dtype of the
+        prompt
     Raises:    InputError for another prompt, longer than the window or the positions that were
-        learned; for another count or key; for top_k above K, stop outside of 0..K - 1 and other
-        options out of range; for a model that has a layer without a cache, gives no scores
-        (B, T, K), more of them than the dtype of the prompt can count, or NaN, and for parameters
-        and state of another model.
+        learned; for a source of another batch, or that is no array, or beside a model of one input,
+        and for none where one is attended to; for another count or key; for top_k above K, stop
+        outside of 0..K - 1 and other options out of range; for a model that has a layer without a
+        cache, gives no scores (B, T, K), more of them than the dtype of the prompt can count, or
+        NaN, and for parameters and state of another model.
     Source:    Fan et al. 2018, arXiv:1805.04833, top_k; Holtzman et al. 2019, arXiv:1904.09751,
         top_p; Keskar et al. 2019, arXiv:1909.05858, section 4.1, repetition_penalty.
 
@@ -83,7 +102,8 @@ def generate(
     Array([[2, 3, 0, 1, 2]], dtype=int32)
     """
     drawing = _Drawing(temperature, top_k, top_p, repetition_penalty, stop)
-    asked = _asked(_Model(model, params, state), prompt, count, key, drawing, window, cache)
+    given = _Given(prompt, source)
+    asked = _asked(_Model(model, params, state), given, count, key, drawing, window, cache)
     if not count:
         return jnp.zeros((asked.prompt.shape[0], 0), asked.prompt.dtype)
     drawn, complete = _write(asked.plan, asked.inputs, asked.prompt, asked.lengths)
@@ -101,6 +121,7 @@ def generate_stream(
     count: int,
     *,
     key: Array,
+    source: Input = None,
     temperature: Scalar = 1.0,
     top_k: int | None = None,
     top_p: Scalar = 1.0,
@@ -120,6 +141,7 @@ def generate_stream(
         prompt: (B, T) integers, or a `fnn.Sequence` of them.
         count: how many integers to draw at most.
         key: for the draws.
+        source: of an encoder-decoder, what the rows are about; None for a model of one input.
         temperature: 0 or more.
         top_k: of how many with the highest scores to draw; None for all.
         top_p: in (0, 1], the probability of the nucleus.
@@ -140,7 +162,8 @@ def generate_stream(
     [[2], [3], [0]]
     """
     drawing = _Drawing(temperature, top_k, top_p, repetition_penalty, stop)
-    asked = _asked(_Model(model, params, state), prompt, count, key, drawing, window, cache)
+    given = _Given(prompt, source)
+    asked = _asked(_Model(model, params, state), given, count, key, drawing, window, cache)
     return _stream(asked) if count else iter(())
 
 
@@ -148,6 +171,13 @@ class _Model(NamedTuple):
     layer: Layer
     params: Params
     state: State
+
+
+class _Given(NamedTuple):
+    """What is read before anything is drawn."""
+
+    prompt: Unchecked
+    source: Unchecked
 
 
 class _Drawing(NamedTuple):
@@ -171,7 +201,7 @@ class _Asked(NamedTuple):
 
 def _asked(
     model: _Model,
-    prompt: Unchecked,
+    given: _Given,
     count: Unchecked,
     key: Unchecked,
     drawing: _Drawing,
@@ -183,12 +213,14 @@ def _asked(
     check.count(count, "count", least=0)
     check.flag(cache, "cache")
     _check_drawing(drawing)
-    prompt, lengths = _checked_prompt(prompt)
+    prompt, lengths = _checked_prompt(given.prompt)
+    source = _checked_source(given.source, prompt.shape[0])
     room = _checked_window(window, prompt.shape[1], int(count), bool(cache), lengths)
-    check_place(model.layer, model.params, model.state, prompt)
+    x = beside(prompt, source)
+    check_place(model.layer, model.params, model.state, x)
     structure, layer_numbers = split(model=model.layer)
     # What has no cache, or no position left, says so; seen before, it is not traced again.
-    y = _read.eval_shape(structure, room if cache else None, layer_numbers, *model[1:], prompt)
+    y = _read.eval_shape(structure, room if cache else None, layer_numbers, *model[1:], x)
     classes = _classes(y, prompt)
     _check_indices(drawing, classes)
     draw, draw_numbers = _split(drawing)
@@ -203,7 +235,7 @@ def _asked(
         stops=drawing.stop is not None,
     )
     stop = jnp.asarray(drawing.stop or 0, jnp.int32)
-    inputs = Inputs(layer_numbers, draw_numbers, *model[1:], stop, check.key(key))
+    inputs = Inputs(layer_numbers, draw_numbers, *model[1:], source, stop, check.key(key))
     return _Asked(plan, inputs, prompt, lengths)
 
 
@@ -213,13 +245,13 @@ def _read_prompt(
     layer_numbers: dict[str, Array],
     params: Params,
     state: State,
-    prompt: Array,
+    x: Input,
 ) -> Output:
     """Return what a model makes of a prompt, with room in its caches or, for None, without them."""
     model: Layer = structure.build(layer_numbers)["model"]
     if window is None:
-        return model.apply(params, state, prompt)[0]
-    return model.prefill(params, state, prompt, window=window)[0]
+        return model.apply(params, state, x)[0]
+    return model.prefill(params, state, x, window=window)[0]
 
 
 _read = jax.jit(_read_prompt, static_argnums=(0, 1))
@@ -266,9 +298,7 @@ def _checked_prompt(prompt: Unchecked) -> tuple[Array, Array | None]:
         except ValueError as error:
             remedy = "pad them behind to one length, and pass fnn.Sequence(prompt, lengths)"
             raise InputError("a prompt (B, T) of integers", describe(prompt), remedy) from error
-    is_integer = hasattr(prompt, "__jax_array__") or isinstance(prompt, np.ndarray | jax.Array)
-    is_integer = is_integer and jnp.issubdtype(prompt.dtype, jnp.integer)
-    if not is_integer or prompt.ndim != 2 or not prompt.size:
+    if not _is_array(prompt, jnp.integer) or prompt.ndim != 2 or not prompt.size:
         raise InputError("a prompt (B, T) of integers", describe(prompt), "pass a batch of prompts")
     check.values(
         prompt, lambda x: x < 0, "a prompt of 0 or more", "pass indices into the scores", "prompt"
@@ -285,6 +315,46 @@ def _checked_lengths(lengths: Unchecked, batch: int, steps: int) -> Array:
     expected, remedy = f"lengths in 1..{steps}", "count what is there, padding left out"
     check.values(lengths, lambda n: (n < 1) | (n > steps), expected, remedy, "lengths")
     return jnp.clip(lengths.astype(jnp.int32), 1, steps)
+
+
+def _checked_source(source: Unchecked, batch: int) -> Input:
+    """Return a source as arrays, or raise unless they are rows of the batch."""
+    if source is None:
+        return None
+    source = jax.tree.map(_as_array, source, is_leaf=lambda part: isinstance(part, list))
+    parts, structure = jax.tree.flatten(source, is_leaf=lambda part: isinstance(part, Sequence))
+    remedy = "pass an array, a fnn.Sequence of it, or a tuple or dict of these"
+    if not parts:
+        raise InputError("a source of arrays", describe(source), remedy)
+    for part in parts:
+        for leaf in jax.tree.leaves(part):
+            if not _is_array(leaf):
+                raise InputError("a source of arrays", describe(leaf), remedy)
+            if leaf.shape[:1] != (batch,):
+                each = "give every prompt a source of its own"
+                raise InputError(f"a source of shape ({batch}, ...)", describe(leaf), each)
+        step_mask(part)
+    found: Input = jax.tree.unflatten(structure, [jax.tree.map(jnp.asarray, p) for p in parts])
+    return found
+
+
+def _is_array(value: Unchecked, *kinds: type) -> bool:
+    """Say whether a value is an array, of numbers or of booleans where no kinds are named."""
+    known = hasattr(value, "__jax_array__") or isinstance(value, np.ndarray | jax.Array)
+    return known and any(
+        jnp.issubdtype(value.dtype, kind) for kind in kinds or (jnp.number, jnp.bool_)
+    )
+
+
+def _as_array(part: Unchecked) -> Unchecked:
+    """Return an array in place of a list of numbers."""
+    if not isinstance(part, list):
+        return part
+    try:
+        return np.asarray(part)
+    except ValueError as error:
+        remedy = "pad them behind to one length, and pass fnn.Sequence(source, lengths)"
+        raise InputError("a source of arrays", describe(part), remedy) from error
 
 
 def _checked_window(
