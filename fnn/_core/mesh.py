@@ -8,7 +8,9 @@ are expected of them. On one device all of this does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -18,6 +20,7 @@ from fnn._core.types import Array, PyTree, Unchecked
 
 Carry = TypeVar("Carry")
 Result = TypeVar("Result")
+_PARTS: contextvars.ContextVar[int] = contextvars.ContextVar("parts", default=1)
 
 
 def varying_axes(*trees: PyTree) -> frozenset[str]:
@@ -184,3 +187,34 @@ def automatic(function: Callable[..., Result], like: PyTree, *arguments: Uncheck
         return function(*arguments)
     found: Result = jax.sharding.auto_axes(function, out_sharding=like)(*arguments)
     return found
+
+
+@contextlib.contextmanager
+def batch_in_parts(parts: int) -> Iterator[None]:
+    """Tell the layers traced inside over how many devices their batch is split, in equal parts.
+
+    In the automatic mode types do not: what goes through a batch a few examples at a time, all
+    devices at once, has to know.
+
+    Args:
+        parts: the number of devices.
+    """
+    token = _PARTS.set(parts)
+    try:
+        yield
+    finally:
+        _PARTS.reset(token)
+
+
+def parts_of(batch: int) -> int:
+    """Return in how many parts a batch lies, side by side along its leading axis; 1 if as a whole.
+
+    Args:
+        batch: how many examples there are.
+
+    >>> with batch_in_parts(4):
+    ...     print(parts_of(8), parts_of(6))
+    4 1
+    """
+    parts = _PARTS.get()
+    return parts if batch % parts == 0 else 1

@@ -18,6 +18,7 @@ from fnn.gradient.objective import Batch, fill
 from fnn.layer import Layer, require_layer
 from fnn.losses import Loss
 from fnn.losses._loss import checked_weights, counted_weights, left_out
+from fnn.train._gathering import gathering
 from fnn.train.data.batch import check_batch_size, check_data, check_finite, in_batches, length
 from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
 from fnn.train.sharding import Layout, layout_of
@@ -190,11 +191,12 @@ def means(
     """
     made = structure.build(numbers)
     loss: Loss = made["functions"]["loss"]
+    model = made["model"] if layout is None else gathering(layout, made["model"], params)
 
     def sums(batch: Batch) -> dict[str, tuple[Array, Array]]:
         batch = batch if layout is None else layout.split(batch)
         counted = counted_weights(loss, batch.target, batch.weights)
-        prediction, _ = made["model"].apply(params, state, fill(batch.x, counted))
+        prediction, _ = model.apply(params, state, fill(batch.x, counted))
         return {
             name: _weighted_sum(
                 values_of(name, metric, prediction, batch.target),

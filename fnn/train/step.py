@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,7 +78,12 @@ class TrainStep:
     hyperparameters: tuple[str, ...] = field(compare=False)
 
     @entry
-    def __call__(self, train_state: TrainState, batch: Data) -> tuple[TrainState, dict[str, Array]]:
+    def __call__(
+        self,
+        train_state: TrainState,
+        batch: Data,
+        rebuild: Callable[[Layer, Params], Layer] | None = None,
+    ) -> tuple[TrainState, dict[str, Array]]:
         """Take one step.
 
         Where the optimizer skips it, as `fnn.optim.skip_nonfinite` does, the running state of the
@@ -87,6 +92,8 @@ class TrainStep:
         Args:
             train_state: as `fnn.init_train_state` makes it.
             batch: ``(x, target)`` or ``(x, target, weights)``.
+            rebuild: of the model and its parameters makes the model that runs, such as one that
+                gathers parameters from a mesh; None for the model itself.
         Raises:    InputError for a train state of another model, optimizer or gradient, and for an
             optimizer that gives no updates like the parameters, or no state like the one before.
         """
@@ -96,6 +103,7 @@ class TrainStep:
         model, optimizer = in_precision(
             made["model"], made["optimizer"], made["precision"], opt_state
         )
+        model = model if rebuild is None else rebuild(model, params)
         gradient_of = value_and_grad(model, made["loss"], made["gradient"])
         step_key = jax.random.fold_in(key, count)
         (value, new_state), updates, new_opt_state = _step(

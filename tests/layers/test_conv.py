@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings, strategies as st
 
 import fnn
+from fnn._core.mesh import batch_in_parts
 from fnn.lab.check import moved_place
 from fnn.layers._window import Window
 from fnn.layers.conv import _fast as fast, _reference as plain, _weight_gradient as fast_weight
@@ -199,6 +200,27 @@ def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, stride, mon
         one, other = jax.jit(lambda: (both(fast_weight), both(plain)))()
         assert set(used) == {2}
         assert_close(one, other, "float64", x.size)
+
+
+@pytest.mark.parametrize(("batch", "taken"), [(12, {6}), (15, {6, 3}), (10, {2})])
+def test_a_weight_gradient_of_a_batch_in_three_parts_takes_as_many_examples_of_each(
+    batch, taken, monkeypatch
+):
+    """Two of each at a time; a batch that has no three equal parts is taken as a whole."""
+    used, in_order = [], fast_weight._in_order
+    monkeypatch.setattr(
+        fast_weight, "_in_order", lambda x, *rest: used.append(len(x)) or in_order(x, *rest)
+    )
+    with jax.enable_x64(True), batch_in_parts(3):
+        x, dy = normal(3, batch, 7, 2), normal(4, batch, 5, 3)
+        geometry = geometry_of(x, (3,), stride=1, padding="VALID")
+        monkeypatch.setattr(fast_weight, "_BYTES", 2 * (x.nbytes + dy.nbytes) // batch)
+        one, other = (
+            jax.jit(lambda x, dy, of=of: of.weight_gradient(x, dy, geometry, 1))(x, dy)
+            for of in (fast_weight, plain)
+        )
+        assert_close(one, other, "float64", x.size)
+    assert set(used) == taken
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import pickle
 import re
@@ -18,38 +19,40 @@ from jax.sharding import PartitionSpec
 
 import fnn
 from fnn import optim, train
+from fnn.lab.plan import collectives
 from fnn.train.sharding import _start_on, layout_of
 from tests.tolerance import rounding
 from tests.xla import compile_in_haste
 
 BATCH, STEPS, WIDTH = 12, 4, 64
 RNG = np.random.default_rng(0)
-ROWS = RNG.normal(size=(BATCH * STEPS - 5, 16)).astype("float32")
+ROWS = RNG.normal(size=(BATCH * STEPS, 16)).astype("float32")
 LABELS = (ROWS[:, 0] > 0).astype("int32")
-SERIES, IMAGES = ROWS[:, :12].reshape(-1, 4, 3), ROWS.reshape(-1, 4, 4, 1)
+IMAGES = ROWS.reshape(-1, 4, 4, 1)
 TOKENS = RNG.integers(0, 16, size=(len(ROWS), 5))
-LOSS = fnn.losses.cross_entropy()
-
-
-def noisy(optimizer):
-    return optim.chain(optim.gradient_noise(1e-4, key=jax.random.key(7)), optimizer)
+LOSS, HEAD = fnn.losses.cross_entropy(), fnn.losses.linear_cross_entropy()
+COPY = 3, 32
 
 
 def problems():
     mlp = fnn.serial(fnn.dense(WIDTH), fnn.batch_norm(), fnn.relu(), fnn.dropout(0.3), fnn.dense(2))
-    cnn = fnn.serial(
-        fnn.conv(16, 3), fnn.relu(), fnn.max_pool(2), fnn.spatial_dropout(0.2), fnn.flatten(),
-        fnn.dense(2),
+    # A scan over time, one over copies that are split among themselves, one over copies in parts.
+    many = fnn.repeat(fnn.remat(fnn.residual(fnn.dense(8))), 16)
+    wide = fnn.repeat(fnn.residual(fnn.dense(COPY[1])), COPY[0])
+    deep = fnn.serial(
+        fnn.conv(8, 3), fnn.max_pool((2, 1)), fnn.reshape(2, 32), fnn.lstm(8), many,
+        fnn.last_step(), fnn.dense(COPY[1]), wide, fnn.dense(2),
     )  # fmt: skip
-    lstm = fnn.serial(fnn.lstm(16), fnn.last_step(), fnn.dense(2))
-    block = fnn.repeat(fnn.transformer_block(4, causal=True, dropout=0.1), 2)
+    tied = fnn.serial(tokens=fnn.embedding(16, 64), act=fnn.tanh(), head=fnn.unembedding(16))
+    block = fnn.repeat(fnn.transformer_block(4, causal=True), 2)
     transformer = fnn.serial(fnn.embedding(16, 16), block, fnn.linear_head(16))
-    head = fnn.losses.linear_cross_entropy()
+    pairs = TOKENS[:, :-1], TOKENS[:, 1:]
+    ragged = tuple(half[:-5] for half in pairs)
     return {
-        "mlp": (mlp, LOSS, noisy(optim.sgd(0.1, 0.9)), (ROWS, LABELS)),
-        "cnn": (cnn, LOSS, optim.sgd(0.1, 0.9), (IMAGES, LABELS)),
-        "lstm": (lstm, LOSS, optim.adamw(0.01), (SERIES, LABELS)),
-        "transformer": (transformer, head, optim.sgd(0.1), (TOKENS[:, :-1], TOKENS[:, 1:])),
+        "mlp": (mlp, LOSS, optim.sgd(0.1, 0.9), (ROWS, LABELS)),
+        "deep": (deep, LOSS, optim.adamw(0.01), (IMAGES, LABELS)),
+        "tied": (fnn.shared(tied, {"head": "tokens"}), LOSS, optim.sgd(0.1), ragged),
+        "transformer": (transformer, HEAD, optim.sgd(0.1), pairs),
     }
 
 
@@ -65,13 +68,15 @@ def mesh_of(*shape):
     return jax.make_mesh(shape, ("data", "model")[: len(shape)], devices=devices)
 
 
-# 12 examples a step, and 7 in the last: 8 devices do not divide them.
-LAYOUTS = {
+# 12 examples a step, which 8 devices do not divide; of the tied ones 7 in the last.
+GATHERING = {
+    "deep full 4": ("deep", (4,), "full"),
+    "deep full 4, by autodiff": ("deep", (4,), "full", {"gradient": "auto"}),
+}
+LAYOUTS = GATHERING | {
     "mlp data 8": ("mlp", (8,), "data"),
     "mlp full 8": ("mlp", (8,), "full"),
-    "mlp auto": ("mlp", (8,), "data", {"gradient": "auto"}),
-    "cnn full 4": ("cnn", (4,), "full"),
-    "lstm data 4": ("lstm", (4,), "data"),
+    "tied full 4": ("tied", (4,), "full"),
     "transformer data 2 x model 4": ("transformer", (2, 4), "tensor"),
 }
 
@@ -89,13 +94,33 @@ def plain(tree):
 def curves():
     """The runs on every layout, and those on one device."""
     found = {}
-    for case, how in LAYOUTS.items():
-        state, history = run_layout(*how)
+    for case in LAYOUTS.keys() - GATHERING.keys():
+        state, history = run_layout(*LAYOUTS[case])
         found[case] = history.loss, plain(state.params)
-    for name in problems():
+    for name in problems().keys() - {"deep"}:
         state, history = fitted(name)
         found[name] = history.loss, plain(state.params)
     return found
+
+
+def programs():
+    """The programs of the fully sharded runs and of one device, each run as it is seen."""
+    loop, found = importlib.import_module("fnn.train.loop._loop"), {}
+    run = loop.run
+
+    def seen(*args):
+        if case not in compiled:
+            compiled[case] = run.lower(*args).compile()
+        return compiled[case](*args[2:-1])
+
+    loop.run, compiled = seen, {}
+    for case in GATHERING:
+        found[case] = run_layout(*LAYOUTS[case])
+    case = "deep"
+    found[case] = fitted(case)
+    loop.run = run
+    texts = {case: one.as_text() for case, one in compiled.items()}
+    return texts, {case: (h.loss, plain(state.params)) for case, (state, h) in found.items()}
 
 
 def resumed(folder):
@@ -167,7 +192,7 @@ def random_bits():
 
 def used():
     """Scores, outputs and tokens of parameters on one device and on the mesh."""
-    model, loss, _, (tokens, following) = problems()["transformer"]
+    model, loss, _, (tokens, following) = problems()["tied"]
     params, state = model.init(jax.random.key(0), tokens[:1])
     mesh = mesh_of(4)
     split = train.shard(params, mesh, "full")
@@ -177,7 +202,7 @@ def used():
         data = tokens, following
         scores.append(fnn.evaluate(model, loss, *place, data, batch_size=BATCH, **more)["loss"])
         y = fnn.predict(model, *place, tokens, batch_size=BATCH, **more)
-        outputs.append(np.asarray(y.features))
+        outputs.append(np.asarray(y))
         texts.append(np.asarray(fnn.generate(model, *place, tokens[:2], 3, **options)))
     return scores, outputs, texts
 
@@ -203,7 +228,13 @@ def start_text(sharding):
 def main(file):
     compile_in_haste()
     assert jax.device_count() == 8
-    found = {"curves": curves(), "sources": sources(file.parent), "used": used()}
+    texts, seen = programs()
+    found = {
+        "curves": seen | curves(),
+        "programs": texts,
+        "sources": sources(file.parent),
+        "used": used(),
+    }
     found |= {"again": compiled(lambda: run_layout(*LAYOUTS["mlp full 8"]))}
     found |= {"bits": random_bits(), "resumed": resumed(file.parent)}
     found |= {"start": {name: start_text(name) for name in ("full", "data")}}
@@ -285,6 +316,34 @@ def has_whole_weight(text):
 def test_no_device_ever_holds_a_whole_weight_that_is_sharded(found):
     assert not has_whole_weight(found["start"]["full"])
     assert has_whole_weight(found["start"]["data"])
+
+
+def sent(text, kind):
+    return collectives(text)[kind].bytes
+
+
+@pytest.mark.parametrize("case", GATHERING)
+def test_a_fully_sharded_step_gathers_every_weight_twice_at_most_and_sends_nothing_else(
+    found, case
+):
+    text, params = found["programs"][case], found["curves"][case][1]
+    assert collectives(text).keys() == {"all-gather", "all-reduce"}
+    split = [leaf.nbytes for leaf in jax.tree.leaves(params) if leaf.size >= 1024]
+    assert 0 < sent(text, "all-gather") <= 2 * sum(split)
+
+
+def test_a_fully_sharded_step_by_hand_sums_the_gradient_once(found):
+    case = "deep full 4"
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(found["curves"][case][1]))
+    # Beside it: the loss, and whether numbers are finite.
+    assert total <= sent(found["programs"][case], "all-reduce") <= total + 16
+
+
+@pytest.mark.parametrize("case", GATHERING)
+def test_no_copy_of_a_gathered_weight_is_kept_for_the_way_back(found, case):
+    copies = "f32[{},{},{}]".format(*COPY, COPY[1])
+    assert copies not in found["programs"][case]
+    assert copies in found["programs"]["deep"]
 
 
 def test_a_mesh_of_one_device_gives_the_bits_of_none():

@@ -20,7 +20,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fnn._core.mesh import scan
+from fnn._core.mesh import parts_of, scan
 from fnn._core.types import Array, Unchecked
 from fnn.layers._window import Geometry, pad, side_by_side, window_slices
 from fnn.layers.conv import _reference as plain
@@ -68,25 +68,33 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
         # A symbolic one, as in `jax.export`, has no known number of parts.
         return _in_order(x, dy, geometry)
     example = (x.size * x.itemsize + dy.size * dy.itemsize) // max(1, batch)
-    most = max(1, min(batch, _BYTES // max(1, example)))
+    # Every device of a mesh goes through its own examples.
+    devices = parts_of(batch)
+    own = batch // devices
+    most = max(1, min(own, _BYTES // max(1, example)))
     # Of a batch in equal parts every part is read in place; what is left over takes a copy.
-    few = next((n for n in range(most, most // 2, -1) if batch % n == 0), most)
+    few = next((n for n in range(most, most // 2, -1) if own % n == 0), most)
     # Of fewer bytes products gain nothing, and the columns of a part take more than a plain copy.
-    many = batch * example > 2 * _BYTES >= 2 * example and batch % few == 0
+    many = own * example > 2 * _BYTES >= 2 * example and own % few == 0
     one = _in_products if many and _products_pay(x.shape[-1], geometry) else _in_order
-    whole = batch // few if few < batch else 0
+    whole = own // few if few < own else 0
 
     # The examples of a part side by side: an axis of one example would cost a copy of x.
     def step(total: Array, part: list[Array]) -> tuple[Array, None]:
-        x, dy = (a.reshape(few, -1, *a.shape[1:]) for a in part)
+        x, dy = (a.reshape(devices * few, -1, *a.shape[2:]) for a in part)
         return total + one(x, dy, geometry), None
 
     cut = whole * few
     total = jnp.zeros((*geometry.size, x.shape[-1], dy.shape[-1]), x.dtype)
+    x, dy = (a.reshape(devices, own, *a.shape[1:]) for a in (x, dy))
     if whole:
-        parts = [a[:cut].reshape(whole, few * a.shape[1], *a.shape[2:]) for a in (x, dy)]
+        parts = [
+            a[:, :cut].reshape(devices, whole, few * a.shape[2], *a.shape[3:]).swapaxes(0, 1)
+            for a in (x, dy)
+        ]
         total, _ = scan(step, total, parts)
-    return total + one(x[cut:], dy[cut:], geometry) if cut < batch else total
+    left = [a[:, cut:].reshape(devices * (own - cut), *a.shape[2:]) for a in (x, dy)]
+    return total + one(*left, geometry) if cut < own else total
 
 
 def _products_pay(channels: int, geometry: Geometry) -> bool:

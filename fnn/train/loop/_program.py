@@ -6,6 +6,7 @@ and which of them every step takes. `run` is the same compiled, giving its buffe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -14,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.mesh import batch_in_parts
 from fnn._core.types import Array, PyTree, Scalar, Unchecked
 from fnn.gradient.objective import Batch, as_batch
+from fnn.train._gathering import gathering
 from fnn.train.loop._nonfinite import all_sound
 from fnn.train.sharding import Layout
 from fnn.train.step import TrainState, TrainStep
@@ -81,11 +84,14 @@ def run_steps(
     """
     # At both ends of a step and of the loop: what lies between is left to the compiler.
     keep = (lambda train_state: train_state) if layout is None else layout.keep
+    rebuild = None if layout is None else functools.partial(gathering, layout)
+    parts = 1 if layout is None else layout.mesh.shape[layout.axis]
 
     def take(carry: _Carry) -> _Carry:
         train_state = keep(carry.train_state)
         batch = batch_of(transform, train_state, data, order, carry.i, layout)
-        train_state, metrics = step(train_state, batch)
+        with batch_in_parts(parts):
+            train_state, metrics = step(train_state, batch, rebuild)
         train_state = keep(train_state)
         value = metrics["loss"].astype(losses.dtype)
         return _Carry(
