@@ -165,7 +165,7 @@ class _Gathers(NamedTuple):
 
     def places_of(self, params: Params) -> PyTree:
         """Return the places of parameters, also of those that `fnn.shared` hands on."""
-        structure = jax.tree.structure(params)
+        structure: Unchecked = jax.tree.structure(params)
         if jax.tree.structure(self.places, is_leaf=_is_place) == structure:
             return self.places
         specs = [PartitionSpec()] * structure.num_leaves

@@ -93,8 +93,8 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
             for a in (x, dy)
         ]
         total, _ = scan(step, total, parts)
-    left = [a[:, cut:].reshape(devices * (own - cut), *a.shape[2:]) for a in (x, dy)]
-    return total + one(*left, geometry) if cut < own else total
+    x, dy = (a[:, cut:].reshape(devices * (own - cut), *a.shape[2:]) for a in (x, dy))
+    return total + one(x, dy, geometry) if cut < own else total
 
 
 def _products_pay(channels: int, geometry: Geometry) -> bool:
