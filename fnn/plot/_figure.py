@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +110,13 @@ def legend(axes: Axes, *, outside: bool = False) -> None:
         axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
     else:
         axes.legend(frameon=False, fontsize=9)
+
+
+def heading(figure: Figure, text: str, size: float = 10, color: str = "black") -> None:
+    """Write the title of a figure, in as many lines as its width needs."""
+    # A letter is about 0.6 of its height wide.
+    letters = int(figure.get_figwidth() * 72 / (0.6 * size))
+    figure.suptitle(textwrap.fill(text, max(letters, 12)), fontsize=size, color=color)
 
 
 def chance_line(axes: Axes, chance: float) -> None:

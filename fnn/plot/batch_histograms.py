@@ -11,7 +11,7 @@ from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn._core.types import Array
-from fnn.plot._figure import legend, new_figure, numbers
+from fnn.plot._figure import new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def batch_histograms(values: Mapping[str, Array]) -> Figure:
     >>> spread = np.random.default_rng(0).normal(size=(3, 50))
     >>> drawn = batch_histograms({"bright and dark": spread + [[0], [5], [10]]})
     >>> [text.get_text() for text in drawn.axes[0].get_legend().texts]
-    ['batch 1', 'batch 2', 'batch 3']
+    ['batch 1', 'batch 2', 'batch 3', 'above: means']
 
     """
     if not isinstance(values, Mapping) or not values:
@@ -64,10 +64,17 @@ def batch_histograms(values: Mapping[str, Array]) -> Figure:
             axes.stairs(counts, edges, color=color, linewidth=1.4, label=label)
             if len(here):
                 axes.axvline(here.mean(), ymin=0.94, color=color, linewidth=1.6)
+        # Below the ticks.
+        tallest = max((stair.get_data().values.max() for stair in axes.patches), default=0)
+        axes.set(xlabel="value", ylim=(0, max(tallest, 1) * 1.1))
         wrong = batches.size - len(finite)
         axes.set_title(name if not wrong else f"{name}: {wrong} not finite", fontsize=11)
-        axes.set(xlabel="value", ylim=(0, None))
     panels[0].set_ylabel("how many of a batch")
-    legend(panels[0])
+    handles, labels = panels[0].get_legend_handles_labels()
+    mark = require("matplotlib.lines", "plot").Line2D(
+        [], [], color="0.3", marker="|", markersize=9, markeredgewidth=1.6, linestyle=""
+    )
+    if handles:
+        panels[0].legend([*handles, mark], [*labels, "above: means"], frameon=False, fontsize=9)
     figure.set_label(f"Histograms by batch: {', '.join(known)}.")
     return figure

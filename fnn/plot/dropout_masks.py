@@ -14,7 +14,7 @@ from fnn._core.errors import InputError, entry
 from fnn._core.extras import require
 from fnn._core.types import Array
 from fnn.layer import Layer, require_layer
-from fnn.plot._figure import BLUE, new_figure, numbers
+from fnn.plot._figure import BLUE, heading, new_figure, numbers
 from fnn.plot._thumbnail import CHANNELS, mosaic
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def dropout_masks(layer: Layer, x: Array, *, key: Array, count: int = 8) -> Figu
         axes.imshow(_in_rows(masks[i]), cmap=shades, vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{1 - masks[i].mean():.0%} dropped", fontsize=10)
-    figure.suptitle(f"{layer!r} in {count} steps: blue is kept, white is dropped", fontsize=10)
+    heading(figure, f"{layer!r} in {count} steps: blue is kept, white is dropped")
     shares = ", ".join(f"{1 - mask.mean():.0%}" for mask in masks)
     figure.set_label(f"Units dropped by {layer!r} in {count} steps: {shares}.")
     return figure

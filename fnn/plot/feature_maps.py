@@ -10,12 +10,14 @@ import numpy as np
 from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Array
-from fnn.plot._figure import new_figure, numbers
+from fnn.plot._figure import heading, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 64
+# Inches that a title can stand in.
+_LEAST = 2.6
 
 
 @entry
@@ -44,7 +46,7 @@ def feature_maps(y: Array, image: Array | None = None) -> Figure:
     first = image is not None
     columns = min(8, shown + first)
     rows = math.ceil((shown + first) / columns)
-    figure = new_figure(columns * 1.15 + 0.3, rows * 1.35 + 0.5)
+    figure = new_figure(max(columns * 1.15 + 0.3, _LEAST), rows * 1.35 + 0.5)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.set_axis_off()
@@ -65,9 +67,10 @@ def feature_maps(y: Array, image: Array | None = None) -> Figure:
         axes.set_title(f"{channel}" if one.any() else f"{channel}: dead", fontsize=9)
     dead = int((~maps.any((0, 1))).sum())
     cut = f", {shown} of them drawn" if shown < maps.shape[-1] else ""
-    figure.suptitle(
+    heading(
+        figure,
         f"{maps.shape[-1]} feature maps of {maps.shape[0]}×{maps.shape[1]}{cut}; red above 0, blue "
-        f"below, largest {largest:.2g}", fontsize=10,
-    )  # fmt: skip
+        f"below, largest {largest:.2g}",
+    )
     figure.set_label(f"{maps.shape[-1]} feature maps of one image, {dead} of them dead.")
     return figure

@@ -8,10 +8,12 @@ import numpy as np
 
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.types import Array
-from fnn.plot._figure import new_figure, numbers
+from fnn.plot._figure import heading, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+# Inches that a title can stand in.
+_LEAST = 2.6
 
 
 @entry
@@ -38,7 +40,7 @@ def filters(weight: Array) -> Figure:
     largest = np.abs(known[finite]).max(initial=0) or 1.0
     count, columns = known.shape[-1], min(16, known.shape[-1])
     rows = -(-count // columns)
-    figure = new_figure(columns * 0.6 + 0.4, rows * 0.6 + 0.6)
+    figure = new_figure(max(columns * 0.6 + 0.4, _LEAST), rows * 0.6 + 0.6)
     for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.set_axis_off()
     for axes, one in zip(grid.flat, np.moveaxis(known, -1, 0), strict=False):
@@ -47,8 +49,6 @@ def filters(weight: Array) -> Figure:
             axes.imshow(shown, cmap="RdBu_r", vmin=-largest, vmax=largest)
         else:
             axes.imshow((np.where(np.isfinite(one), one, 0) / largest + 1) / 2)
-    figure.suptitle(
-        f"The {count} filters of the first layer, largest weight {largest:.2g}", size=10
-    )
+    heading(figure, f"The {count} filters of the first layer, largest weight {largest:.2g}")
     figure.set_label(f"{count} filters of {known.shape[0]} by {known.shape[1]} weights.")
     return figure

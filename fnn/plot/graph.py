@@ -13,7 +13,7 @@ from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn._core.types import Unchecked
 from fnn.lab._graph import Edge, Exercise, Graph, Node, is_small
-from fnn.plot._figure import BLUE, RED, new_figure
+from fnn.plot._figure import BLUE, RED, heading, new_figure
 from fnn.plot._thumbnail import thumbnail
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 Point: TypeAlias = tuple[float, float]
 
-# Inches between layers and between the nodes of one, without and with images, and of an image.
-_ACROSS, _DOWN, _DOWN_IMAGES, _IMAGE = 1.9, 1.35, 2.5, 0.55
+# Inches: between what stands side by side, at least and most between layers, from the middle of a
+# node to its numbers, a line of these, and an image.
+_GAP, _NEAR, _FAR, _AWAY, _ROW, _IMAGE = 0.4, 1.1, 1.9, 0.29, 0.135, 0.55
+# Inches that a letter of a label, and of a number, is wide.
+_LETTER, _DIGIT = 0.085, 0.068
 _FORWARD, _BACKWARD, _WRONG, _LINE = BLUE, RED, "#CC0000", "#555555"
 _BOXES = {
     "input": ("round,pad=0.35", "#FFF4D6"),
@@ -78,12 +81,13 @@ def draw(graph: Graph | Exercise, step: int | None) -> Drawing:
     solved = graph.graph if isinstance(graph, Exercise) else graph
     _check(solved, step)
     images = _images(solved)
-    places, down = _places(solved), _DOWN_IMAGES if images else _DOWN
-    points = list(places.nodes.values())
-    width, height = (max(column) + 1.0 for column in zip(*points, strict=True))
-    figure = new_figure(_ACROSS * width + 0.3, down * height + 0.9)
+    down = _down(solved, images)
+    places, ends_at = _spread(_places(solved), _widths(solved, exercise is not None))
+    height = max(y for _, y in places.nodes.values()) + 1.0
+    # The legend needs some room, too.
+    figure = new_figure(max(ends_at[1] - ends_at[0] + 0.3, 3.2), down * height + 0.9)
     axes: Axes = figure.add_subplot()
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
+    axes.set(xlim=ends_at, ylim=(-0.5, height - 0.5))
     axes.set_axis_off()
     forward, backward = _known(solved, step)
     found = Drawing(figure, [], [], [], [])
@@ -166,6 +170,51 @@ def _places(graph: Graph) -> _Places:
         {name: points[name] for name in graph.nodes},
         {(names[a], names[b]): [found[i] for i in route] for (a, b), route in routes.items()},
     )
+
+
+def _widths(graph: Graph, exercise: bool) -> dict[str, float]:
+    """Return how wide each node is in inches: its label, or its numbers."""
+    found = {}
+    for name, node in graph.nodes.items():
+        label = name if exercise and node.kind == "operation" else node.label
+        numbers = f"{_text(node.value)}\n{_text(node.gradient)}".split("\n")
+        found[name] = max(_LETTER * len(label) + 0.25, *(_DIGIT * len(line) for line in numbers))
+    return found
+
+
+def _down(graph: Graph, images: Collection[tuple[str, int]]) -> float:
+    """Return the inches between the nodes of a layer: below one and above the next is room."""
+    room = _GAP / 2
+    for side in (1, -1):
+        results = {n: node.value if side > 0 else node.gradient for n, node in graph.nodes.items()}
+        room += _AWAY + max(
+            _ROW * (_text(result).count("\n") + 1) + ((name, side) in images) * (_IMAGE + 0.06)
+            for name, result in results.items()
+        )
+    return room
+
+
+def _spread(places: _Places, widths: dict[str, float]) -> tuple[_Places, tuple[float, float]]:
+    """Set layers as far apart as their nodes are wide; return where the picture begins and ends."""
+    layers: dict[float, float] = {}
+    for name, (x, _) in places.nodes.items():
+        layers[x] = max(layers.get(x, 0.0), widths[name])
+    columns, wide = sorted(layers), [layers[x] for x in sorted(layers)]
+    at = [0.0]
+    for (here, there), (left, right) in zip(
+        itertools.pairwise(columns), itertools.pairwise(wide), strict=True
+    ):
+        apart = min(max((left + right) / 2 + _GAP, _NEAR), _FAR)
+        at.append(at[-1] + apart * (there - here))
+
+    def moved(point: Point) -> Point:
+        return float(np.interp(point[0], columns, at)), point[1]
+
+    ends = min(-max(wide[0], 0.8) / 2, -0.4), at[-1] + max(wide[-1], 0.8) / 2
+    return _Places(
+        {name: moved(point) for name, point in places.nodes.items()},
+        {edge: [moved(point) for point in route] for edge, route in places.edges.items()},
+    ), ends
 
 
 def _routes(edges: Collection[tuple[int, int]], count: int) -> dict[tuple[int, int], list[int]]:
@@ -259,23 +308,23 @@ def _draw_result(axes: Axes, place: _Place, text: str, image: Unchecked) -> list
     """Write a value above a box, or a gradient below it, an image beyond the numbers."""
     color, blank = _FORWARD if place.side > 0 else _BACKWARD, text == "?"
     # Edges pass behind numbers.
-    paper = {"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8}
+    paper: dict[str, Unchecked] = {"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none"}
     if blank:
         paper = {"boxstyle": "square,pad=0.25", "fc": "white", "ec": color, "lw": 0.8}
-    away = 0.29 / place.down
+    away = _AWAY / place.down
     drawn: list[Artist] = [
         axes.text(
             place.x, place.y + place.side * away, text, ha="center",
             va="bottom" if place.side > 0 else "top", fontsize=8, color=color, zorder=4,
-            linespacing=0.95, bbox=paper,
+            linespacing=1.05, bbox=paper,
         )
     ]  # fmt: skip
     if isinstance(image, np.ndarray):
         lines = text.count("\n") + 1
         tall, wide = image.shape[:2]
         size = _IMAGE / max(tall, wide)
-        half = wide * size / _ACROSS / 2
-        near = away + (0.135 * lines + 0.06) / place.down
+        half = wide * size / 2
+        near = away + (_ROW * lines + 0.06) / place.down
         low, high = sorted(place.y + place.side * (near + d) for d in (0, tall * size / place.down))
         extent = (place.x - half, place.x + half, low, high)
         limits = axes.get_xlim(), axes.get_ylim()
@@ -315,7 +364,7 @@ def _legend(figure: Figure, graph: Graph, images: bool, exercise: bool) -> None:
     note = "maps: red above 0, blue below; images: dark where large" if images else ""
     title = "; ".join(filter(None, [graph.note, note]))
     if title:
-        figure.suptitle(title, fontsize=9, color=_LINE)
+        heading(figure, title, 9, _LINE)
 
 
 def _text(value: Unchecked) -> str:

@@ -11,7 +11,7 @@ from fnn._core import check
 from fnn._core.errors import entry
 from fnn._core.extras import require
 from fnn._core.types import Array
-from fnn.plot._figure import RED, class_labels, class_names, new_figure, numbers
+from fnn.plot._figure import RED, class_labels, class_names, heading, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,10 +71,10 @@ def predictions(
             )
         axes.set_title(title, fontsize=8, color=RED if mistake else "black")
     what = "Predicted label and its probability" if percent else "Predicted label"
-    figure.suptitle(
+    heading(
+        figure,
         f"{what}: {len(right)} of {n} right; "
         f"{len(wrong[:20])} of {len(wrong)} mistakes shown, framed",
-        fontsize=10,
     )
     figure.set_label(f"{len(chosen)} images with predictions; {len(right)} of {n} are right.")
     return figure

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import fnn
 from fnn import landscapes, optim, plot
@@ -79,6 +80,53 @@ def path(*points):
 def test_descent_is_drawn_over_functions_that_are_flat_or_not_finite(function, d):
     axes = drawn(plot.descent(function, path([0.5] * d, [NAN] * d), (-1,) * d, (1,) * d)).axes[0]
     assert axes.get_xlim() == (-1, 1)
+
+
+NET = fnn.dense(2)
+NET_PARAMS = NET.init(jax.random.key(0), jnp.zeros((1, 2)))[0]
+FEW = History(np.ones(2), np.ones(2), {"loss": np.ones(2), "accuracy": np.ones(2)}, 0.0, 0.0)
+# Every picture where it is small, as its words are not.
+SMALL = {
+    "activation_functions": lambda: plot.activation_functions({"a long name of it": fnn.tanh()}),
+    "batch_histograms": lambda: plot.batch_histograms({"before normalization": np.ones((2, 3))}),
+    "confusion_matrix": lambda: plot.confusion_matrix([0, 1], [0, 1], names=["airplane", "car"]),
+    "curves": lambda: plot.curves(FEW),
+    "descent": lambda: plot.descent(flat, path([0.5], [0.25]), (-1,), (1,)),
+    "dropout_masks": lambda: plot.dropout_masks(
+        fnn.dropout(0.5), jnp.ones(4), key=jax.random.key(0), count=1
+    ),
+    "feature_maps": lambda: plot.feature_maps(jnp.ones((6, 6, 1))),
+    "feature_maps, two of them": lambda: plot.feature_maps(jnp.ones((6, 6, 2)), jnp.ones((8, 8))),
+    "filters": lambda: plot.filters(np.ones((3, 3, 1, 1))),
+    "graph": lambda: plot.graph(fnn.graph(lambda w: w, 2.0)),
+    "loss_functions": lambda: plot.loss_functions({"squared": fnn.losses.squared_error()}),
+    "predictions": lambda: plot.predictions(np.zeros((1, 8, 8)), [1], [[0.2, 0.8]]),
+    "recurrence": lambda: plot.recurrence({"a long name": np.ones((1, 3, 2))}),
+    "regions": lambda: plot.regions(NET, NET_PARAMS, (), np.eye(2), [0, 1]),
+}  # fmt: skip
+
+
+def outside(figure):
+    """The words of a figure that are cut off at its edge."""
+    drawn(figure)
+    # Numbers on axes are left out: those beyond the limits are there too, and are not drawn.
+    axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    numbers = {one for axis in axes for one in axis.findobj(Text) if one is not axis.label}
+    words = [one for one in figure.findobj(Text) if one not in numbers and one.get_text().strip()]
+    boxes = {one.get_text(): one.get_window_extent() for one in words if one.get_visible()}
+    size = figure.bbox.size
+    return [text for text, box in boxes.items() if min(*box.p0, *(size - box.p1)) < -1]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_word_of_a_picture_is_cut_off(name):
+    assert outside(SMALL[name]()) == []
+
+
+def test_a_word_that_is_cut_off_is_seen():
+    figure = SMALL["curves"]()
+    figure.suptitle("a title " * 40)
+    assert outside(figure) == ["a title " * 40]
 
 
 @pytest.mark.parametrize("name", ["saddle", "double_well"])
