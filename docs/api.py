@@ -222,5 +222,10 @@ def _marked(text: str) -> str:
     """Return a paragraph as Markdown: double backticks are code, signs are themselves."""
     pieces = re.split(r"(``.+?``|`[^`]+`)", re.sub(r"::$", ":", text), flags=re.S)
     for i, piece in enumerate(pieces):
-        pieces[i] = f"`{piece.strip('`')}`" if i % 2 else re.sub(r"([*_<])", r"\\\1", piece)
+        pieces[i] = f"`{piece.strip('`')}`" if i % 2 else _escaped(piece)
     return "".join(pieces)
+
+
+def _escaped(text: str) -> str:
+    # Markdown knows no backslash before a bracket of HTML.
+    return re.sub(r"([*_])", r"\\\1", text).replace("<", "&lt;")

@@ -11,6 +11,7 @@ import functools
 import html
 import json
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -143,12 +144,25 @@ def _output(output: dict[str, Any], stem: str, shown: dict[str, bytes]) -> str:
         name = f"{len(shown)}.png"
         shown[name] = base64.b64decode(data["image/png"])
         words = output["metadata"].get("image/png", {}).get("alt", "")
-        alt = html.escape(" ".join(words.split()))
-        return f'<img src="{stem}/{name}" alt="{alt}" loading="lazy" class="picture">'
+        # A formula inside of a tag would be set, and end it.
+        alt = html.escape(" ".join(words.replace("$", "").split()))
+        width, height = _size(shown[name])
+        kind = "picture wide" if width > _WIDTH else "picture"
+        # With its size the text below stays where it is when the picture comes.
+        return (
+            f'<img src="{stem}/{name}" alt="{alt}" width="{width}" height="{height}" '
+            f'loading="lazy" class="{kind}">'
+        )
     if "application/vnd.jupyter.widget-view+json" in data:
         return "*In a notebook, sliders above this picture change it:*"
     text = "".join(output.get("text", data.get("text/plain", ()))).rstrip()
     return f"```{{ .text .output }}\n{text}\n```" if text else ""
+
+
+def _size(picture: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG in pixels, which stand at its beginning."""
+    width, height = struct.unpack(">II", picture[16:24])
+    return width, height
 
 
 def _embedded(file: Path, stem: str, shown: dict[str, bytes]) -> str:

@@ -18,6 +18,9 @@ from mkdocs.structure.pages import Page
 # Where code is a link already, or stands for itself.
 _KEPT = re.compile(r"(<a\b.*?</a>|<pre\b.*?</pre>|<h\d\b.*?</h\d>)", re.S)
 _FILE = re.compile(r"<code>(notebooks|examples)/(\w+)\.py</code>")
+_CODE = re.compile(r"<code>[^<]*</code>")
+# A dash is a place to end a line, but not that of an option.
+_OPTION = re.compile(r"(?<![\w-])--?\w[\w-]*")
 _NAME = re.compile(r"<code>(fnn(?:\.\w+)+)(\(.*?\))?</code>")
 
 
@@ -37,7 +40,10 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     pieces = _KEPT.split(content)
     for i, piece in enumerate(pieces[::2]):
         named = _NAME.sub(lambda m: _linked(m, top), piece)
-        pieces[2 * i] = _FILE.sub(lambda m: _linked_file(m, top), named)
+        linked = _FILE.sub(lambda m: _linked_file(m, top), named)
+        pieces[2 * i] = _CODE.sub(
+            lambda m: _OPTION.sub(r'<span class="kept">\g<0></span>', m[0]), linked
+        )
     return "".join(pieces)
 
 
