@@ -100,7 +100,7 @@ def section(example: Path, folder: Path) -> str:
     alt = html.escape(f"Drawn by {example.name}: {title}")
     parts = [f"## {example.stem}", f"**{prose(title)}**", prose(text)]
     parts += [
-        f'<img src="gallery/{picture.name}" alt="{alt}" loading="lazy" class="picture">'
+        f'<img src="gallery/{picture.name}" alt="{alt}" loading="lazy" class="picture wide">'
         for picture in _pictures(folder)
     ]
     parts += ["It prints:", f"```{{ .text .output }}\n{printed}\n```"]
