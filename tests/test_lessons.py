@@ -146,6 +146,7 @@ def test_noise_in_the_gradient_gets_a_deep_plain_network_off_its_plateau_sooner(
 # Of each model beyond chains what it prints of its success, and what that has to be.
 BEYOND_CHAINS = {
     "vae.py": (r"manual loss ([\d.]+) -> ([\d.]+)", lambda first, last: last < first / 2),
+    "translate.py": (r"([\d.]+)% of (\d+) dates", lambda share, of: share > 85 and of > 400),
     "gan.py": (r"([\d.]+)% of the points .* in (\d) of 8", lambda share, of: share > 80 and of > 5),
     "siamese.py": (r"same digit for ([\d.]+)%", lambda share: share > 65),
     "unet.py": (r"strokes (\d+)%; by a threshold (\d+)%", lambda found, other: found > other + 8),
