@@ -15,11 +15,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import export
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from fnn._core import check
 from fnn._core.arrays import require_arrays
-from fnn._core.errors import InputError, describe, entry
+from fnn._core.errors import entry
 from fnn._core.extras import require
 from fnn._core.keys import is_key, words_of
 from fnn._core.table import in_bytes, table
@@ -32,7 +32,7 @@ from fnn.optim.optimizer import Optimizer
 from fnn.train.loop._nonfinite import finite_leaves
 from fnn.train.loop._program import Steps, no_losses, run_steps
 from fnn.train.precision import Precision, in_precision
-from fnn.train.sharding import Layout, Sharding, layout_of
+from fnn.train.sharding import Layout, Sharding, planned_on
 from fnn.train.step import TrainState, TrainStep, init_train_state, train_step
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -149,7 +149,7 @@ def plan(
     ['all-gather', 'all-reduce']
     """
     check.one_of(gradient, "gradient", ("manual", "auto"))
-    layout = _layout(mesh, sharding)
+    layout = planned_on(mesh, sharding)
     step = train_step(model, loss, optimizer, gradient, precision)
     given = _batch(batch)
     size = jax.tree.leaves(given)[0].shape[0]
@@ -178,20 +178,6 @@ def plan(
         residual_bytes=ways_of(taught, loss, run)[2][gradient],
         collectives=collectives(compiled["text"]),
     )
-
-
-def _layout(mesh: Unchecked, sharding: Sharding) -> Layout:
-    """Return the layout on devices that need not be there."""
-    if mesh is None:
-        mesh = AbstractMesh((1,), ("data",))
-    if not isinstance(mesh, Mesh | AbstractMesh) or not mesh.axis_names:
-        remedy = "make one, as in jax.sharding.AbstractMesh((64,), ('data',))"
-        raise InputError("a jax.sharding.AbstractMesh or Mesh", describe(mesh), remedy)
-    names = tuple(map(str, mesh.axis_names))
-    kinds = (AxisType.Auto,) * len(names)
-    automatic: Unchecked = AbstractMesh(tuple(mesh.axis_sizes), names, axis_types=kinds)
-    known: Unchecked = layout_of(None, sharding)
-    return Layout(automatic, known.rules)
 
 
 def _batch(batch: Data) -> Batch:

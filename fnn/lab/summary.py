@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from fnn._core.arrays import require_arrays
 from fnn._core.errors import entry
@@ -16,6 +17,7 @@ from fnn._core.table import in_bytes, table
 from fnn._core.types import Array, Input, Key, Output, Params, PyTree, State, Unchecked
 from fnn.combinators.walk import join, layers_by_path, map_layers
 from fnn.layer import Layer, require_layer
+from fnn.train.sharding import Sharding, axes_of, planned_on
 
 
 class LayerRow(NamedTuple):
@@ -29,6 +31,8 @@ class LayerRow(NamedTuple):
         output: the shape of its output; None of a combinator.
         parameters: the number of its parameters.
         residual_bytes: the bytes of its residuals.
+        layout: how its parameters are split over a mesh, by their paths; None without a mesh.
+        device_bytes: of those the bytes that each device holds; all of them without a mesh.
 
     """
 
@@ -39,6 +43,8 @@ class LayerRow(NamedTuple):
     output: Output
     parameters: int
     residual_bytes: int
+    layout: dict[str, PartitionSpec] | None
+    device_bytes: int
 
 
 class Summary(NamedTuple):
@@ -63,24 +69,41 @@ class Summary(NamedTuple):
         """The bytes of all residuals."""
         return sum(row.residual_bytes for row in self.rows)
 
+    @property
+    def device_bytes(self) -> int:
+        """The bytes of all parameters that each device holds."""
+        return sum(row.device_bytes for row in self.rows)
+
     def __str__(self) -> str:
+        header: list[str] = ["path", "layer", "output", "parameters", "residuals"]
         lines = [
-            (
+            [
                 row.path or ".",
                 row.name,
                 "" if row.output is None else _shapes(row.output),
                 f"{row.parameters:,}",
                 in_bytes(row.residual_bytes),
-            )
+            ]
             for row in self.rows
         ]
-        total = ("total", "", "", f"{self.parameters:,}", in_bytes(self.residual_bytes))
-        body = table(("path", "layer", "output", "parameters", "residuals"), [*lines, total])
+        lines.append(["total", "", "", f"{self.parameters:,}", in_bytes(self.residual_bytes)])
+        if any(row.layout is not None for row in self.rows):
+            header += ["split over", "a device"]
+            more = [[_axes(row.layout), in_bytes(row.device_bytes)] for row in self.rows]
+            more.append(["", in_bytes(self.device_bytes)])
+            lines = [[*line, *rest] for line, rest in zip(lines, more, strict=True)]
+        body = table(header, lines)
         return f"{body}\nstate: {self.state_size:,} entries; residuals of one training step"
 
 
 @entry
-def summary(model: Layer, x: Input) -> Summary:
+def summary(
+    model: Layer,
+    x: Input,
+    *,
+    mesh: Mesh | AbstractMesh | None = None,
+    sharding: Sharding | None = None,
+) -> Summary:
     """Describe a model for an input: path, output shape, parameters and residuals of every layer.
 
     Nothing is computed. Residuals are what training keeps from the forward for the backward pass,
@@ -89,16 +112,29 @@ def summary(model: Layer, x: Input) -> Summary:
     Args:
         model: a layer or model.
         x: a batch, or its `jax.ShapeDtypeStruct`.
-    Raises:    InputError for what is no layer or no array.
+        mesh: devices, which need not be there; with them, or with a `sharding`, every row says over
+            which axes parameters are split, and how many bytes of them each device holds.
+        sharding: where parameters lie, as in `fnn.fit`; None for ``"data"``.
+    Raises:    InputError for what is no layer or no array, and for a mesh and a sharding that
+        `fnn.lab.plan` refuses.
 
     >>> import fnn, jax
     >>> model = fnn.serial(fnn.dense(256), fnn.relu(), fnn.dense(10))
-    >>> print(summary(model, jax.ShapeDtypeStruct((32, 784), "float32")))
+    >>> x = jax.ShapeDtypeStruct((32, 784), "float32")
+    >>> print(summary(model, x))
     path   layer  output     parameters  residuals
     0      dense  (32, 256)     200,960   98.0 KiB
     1      relu   (32, 256)           0   32.0 KiB
     2      dense  (32, 10)        2,570        0 B
     total                       203,530  130.0 KiB
+    state: 0 entries; residuals of one training step
+    >>> mesh = jax.sharding.AbstractMesh((8,), ("data",))
+    >>> print(summary(model, x, mesh=mesh, sharding="full"))
+    path   layer  output     parameters  residuals  split over   a device
+    0      dense  (32, 256)     200,960   98.0 KiB  data         99.0 KiB
+    1      relu   (32, 256)           0   32.0 KiB  -                 0 B
+    2      dense  (32, 10)        2,570        0 B  data          1.3 KiB
+    total                       203,530  130.0 KiB              100.3 KiB
     state: 0 entries; residuals of one training step
 
     """
@@ -109,9 +145,14 @@ def summary(model: Layer, x: Input) -> Summary:
     params, state = jax.eval_shape(model.init, key, x)
     shapes = layer_shapes(model, params, state, x)
     layers = layers_by_path(model)
-    sizes = {path: math.prod(leaf.shape) for path, leaf in _leaves(params)}
+    asked = mesh is not None or sharding is not None
+    layout = planned_on(mesh, "data" if sharding is None else sharding)
+    leaves = _leaves(params)
+    specs = dict(zip((path for path, _ in leaves), layout.params_specs(params), strict=True))
+    held = {path: layout.held_bytes(leaf, specs[path]) for path, leaf in leaves}
+    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves}
     kept = residual_bytes(model, params, state, x, key)
-    parameters, residuals = _by_layer(layers, sizes), _by_layer(layers, kept)
+    parameters, residuals, devices = (_by_layer(layers, one) for one in (sizes, kept, held))
     # A combinator has a row of its own only for what it keeps itself, as `remat` does.
     wrappers = _wrappers(model)
     rows = []
@@ -119,9 +160,22 @@ def summary(model: Layer, x: Input) -> Summary:
         before, after = shapes.get(path, (x, None))
         if path in shapes or parameters[path] or residuals[path]:
             name = layer.name if path in shapes else wrappers[path]
-            sizes_here = parameters[path], residuals[path]
-            rows.append(LayerRow(path, name, layer, before, after, *sizes_here))
+            own = {leaf: spec for leaf, spec in specs.items() if _owner(layers, leaf) == path}
+            rows.append(
+                LayerRow(
+                    path, name, layer, before, after, parameters[path], residuals[path],
+                    own if asked else None, devices[path],
+                )
+            )  # fmt: skip
     return Summary(tuple(rows), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state)))
+
+
+def _axes(layout: dict[str, PartitionSpec] | None) -> str:
+    """Return the axes of the mesh that some parameter is split over, or "-"."""
+    found = {
+        name: None for spec in (layout or {}).values() for axis in spec for name in axes_of(axis)
+    }
+    return ", ".join(found) or "-"
 
 
 @entry
@@ -233,12 +287,14 @@ def _by_layer(layers: dict[str, Layer], sizes: dict[str, int]) -> dict[str, int]
     """Add up the sizes of leaves by the layer that owns them: the one of the longest path."""
     totals = dict.fromkeys(layers, 0)
     for leaf, size in sizes.items():
-        steps = leaf.split("/")
-        owner = next(
-            path for n in range(len(steps), -1, -1) if (path := "/".join(steps[:n])) in totals
-        )
-        totals[owner] += size
+        totals[_owner(layers, leaf)] += size
     return totals
+
+
+def _owner(layers: dict[str, Layer], leaf: str) -> str:
+    """Return the path of the layer that owns a leaf."""
+    steps = leaf.split("/")
+    return next(path for n in range(len(steps), -1, -1) if (path := "/".join(steps[:n])) in layers)
 
 
 def _shapes(tree: Output) -> str:

@@ -30,7 +30,7 @@ from fnn._core.types import (
 )
 from fnn.combinators.walk import part
 from fnn.layer import Layer, autodiff, wrapping
-from fnn.train.sharding import Layout
+from fnn.train.sharding import Layout, axes_of
 
 
 def gathering(layout: Layout, model: Layer, params: Params) -> Layer:
@@ -42,7 +42,7 @@ def gathering(layout: Layout, model: Layer, params: Params) -> Layer:
         params: its parameters, or their shapes.
     """
     specs = layout.params_specs(params)
-    split = any(layout.axis in _axes(names) for spec in specs for names in spec)
+    split = any(layout.axis in axes_of(names) for spec in specs for names in spec)
     if not split or layout.mesh.shape[layout.axis] == 1:
         return model
     places = [_place(layout, spec) for spec in specs]
@@ -57,15 +57,8 @@ class _Place(NamedTuple):
 
 
 def _place(layout: Layout, spec: PartitionSpec) -> _Place:
-    used = [tuple(name for name in _axes(names) if name != layout.axis) or None for names in spec]
+    used = [tuple(name for name in axes_of(names) if name != layout.axis) or None for names in spec]
     return _Place(layout.sharding(spec), layout.sharding(PartitionSpec(*used)))
-
-
-def _axes(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the axes of the mesh that one axis of an array is split over."""
-    if names is None:
-        return ()
-    return names if isinstance(names, tuple) else (names,)
 
 
 def _is_place(node: PyTree) -> bool:
@@ -111,7 +104,7 @@ def _of_copy(place: _Place) -> _Place:
 
 def _over_copies(axis: str, place: _Place) -> _Place:
     """Return the places of copies that are split among themselves; of others one and the same."""
-    split = axis in _axes(next(iter(tuple(place.kept.spec)), None))
+    split = axis in axes_of(next(iter(tuple(place.kept.spec)), None))
     return place if split else _Place(place.kept, place.kept)
 
 

@@ -7,6 +7,7 @@ what has to be sent. A `Layout` tells it, at the begin and behind every step.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -14,7 +15,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fnn._core import check
 from fnn._core.arrays import require_arrays
@@ -153,6 +154,15 @@ class Layout:
         """
         return NamedSharding(self.mesh, PartitionSpec() if spec is None else spec)
 
+    def held_bytes(self, leaf: Array, spec: PartitionSpec) -> int:
+        """Return how many bytes of an array each device holds.
+
+        Args:
+            leaf: the array or its shape.
+            spec: how it is split.
+        """
+        return math.prod(self.sharding(spec).shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
     def keep(self, train_state: TrainState) -> TrainState:
         """Return a train state that lies where it should, inside of a compiled function.
 
@@ -258,7 +268,7 @@ def _check_spec(mesh: Mesh, path: str, leaf: Array, spec: PartitionSpec) -> None
         )
     for i, names in enumerate(spec):
         parts = 1
-        for name in () if names is None else names if isinstance(names, tuple) else (names,):
+        for name in axes_of(names):
             if name not in mesh.axis_names:
                 known = f"the axes {', '.join(map(repr, mesh.axis_names))} of the mesh"
                 raise InputError(f"{known} in the sharding of {path!r}", repr(name), "name one")
@@ -269,6 +279,20 @@ def _check_spec(mesh: Mesh, path: str, leaf: Array, spec: PartitionSpec) -> None
                 describe(leaf),
                 "choose another width, or 'data' or another PartitionSpec for this path",
             )
+
+
+def axes_of(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the axes of the mesh that one axis of an array is split over.
+
+    Args:
+        names: an entry of a `jax.sharding.PartitionSpec`.
+
+    >>> axes_of(None), axes_of("data"), axes_of(("data", "model"))
+    ((), ('data',), ('data', 'model'))
+    """
+    if names is None:
+        return ()
+    return names if isinstance(names, tuple) else (names,)
 
 
 def layout_of(mesh: Mesh | None, sharding: Sharding | None) -> Layout | None:
@@ -317,6 +341,32 @@ def checked_mesh(mesh: Unchecked) -> Mesh:
         raise InputError("a jax.sharding.Mesh", describe(mesh), remedy)
     names = tuple(map(str, mesh.axis_names))
     return Mesh(mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def planned_on(mesh: Unchecked, sharding: Unchecked) -> Layout:
+    """Return the layout on devices that need not be there, to tell sizes by.
+
+    Args:
+        mesh: the devices, None for one.
+        sharding: where parameters lie, as in `fnn.fit`.
+    Raises:    InputError for what is no mesh and no sharding.
+
+    >>> planned_on(AbstractMesh((64,), ("data",)), "full").mesh.size
+    64
+    """
+    if mesh is None:
+        mesh = AbstractMesh((1,), (_AXIS,))
+    if not isinstance(mesh, Mesh | AbstractMesh) or not mesh.axis_names:
+        remedy = "make one, as in jax.sharding.AbstractMesh((64,), ('data',))"
+        raise InputError("a jax.sharding.AbstractMesh or Mesh", describe(mesh), remedy)
+    names = tuple(map(str, mesh.axis_names))
+    kinds = (AxisType.Auto,) * len(names)
+    automatic: Unchecked = AbstractMesh(tuple(mesh.axis_sizes), names, axis_types=kinds)
+    if sharding is None:
+        remedy = "pass 'data', 'full', or patterns over paths"
+        raise InputError("a sharding", describe(sharding), remedy)
+    known: Unchecked = layout_of(None, sharding)
+    return Layout(automatic, known.rules)
 
 
 def start_on(

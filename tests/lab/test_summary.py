@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
 
 import fnn
 from tests.cases.compound import block
@@ -36,6 +38,28 @@ def test_residuals_that_two_layers_keep_count_once():
     # relu keeps its output, which is the input that dense keeps.
     summary = fnn.summary(fnn.serial(fnn.relu(), fnn.dense(2)), X)
     assert [row.residual_bytes for row in summary.rows] == [4 * 5 * 4, 0]
+
+
+def test_a_summary_on_a_mesh_says_how_every_parameter_lies_and_what_a_device_holds():
+    x, mesh = (
+        jax.ShapeDtypeStruct((4, 64), "float32"),
+        jax.sharding.AbstractMesh((2, 4), ("a", "b")),
+    )
+    model = fnn.serial(fnn.dense(128), fnn.repeat(fnn.dense(128), 3), fnn.dense(2))
+    rules = {"0/weight": PartitionSpec("a", "b"), "1/*": "full"}
+    first, copies, last = fnn.summary(model, x, mesh=mesh, sharding=rules).rows
+    assert first.layout == {"0/bias": PartitionSpec(), "0/weight": PartitionSpec("a", "b")}
+    assert first.device_bytes == 4 * (128 + 64 * 128 // 8)
+    # Of three biases of 128 entries less than 1024 are left, and stay whole.
+    assert copies.device_bytes == 4 * (3 * 128 + 3 * 128 * 128 // 2)
+    assert last.device_bytes == 4 * last.parameters
+    printed = str(fnn.summary(model, x, mesh=mesh, sharding=rules)).splitlines()
+    assert [line.split()[-3] for line in printed[1:4]] == ["b", "a", "-"]
+    plain = fnn.summary(model, x)
+    assert plain.rows[0].layout is None
+    assert plain.device_bytes == 4 * plain.parameters
+    with pytest.raises(fnn.InputError, match=r"a jax\.sharding\.AbstractMesh"):
+        fnn.summary(model, x, mesh=3)
 
 
 def test_a_layer_without_a_manual_gradient_is_marked():
