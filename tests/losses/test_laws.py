@@ -23,7 +23,18 @@ from tests.layers.test_laws import (
     unnoticed,
 )
 
-all_cases = pytest.mark.parametrize("case", cases.LOSSES, ids=lambda case: case.name)
+
+def each(chosen=cases.LOSSES):
+    # All laws of a case in one process: they share its compiled programs.
+    marks = [pytest.mark.together(f"loss {case.name}") for case in chosen]
+    params = [
+        pytest.param(case, id=case.name, marks=mark)
+        for case, mark in zip(chosen, marks, strict=True)
+    ]
+    return pytest.mark.parametrize("case", params)
+
+
+all_cases = each()
 
 
 def prediction(case, variant="plain", dtype="float32"):
@@ -44,6 +55,17 @@ def few(y, examples):
 def wide_target(t):
     """Labels and numbers in 64 bits."""
     return t.astype(np.float64 if t.dtype == np.float32 else np.result_type(t.dtype, np.int64))
+
+
+def named(name):
+    return next(case for case in cases.LOSSES if case.name == name)
+
+
+@functools.cache
+def fixed(name, examples):
+    """The loss of a case as a layer, the same object for all variants: they share a program."""
+    case = named(name)
+    return as_layer(case.make(), few(case.target, examples))
 
 
 def as_layer(loss, target):
@@ -69,6 +91,12 @@ def run(loss, y, target):
     return loss.apply(y, target), values, loss.backward(residuals, dvalues)
 
 
+@functools.cache
+def compiled(name):
+    """`run` of a case as one program."""
+    return jax.jit(functools.partial(run, named(name).make()))
+
+
 def test_the_table_has_every_public_loss():
     covered = set().union(*(cases.makers(case.make()) for case in cases.LOSSES))
     assert cases.public(fnn.losses, fnn.losses.Loss) == covered
@@ -78,38 +106,35 @@ def test_the_table_has_every_public_loss():
 @pytest.mark.parametrize("examples", [1, B])
 @all_cases
 def test_backward_is_the_derivative_by_autodiff_and_by_differences(case, examples, variant):
-    layer = as_layer(case.make(), few(case.target, examples))
     numeric = not (case.kink and variant == "zeros")
-    fnn.check_layer(layer, few(prediction(case, variant), examples), numeric=numeric)
+    y = few(prediction(case, variant), examples)
+    fnn.check_layer(fixed(case.name, examples), y, numeric=numeric)
 
 
 @all_cases
 def test_apply_is_the_formula_of_the_docstring(case):
     with jax.enable_x64(True):
         y = prediction(case, dtype="float64")
-        values = case.make().apply(y, case.target)
+        values = jax.jit(case.make().apply)(y, case.target)
         target = jax.tree.map(wide_target, case.target)
         assert values.shape == (B,)
         assert_close(values, case.formula(jax.tree.map(np.asarray, y), target), "float64", K)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in cases.LOSSES if not case.steep], ids=lambda case: case.name
-)
+@each([case for case in cases.LOSSES if not case.steep])
 def test_large_predictions_stay_finite(case):
-    results = run(case.make(), prediction(case, "huge"), case.target)
+    results = compiled(case.name)(prediction(case, "huge"), case.target)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(results))
 
 
 @all_cases
 def test_jit_and_vmap_and_apply_agree_with_eager(case):
-    loss, y = case.make(), prediction(case)
+    y, one = prediction(case), functools.partial(run, case.make())
     target = jax.tree.map(jnp.asarray, case.target)
-    one = functools.partial(run, loss)
     expected = one(y, target)
     terms = longest(y)
     assert_close(expected[0], expected[1], jnp.float32, terms)
-    assert_results_close(jax.jit(one)(y, target), expected, terms)
+    assert_results_close(compiled(case.name)(y, target), expected, terms)
     both = jax.vmap(one)(twice(y), jax.tree.map(lambda t: jnp.stack([t, t]), target))
     assert_results_close(first(both), expected, terms)
 
@@ -144,7 +169,8 @@ def test_the_derivative_of_backward_is_the_second_derivative_of_apply(case):
 def test_the_gradient_keeps_the_dtype_and_values_are_float32_or_better(case, dtype):
     with jax.enable_x64(dtype == "float64"):
         y = prediction(case, dtype=dtype)
-        value, again, gradient = run(case.make(), y, case.target)
+        # Shapes and dtypes alone: nothing is compiled.
+        value, again, gradient = jax.eval_shape(lambda y: run(case.make(), y, case.target), y)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(gradient)} == {dtype}
         assert value.dtype == again.dtype == ("float64" if dtype == "float64" else "float32")
         shapes = [jax.tree.map(lambda a: a.shape, tree) for tree in (gradient, inexact_leaves(y))]
@@ -163,6 +189,7 @@ def test_an_equal_loss_is_equal_and_prints_as_it_was_made(case):
     assert repr(case.make()).startswith(case.name.split("-")[0])
 
 
+@pytest.mark.once
 @all_cases
 def test_every_planted_mistake_is_caught(case):
     planted, missed = unnoticed(gradients(as_layer(case.make(), case.target), prediction(case)))
