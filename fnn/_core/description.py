@@ -389,8 +389,8 @@ def _is_zero(value: Any) -> bool:
 
 def _is_built_in(make: Callable[..., Any]) -> bool:
     """Say whether a constructor stands in a module of fnn: it reads nothing but its arguments."""
-    module = sys.modules.get(make.__module__)
-    return make.__module__.startswith("fnn.") and vars(module).get(make.__qualname__) is make
+    name = make.__module__ or ""
+    return name.startswith("fnn.") and vars(sys.modules[name]).get(make.__qualname__) is make
 
 
 def _is_trusted(function: Any) -> bool:

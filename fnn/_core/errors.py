@@ -54,7 +54,8 @@ def public_name(function: Callable[..., Any]) -> str:
     >>> public_name(fnn.fit), public_name(fnn.train.grid)
     ('fnn.fit', 'fnn.train.grid')
     """
-    package, *rooms = function.__module__.split(".")
+    # What `exec` made is of no module.
+    package, *rooms = (function.__module__ or "__main__").split(".")
     *outer, name = function.__qualname__.split(".")
     if name == "__call__":
         name = outer[-1]

@@ -377,3 +377,10 @@ def test_a_layer_without_parameters_is_called_as_a_function():
 def test_layers_with_numbers_of_jax_among_their_options_are_equal():
     layers = [fnn.attention(2, dropout=jnp.float32(rate)) for rate in (0.5, 0.5, 0.25)]
     assert layers[0] == layers[1] != layers[2]
+
+
+def test_a_constructor_that_exec_made_is_of_no_module_and_makes_layers_all_the_same():
+    made = {"fnn": fnn}
+    exec("@fnn.constructor\ndef own(width):\n    return fnn.dense(width)", made)
+    assert made["own"].__module__ is None
+    assert repr(made["own"](3)) == "own(3)"
