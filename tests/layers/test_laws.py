@@ -271,6 +271,7 @@ def test_jax_grad_through_use_manual_is_the_manual_gradient(case, train):
     assert_close(seen["use_manual"], seen["jit"][2], jnp.float32, terms)
 
 
+@once
 @in_modes
 def test_float32_is_float64_but_for_rounding(case, train):
     seen = views(case.name, train)["jit"]
