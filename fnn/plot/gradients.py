@@ -73,7 +73,7 @@ def _leaves(comparison: Comparison, left: Axes, right: Axes) -> None:
         title=f"Error in {comparison.dtype}",
     )
     left.invert_yaxis()
-    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=3, fontsize=7)
+    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=2, fontsize=7)
     norms = np.asarray([leaf.norm for leaf in comparison.leaves], np.float64)
     norms = np.where(np.isfinite(norms), np.maximum(norms, _SMALLEST_NORM), np.nan)
     right.hlines(rows, 0, 1, transform=right.get_yaxis_transform(), color="0.9", linewidth=0.8)
