@@ -18,7 +18,11 @@ gc.set_threshold(200_000, 50, 50)
 # of signals would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CASES_REMEMBERED = 40
+# A program takes half a megabyte or more.
+PROGRAMS_REMEMBERED = 2000
+COMPILED = "/jax/core/compile/backend_compile_duration"
+# Processes of their own, of half a minute: begun last, one of them would be waited for.
+LONG = ("test_lessons.py", "test_kill.py")
 
 WITHOUT_TORCH = importlib.util.find_spec("torch") is None
 WITHOUT_ACCOUNTANT = importlib.util.find_spec("dp_accounting") is None
@@ -40,11 +44,28 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    """Put the laws of one case together: they share its compiled programs."""
+    """Put the laws of one case together, which share its compiled programs; the long ones first."""
     places = {}
     for item in items:
         places.setdefault(_case_of(item), len(places))
-    items.sort(key=lambda item: places[_case_of(item)])
+    items.sort(key=lambda item: (item.path.name not in LONG, places[_case_of(item)]))
+
+
+class Programs:
+    """How many programs this process compiled since it forgot them."""
+
+    compiled = 0
+
+    def count(self, event, seconds, **_):
+        self.compiled += event == COMPILED
+
+    def forget(self):
+        jax.clear_caches()
+        self.compiled = 0
+
+
+PROGRAMS = Programs()
+jax.monitoring.register_event_duration_secs_listener(PROGRAMS.count)
 
 
 def pytest_runtest_teardown(item, nextitem):
@@ -52,11 +73,9 @@ def pytest_runtest_teardown(item, nextitem):
 
     Between cases only, whose laws share programs.
     """
-    session = item.session
-    if nextitem is not None and _case_of(item) != _case_of(nextitem):
-        session.cases_seen = getattr(session, "cases_seen", 0) + 1
-        if session.cases_seen % CASES_REMEMBERED == 0:
-            jax.clear_caches()
+    crowded = PROGRAMS.compiled >= PROGRAMS_REMEMBERED
+    if crowded and nextitem is not None and _case_of(item) != _case_of(nextitem):
+        PROGRAMS.forget()
 
 
 def _case_of(item):
