@@ -20,7 +20,7 @@ _KEPT = re.compile(r"(<a\b.*?</a>|<pre\b.*?</pre>|<h\d\b.*?</h\d>)", re.S)
 _FILE = re.compile(r"<code>(notebooks|examples)/(\w+)\.py</code>")
 _CODE = re.compile(r"<code>[^<]*</code>")
 # A dash is a place to end a line, but not that of an option.
-_OPTION = re.compile(r"(?<![\w-])--?\w[\w-]*")
+_OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 _NAME = re.compile(r"<code>(fnn(?:\.\w+)+)(\(.*?\))?</code>")
 
 

@@ -209,6 +209,22 @@ def test_no_page_fetches_anything_from_elsewhere(pages, site):
     assert [one for text in styles for one in re.findall(r"url\([\"']?https?:[^)]*", text)] == []
 
 
+def spilled(page):
+    """What of a tag is read as text: one whose end stood in the words to a picture, say."""
+    return re.findall(r'\b(?:alt|loading)="[^"]*"', re.sub(r"<[^<>]+>", "", main(page)))
+
+
+def test_no_tag_is_read_as_text(pages):
+    shown = {name: re.sub(r"<pre\b.*?</pre>", "", page, flags=re.S) for name, page in pages.items()}
+    assert {name: found for name, page in shown.items() if (found := spilled(page))} == {}
+
+
+def test_a_tag_that_is_read_as_text_is_seen():
+    broken = '<article><img alt="<math><mo>&gt;</mo></math> 1" class="picture"></article>'
+    assert spilled(broken)
+    assert not spilled('<article><img alt="y &gt; 1" class="picture"></article>')
+
+
 def dead(pages, exists):
     """What pages link or show and is not there: files, and places in pages."""
     places = {name: set(re.findall(r'\bid="([^"]+)"', text)) for name, text in pages.items()}
@@ -277,6 +293,24 @@ def test_every_formula_is_made_of_the_parts_that_it_should_have(pages):
 
 def test_an_exponent_of_a_bracket_alone_is_seen():
     assert misplaced("<math><msup><mo>(</mo><mi>a</mi><mo>)</mo></msup></math>") == ["msup"]
+
+
+SET = {
+    "z = -8": '<mo form="prefix">&#x02212;</mo><mn>8</mn>',
+    "(a) - b": "</mo><mo>&#x02212;</mo><mi>b</mi>",
+    r"(-1, +1)": '<mo form="prefix">&#x0002B;</mo><mn>1</mn>',
+    r"|a| - 1": '<mi>a</mi><mo lspace="0" rspace="0" stretchy="false">&#x0007C;</mo><mo>&#x02212;',
+    r"\log 2": '<mi>log</mi><mspace width="0.167em" /><mn>2</mn>',
+}
+
+
+def test_signs_of_numbers_bars_and_names_of_functions_stand_as_in_print():
+    code = "import formulas, sys\nfor one in sys.argv[1:]: print(formulas.mathml(one, block=False))"
+    run = subprocess.run(
+        [sys.executable, "-c", code, *SET], cwd=ROOT / "docs", capture_output=True, text=True
+    )
+    lines = run.stdout.splitlines()
+    assert [one for one, line in zip(SET, lines, strict=True) if SET[one] not in line] == []
 
 
 @pytest.mark.parametrize("formula", [r"\unknown x", "x $$ $$ y", r"\left( x"])
