@@ -208,7 +208,7 @@ display(fnn.plot.regions(model, state.params, state.state, points, labels, names
 # Before it learns anything a network is a *set* of functions, one for every $\theta$. This is the
 # hypothesis set (假設集合)
 #
-# $$\mathcal{H} = \{\, f_\theta : \theta \text{ any numbers} \,\}.$$
+# $$\mathcal{H} = \{\, f_\theta \;:\; \theta \text{ any numbers} \,\}.$$
 #
 # Learning picks one of them, and cannot pick what is not in there. Twenty networks from one number
 # to one number, their weights drawn at random, show what is:
@@ -283,8 +283,8 @@ plt.show()
 # are rows. So a layer for the whole batch is one product, and a product is allowed where the inner
 # sides are equal:
 #
-# $$z_1 = x W_1 + b_1 : \quad (B, I)(I, O) + (O) \to (B, O), \qquad
-# y = g(z_1) W_2 + b_2 : \quad (B, O)(O, K) + (K) \to (B, K).$$
+# $$z_1 = x W_1 + b_1 : \quad (B, I)(I, O) + (O) \to (B, O),$$
+# $$y = g(z_1) W_2 + b_2 : \quad (B, O)(O, K) + (K) \to (B, K).$$
 
 # %%
 # The letters of the lecture, I among them.

@@ -107,8 +107,8 @@ plt.show()
 # Why? Take the simplest network, one constant $c$ for all points. At the minimum the slopes add up
 # to 0:
 #
-# $$\sum_i 2 (c - t_i) = 0 \;\Rightarrow\; c = \tfrac{1}{n} \sum_i t_i \text{ (mean)}, \qquad
-# \sum_i \operatorname{sign}(c - t_i) = 0 \;\Rightarrow\;
+# $$\sum_i 2 (c - t_i) = 0 \;\Rightarrow\; c = \tfrac{1}{n} \sum_i t_i \text{ (mean)},$$
+# $$\sum_i \operatorname{sign}(c - t_i) = 0 \;\Rightarrow\;
 # \text{as many above as below (median)}.$$
 
 # %%
@@ -149,8 +149,9 @@ def descend(factor, alpha):
 
 ours, lecture, doubled = descend(1.0, ALPHA), descend(0.5, ALPHA), descend(0.5, 2 * ALPHA)
 for step in (0, STEPS // 4 - 1, STEPS - 1):
-    found = "   ".join(f"{float(path[step, 0]):.4f}" for path in (ours, lecture, doubled))
-    print(f"w after step {step + 1:2}:  here, lecture, lecture with twice the rate   {found}")
+    found = [float(path[step, 0]) for path in (ours, lecture, doubled)]
+    print(f"w after step {step + 1:2}:  here {found[0]:.4f}   lecture {found[1]:.4f}   "
+          f"with twice the rate {found[2]:.4f}")  # fmt: skip
 print(f"here and the lecture with twice the rate: differ by {np.abs(ours - doubled).max():.1e}")
 
 # %% [markdown]

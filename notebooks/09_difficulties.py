@@ -426,7 +426,7 @@ for name, answer in solution.items():
 # $\mathrm{Var}(W)$, so for $n$ neurons the size of the error changes, layer by layer, by about
 #
 # $$\frac{\lVert dh_{l-1} \rVert}{\lVert dh_l \rVert} \approx
-# \sqrt{n\, \mathrm{Var}(W)\; \overline{g'(z)^2}}.$$
+# \sqrt{n\, \mathrm{Var}(W)\; \mathrm{mean}(g'(z)^2)}.$$
 #
 # fnn's default is $n\, \mathrm{Var}(W) = 1$. What is left is the mean squared slope of the
 # activation, to the power of the number of layers.

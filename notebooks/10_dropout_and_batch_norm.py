@@ -206,9 +206,8 @@ for rate, color in zip(DROPPED, itertools.cycle((BLUE, ORANGE, GREEN, RED)), str
         axes.plot(epochs, mean, color=color, label=f"{name}, new digits")
         axes.fill_between(epochs, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
         told.append(f"{mean[-1]:.3f} ± {error[-1]:.3f}")
-    print(
-        f"{name:14} training loss {training[-1]:.4f}   new digits: loss {told[0]}, right {told[1]}"
-    )
+    print(f"{name:14} training loss {training[-1]:.4f}")
+    print(f"{name:14} new digits: loss {told[0]}, right {told[1]}")
 left.axhline(np.log(10), color="0.4", linewidth=1, linestyle=":", label="guessing: log 10")
 left.set(xlabel="epoch", ylabel="loss", yscale="log", title="Learned by heart, or not")
 right.set(xlabel="epoch", ylabel="share right", ylim=(0.7, 0.9), title="New digits")

@@ -133,7 +133,7 @@ def window(step, kernel=KERNEL):
     left, middle, right = figure.subplots(1, 3)
     grid(left, one, "the image x", "gray_r")
     grid(middle, W, f"the kernel W: {kernel}")
-    grid(right, z, f"the feature map z after {step + 1} sums", upto=step + 1)
+    grid(right, z, f"the feature map z: {step + 1} of {z.size} sums", upto=step + 1)
     frame(left, row, column, 3, 3)
     frame(right, row, column, 1, 1)
     handle = Patch(fill=False, ec=ORANGE, lw=2.5, label="the window, and its sum")

@@ -97,8 +97,8 @@ def measured(name, layer, shape):
 # The channels do not mix. For the $M$ numbers $x_m$ of one, with $M$ the product of all axes but
 # the last,
 #
-# $$\mu = \tfrac{1}{M} \sum_m x_m, \quad v = \tfrac{1}{M} \sum_m (x_m - \mu)^2, \quad
-# r = (v + \varepsilon)^{-1/2}, \quad n_m = (x_m - \mu) \, r, \quad
+# $$\mu = \tfrac{1}{M} \sum_m x_m, \quad v = \tfrac{1}{M} \sum_m (x_m - \mu)^2,$$
+# $$r = (v + \varepsilon)^{-1/2}, \quad n_m = (x_m - \mu) \, r, \quad
 # y_m = \text{scale} \, n_m + \text{shift}.$$
 #
 # **Derivation.** $x_m$ acts on every $n_j$: directly, through $\mu$, and through $v$. In $v$ the
@@ -293,7 +293,7 @@ measured("max pool", against, (16, 28, 28, 32))
 # $$dh_t = dy_t + da_{t+1} U^\top, \qquad
 # dc_t = dc_{t+1} \odot f_{t+1} + dh_t \odot o \odot (1 - \tanh^2 c_t),$$
 # $$da^i = dc \, g \, i (1 - i), \quad da^f = dc \, c_{t-1} f (1 - f), \quad
-# da^g = dc \, i (1 - g^2), \quad da^o = dh \tanh(c) \, o (1 - o).$$
+# da^g = dc \, i (1 - g^2), \quad da^o = dh \, \tanh(c) \, o (1 - o).$$
 #
 # This runs from the last step to the first, and can do no other: $da_t$ needs $da_{t+1}$. But
 # $U$ works in every step, so its gradient is a sum over $t$ that nothing in the loop waits for:
