@@ -85,6 +85,41 @@ def of_numpy(x: Unchecked, name: str) -> Unchecked:
         ) from error
 
 
+def largest(x: Array, axis: int) -> Array:
+    """Return the largest entries along an axis, which stays with length 1; NaN where one is.
+
+    A maximum of XLA over many elements may lose a NaN on CPUs, in the releases up to 0.10 at least.
+
+    >>> largest(jnp.array([[1.0, jnp.nan], [3.0, 2.0]]), 1)
+    Array([[nan],
+           [ 3.]], dtype=float32)
+    """
+    lost = jnp.isnan(x).any(axis, keepdims=True)
+    return jnp.where(lost, jnp.nan, x.max(axis, keepdims=True))
+
+
+def larger(x: Array, y: Array) -> Array:
+    """Return the larger one of two numbers, elementwise; NaN where one of them is.
+
+    `jnp.maximum` says so too; compiled into one loop with a sum it may lose a NaN on CPUs.
+
+    >>> larger(jnp.array([1.0, jnp.nan, 5.0]), jnp.array([2.0, 3.0, jnp.nan]))
+    Array([ 2., nan, nan], dtype=float32)
+    """
+    return jnp.where((x > y) | jnp.isnan(x), x, y)
+
+
+def rectified(x: Array) -> Array:
+    """Return x where it is above 0 or NaN, else 0, with a slope of 0 at 0.
+
+    Not as `jax.nn.relu` does, a maximum, for the reason that `larger` has.
+
+    >>> rectified(jnp.array([-1.0, 2.0, jnp.nan]))
+    Array([ 0.,  2., nan], dtype=float32)
+    """
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+
+
 def as_labels(target: Unchecked) -> Array:
     """Return integer labels in at least 32 bits: those of 8 could not be compared with 300.
 

@@ -31,6 +31,7 @@ from fnn.lab.summary import layer_shapes
 from fnn.lab.tolerance import difference, rounding
 from fnn.layer import Layer
 from fnn.losses import Loss
+from fnn.optim import global_norm
 
 _SAMPLES = 8
 
@@ -257,7 +258,7 @@ def _leaves(found: _Gradients, bound: float, shape: tuple[int, ...]) -> tuple[Le
     return tuple(
         Leaf(
             first.leaf.removeprefix("d"),
-            float(jnp.linalg.norm(jnp.ravel(gradient))),
+            float(global_norm(gradient)),
             first,
             second,
             third,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
+from fnn._core.mesh import scan
 from fnn._core.types import Array, Grads, OptState, Params, PyTree, Scalar
 from fnn.landscapes.functions import Landscape, floating_array
 from fnn.optim.optimizer import Optimizer, check_optimizer, take_step
@@ -99,7 +100,7 @@ def _follow(
         (value, _), updates, state = take_step(optimizer, gradient_at, params, state)
         return (jax.tree.map(jnp.add, params, updates), state), (params, value)
 
-    (end, _), (points, values) = jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
+    (end, _), (points, values) = scan(step, (start, optimizer.init(start)), length=steps)
     points = jax.tree.map(lambda a, last: jnp.concatenate([a, last[None]]), points, end)
     return points, jnp.append(values, function(end))
 

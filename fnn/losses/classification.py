@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
-from fnn._core.arrays import as_labels, as_target
+from fnn._core.arrays import as_labels, as_target, rectified
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
@@ -487,7 +487,7 @@ def _multiclass_hinge_forward(
     if rivals == "best":
         best = jnp.where(label, -jnp.inf, y).argmax(-1)
         gaps = jnp.where(jax.nn.one_hot(best, classes, dtype=bool), gaps, 0)
-    gaps = jax.nn.relu(jnp.where(label | (y == -jnp.inf), 0, gaps))
+    gaps = rectified(jnp.where(label | (y == -jnp.inf), 0, gaps))
     # A comparison takes NaN for no rival.
     rising = jnp.where(jnp.isnan(gaps), gaps, (gaps > 0).astype(y.dtype))
     falling = jnp.where(label, rising.sum(-1, keepdims=True), 0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
-from fnn._core.arrays import as_labels
+from fnn._core.arrays import as_labels, larger
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.mesh import scan
@@ -180,7 +180,7 @@ def _recursion(emitted: Array, skips: Array, start: Array, there: Array) -> tupl
         leap = jnp.where(skips, padded[:, :size], never)
         reached = jax.nn.logsumexp(jnp.stack([log_alpha, padded[:, 1:-1], leap]), axis=0)
         # A class that is masked, with a logit of -inf, is an impossibility like the others.
-        alpha = jnp.maximum(reached + emission, never)
+        alpha = larger(reached + emission, never)
         return jnp.where(is_there[:, None], alpha, log_alpha), reached
 
     steps = jnp.moveaxis(emitted, 1, 0), there.T

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
-from fnn._core.arrays import as_target
+from fnn._core.arrays import as_target, rectified
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast
 from fnn._core.tree import shape_witness
@@ -134,7 +134,7 @@ def _hinge(y: Array, t: Array) -> tuple[Array, Array]:
     missing = 1 - t * y
     slope = jnp.where(missing > 0, -t, 0)
     # A comparison takes NaN for no loss.
-    return jax.nn.relu(missing), jnp.where(jnp.isnan(missing), missing, slope)
+    return rectified(missing), jnp.where(jnp.isnan(missing), missing, slope)
 
 
 @constructor

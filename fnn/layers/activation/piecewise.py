@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import rectified
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals
@@ -191,7 +192,7 @@ def relu() -> Layer:
     """
 
     def forward(x: Input) -> tuple[Output, Residuals]:
-        y = jax.nn.relu(x)
+        y = rectified(x)
         return y, y
 
     return activation(forward, lambda y, dy: jnp.where(y > 0, dy, 0))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import rectified
 from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast, wide_dtype
 from fnn._core.types import Array, Cotangent, Input, Params, PyTree, Unchecked
@@ -105,7 +106,7 @@ def checked_forget_bias(forget_bias: Unchecked, bias: Unchecked) -> float:
 def rnn_formulas(activation: str) -> Cell:
     """Return the cell of `fnn.rnn` with one of its activations."""
     check.one_of(activation, "activation", ACTIVATIONS)
-    function = jnp.tanh if activation == "tanh" else jax.nn.relu
+    function = jnp.tanh if activation == "tanh" else rectified
 
     def gate(p: Any, product: Any, params: Params, carry: Parts) -> Parts:
         del params, carry

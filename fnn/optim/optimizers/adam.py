@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import larger
 from fnn._core.description import constructor
 from fnn._core.types import Array, Coefficient, Grads, Number, Params, PyTree, Scalar, Updates
 from fnn.optim._hyperparameters import Hyperparameter, cast_like, check_epsilon, resolve
@@ -263,9 +264,7 @@ def amsgrad(
         rate, step = resolve(learning_rate, state.step), state.step + 1
         unbiased_mean, unbiased_size = unbiased(beta1, step), unbiased_root(beta2, step, 0.0)
         mean, root = _moments(beta1, beta2, state.mean, state.root, grads)
-        largest = tree_map_like(
-            lambda most, r: jnp.maximum(most, unbiased_size(r)), state.largest, root
-        )
+        largest = tree_map_like(lambda most, r: larger(most, unbiased_size(r)), state.largest, root)
         updates = tree_map_like(
             lambda g, m, most: (
                 -cast_like(rate, m) * unbiased_mean(m) / (most + cast_like(epsilon, most))
@@ -328,7 +327,7 @@ def adamax(
         unbiased_mean = unbiased(beta1, step)
         mean = tree_map_like(lambda m, g: running(beta1, m, g), state.mean, grads)
         size = tree_map_like(
-            lambda u, g: jnp.maximum(
+            lambda u, g: larger(
                 cast_like(beta2, u) * u, jnp.abs(g.astype(u.dtype)) + cast_like(epsilon, u)
             ),
             state.size,

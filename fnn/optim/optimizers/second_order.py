@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
+from fnn._core.mesh import scan
 from fnn._core.types import (
     Array,
     Coefficient,
@@ -151,8 +152,8 @@ def _two_loops(g: Array, state: LbfgsState, newest: Array, memory: int) -> Array
         beta = _get(state.inverses, slot) * _dot(_get(state.changes, slot), r)
         return r + (_get(state.ratios, slot) * alpha - beta) * _get(state.steps, slot), None
 
-    q, alphas = jax.lax.scan(down, g, slots)
-    r, _ = jax.lax.scan(up, state.gamma * q, (slots, alphas), reverse=True)
+    q, alphas = scan(down, g, slots)
+    r, _ = scan(up, state.gamma * q, (slots, alphas), reverse=True)
     return r
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core import check
+from fnn._core.arrays import largest, rectified
 from fnn._core.description import Described, constructor
 from fnn._core.errors import InputError
 from fnn._core.precision import upcast
@@ -148,7 +149,7 @@ def non_negative() -> Constraint:
     >>> non_negative()(jnp.array([-3.0, 0.5]))
     Array([0. , 0.5], dtype=float32)
     """
-    return Constraint(lambda p: jnp.maximum(p, 0))
+    return Constraint(rectified)
 
 
 @constructor
@@ -252,13 +253,13 @@ def simplex(total: Number = 1.0) -> Constraint:
                 "give the parameter an axis, or leave it out by a pattern",
             )
         below = upcast(p)
-        below = below - below.max(-1, keepdims=True)
+        below = below - largest(below, -1)
         largest_first = -jnp.sort(-below, axis=-1)
         rank = jax.lax.broadcasted_iota(below.dtype, p.shape, p.ndim - 1) + 1
         shift = (jnp.cumsum(largest_first, axis=-1) - cast_like(total, below)) / rank
         used = (largest_first > shift).sum(-1, keepdims=True)
         # None is above its shift where the entries are NaN: that is what is shown.
         shift = jnp.take_along_axis(shift, jnp.maximum(used - 1, 0), -1)
-        return jnp.maximum(below - shift, 0).astype(p.dtype)
+        return rectified(below - shift).astype(p.dtype)
 
     return Constraint(nearest)
