@@ -22,6 +22,7 @@ import numpy as np
 from measure import Row, compared, interleaved, picked
 
 import fnn
+from fnn.losses import Loss
 
 Batch = tuple[np.ndarray, np.ndarray]
 ROUNDS, FIT_STEPS = 25, 16
@@ -35,6 +36,7 @@ class Network(NamedTuple):
     batch: Callable[[], Batch]
     rate: float
     makers: dict[str, Any]
+    loss: Loss = fnn.losses.cross_entropy()
 
 
 def cnn() -> fnn.Layer:
@@ -81,9 +83,7 @@ NETWORKS = {
 def compiled(network: Network, gradient: Any, batch: Batch) -> tuple[Any, Any]:
     """Return a step of ours, compiled, and the state it starts from."""
     model, optimizer = network.model(), fnn.optim.sgd(network.rate)
-    step = jax.jit(
-        fnn.train_step(model, fnn.losses.cross_entropy(), optimizer, gradient), donate_argnums=0
-    )
+    step = jax.jit(fnn.train_step(model, network.loss, optimizer, gradient), donate_argnums=0)
     start = fnn.init_train_state(model, optimizer, batch[0], key=jax.random.key(0))
     return step.lower(start, batch).compile(), start
 
@@ -106,7 +106,7 @@ def fitted(network: Network, batch: Batch) -> Callable[[], tuple[float, float]]:
 
     def run() -> tuple[float, float]:
         _, history = fnn.fit(
-            network.model(), fnn.losses.cross_entropy(), fnn.optim.sgd(network.rate), data,
+            network.model(), network.loss, fnn.optim.sgd(network.rate), data,
             epochs=2, batch_size=len(batch[0]), key=jax.random.key(0),
         )  # fmt: skip
         return float(history.loss[-1]), history.run_seconds / len(history.loss)
