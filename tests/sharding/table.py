@@ -1,8 +1,9 @@
 """Every layer and loss on a mesh of 8 simulated devices, in every mode, by hand and by autodiff.
 
     export XLA_FLAGS=--xla_force_host_platform_device_count=8
-    python -m tests.sharding.table                  a table of all cases
+    python -m tests.sharding.table                  a table of all cases, and its totals
     python -m tests.sharding.table --only PART      of those with PART in their name
+    python -m tests.sharding.table --json FILE      kept in a file, from which it goes on
 
 A row is a case, a column a mode; a cell is "ok", or what went wrong. Value, gradients in parameters
 and input and the new state are those of one device, up to the rounding of the longest sum: of the
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -175,30 +178,45 @@ def both_ways(job: Job, *inputs: Any) -> Any:
     return {way: gradients(job, way, *inputs) for way in WAYS}
 
 
-def laid_out(job: Job, kind: Any) -> Any:
-    """Run in the automatic or in the explicit mode."""
+def runs(job: Job) -> dict[str, Callable[..., Any]]:
+    """What runs a job in every mode, on arrays that are laid out."""
+
+    def share(*inputs):
+        return jax.tree.map(lambda a: a[None], both_ways(job, *inputs))
+
+    mapped = functools.partial(
+        jax.shard_map, share, mesh=mesh(AxisType.Auto), in_specs=specs(job),
+        out_specs=PartitionSpec(AXIS),
+    )  # fmt: skip
+    plain = functools.partial(both_ways, job)
+    return dict(zip(MODES, (plain, plain, mapped(), mapped(check_vma=False)), strict=True))
+
+
+def compiled(job: Job, kind: Any, functions: dict[str, Callable[..., Any]]) -> Any:
+    """Run functions of one kind of mesh as one program."""
     devices = mesh(kind)
     put = jax.tree.map(
         lambda a, spec: jax.device_put(a, NamedSharding(devices, spec)), job.inputs, specs(job)
     )
     with jax.set_mesh(devices):
-        return jax.jit(functools.partial(both_ways, job))(*put)
+        return jax.jit(lambda *inputs: {name: f(*inputs) for name, f in functions.items()})(*put)
 
 
-def mapped(job: Job, check_vma: bool) -> Any:
-    """Run on every share by itself."""
-
-    def share(*inputs):
-        return jax.tree.map(lambda a: a[None], both_ways(job, *inputs))
-
-    run = jax.shard_map(
-        share,
-        mesh=mesh(AxisType.Auto),
-        in_specs=specs(job),
-        out_specs=PartitionSpec(AXIS),
-        check_vma=check_vma,
-    )
-    return jax.jit(run)(*job.inputs)
+def results(job: Job) -> dict[str, Any]:
+    """Return what every mode gives, or the error that it ends with."""
+    found: dict[str, Any] = {}
+    functions = runs(job)
+    explicit = {"explicit": functions.pop("explicit")}
+    alone = [(AxisType.Auto, {name: one}) for name, one in functions.items()]
+    for together in ((AxisType.Explicit, explicit), (AxisType.Auto, functions), *alone):
+        if found.keys() >= together[1].keys():
+            continue
+        try:
+            found |= compiled(job, *together)
+        except Exception as error:  # What it is goes into the table.
+            # Of several each by itself is told apart afterwards.
+            found |= dict.fromkeys(together[1], error) if len(together[1]) == 1 else {}
+    return found
 
 
 def on_one_device(job: Job) -> Any:
@@ -239,36 +257,49 @@ def row(make: Callable[[], Job]) -> dict[str, str]:
     """Return what every mode and way gives for a case: "ok", or what went wrong."""
     job = make()
     whole, shares = on_one_device(job)
-    runs = {
-        "automatic": (whole, lambda: laid_out(job, AxisType.Auto)),
-        "explicit": (whole, lambda: laid_out(job, AxisType.Explicit)),
-        "shard_map": (shares, lambda: mapped(job, True)),
-        "shard_map, check_vma=False": (shares, lambda: mapped(job, False)),
-    }
-    cells = {"case": job.name}
-    for mode, (expected, run) in runs.items():
-        try:
-            found = run()
-        except Exception as error:  # What it is goes into the table.
-            said = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
-            cells |= {f"{mode} {way}": said for way in WAYS}
-            continue
+    expected = dict(zip(MODES, (whole, whole, shares, shares), strict=True))
+    cells, found = {"case": job.name}, results(job)
+    for mode in MODES:
         for way in WAYS:
-            apart = difference(found[way], expected)
-            cells[f"{mode} {way}"] = "ok" if apart <= 1 else f"differs, {apart:.3g} roundings"
+            cells[f"{mode} {way}"] = _cell(found[mode], way, expected[mode])
     return cells
+
+
+def _cell(found: Any, way: str, expected: Any) -> str:
+    if isinstance(found, Exception):
+        return f"{type(found).__name__}: {found}".replace("\n", " ")[:300]
+    apart = difference(found[way], expected)
+    return "ok" if apart <= 1 else f"differs, {apart:.3g} roundings"
+
+
+def totals(rows: list[dict[str, str]]) -> list[str]:
+    """Return lines of how many cases are right in every mode, by hand and by autodiff."""
+    columns = [f"{mode} {way}" for mode in MODES for way in WAYS]
+    return [f"{name}: {sum(r[name] == 'ok' for r in rows)} of {len(rows)}" for name in columns]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", action="append", default=[], metavar="PART")
     parser.add_argument("--case", action="append", default=[], metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a line of JSON for every row")
     options = parser.parse_args()
     compile_in_haste()
+    lines = options.json.read_text().splitlines() if options.json and options.json.exists() else []
+    rows = [json.loads(line) for line in lines]
+    known = {row["case"] for row in rows}
     for name, make in [*jobs(), ("planted", planted)]:
         anything = not options.only and not options.case and name != "planted"
-        if anything or name in options.case or any(part in name for part in options.only):
-            print(*row(make).values(), sep=" | ", flush=True)
+        wanted = name in options.case or any(part in name for part in options.only)
+        if name in known or not (anything or wanted):
+            continue
+        rows.append(row(make))
+        print(*rows[-1].values(), sep=" | ", flush=True)
+        if options.json:
+            with options.json.open("a") as file:
+                print(json.dumps(rows[-1]), file=file)
+    if not options.case:
+        print(*totals(rows), sep="\n")
 
 
 if __name__ == "__main__":
