@@ -358,3 +358,21 @@ LABEL, PRIVATE, SPENT = "label_noise", "dp_sgd", "privacy_spent"
 )
 def test_estimators_refuse(bad):
     assert_complains(bad, bad.call)
+
+
+@pytest.mark.parametrize("size", [1e15, 1e-15])
+def test_private_gradients_beyond_the_range_of_squares_are_clipped_as_in_float64(size):
+    random = np.random.default_rng(2)
+    x, target = (size * random.normal(size=(5, n)) for n in (3, 2))
+    x, target = x.astype("float32"), target.astype("float32")
+    model, params = fnn.dense(2, bias=False), {"weight": jnp.zeros((3, 2))}
+    # Of the gradient of each example, -2 x t, of a size of 1e30 or 1e-30.
+    wide = -2 * x.astype("float64")[:, :, None] * target.astype("float64")[:, None]
+    norms = np.sqrt((wide**2).sum((1, 2)))
+    limit = float(np.median(norms))
+    expected = (wide * np.minimum(1, limit / norms)[:, None, None]).mean(0)
+    private = fnn.value_and_grad(model, losses.squared_error(), dp_sgd(limit, 0.0, at_once=2))
+    _, grads = private(params, (), (x, target), key=KEY)
+    scale = abs(expected).max()
+    bound = rounding("float32", 30) * scale
+    np.testing.assert_allclose(grads["weight"], expected, rtol=0, atol=bound)

@@ -317,6 +317,21 @@ def test_what_is_no_optimizer_is_refused_in_words(wrong):
             use()
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "takes"),
+    [
+        ("init", lambda: (), "params"),
+        ("update", lambda grads, state: (grads, state), "grads, state, params"),
+        ("step", lambda params, state: None, "gradient_at, params, state"),
+    ],
+    ids=["init", "update", "step"],
+)
+def test_a_function_of_other_arguments_makes_no_optimizer(name, wrong, takes):
+    right = {"init": lambda params: (), "update": lambda grads, state, params: (grads, state)}
+    with pytest.raises(InputError, match=rf"{name} to be a function of \({takes}\), got one of"):
+        optim.Optimizer(**right | {name: wrong})
+
+
 def test_the_weights_of_a_running_mean_grow_alike_for_a_plain_and_a_traced_decay():
     steps = jnp.array([1, 3, 1000])
     # Of decays that float32 holds.
@@ -324,3 +339,47 @@ def test_the_weights_of_a_running_mean_grow_alike_for_a_plain_and_a_traced_decay
         expected = 1 - beta ** np.asarray(steps, float)
         for found in (grown(beta, steps), jax.jit(grown)(beta, steps)):
             np.testing.assert_allclose(found, expected, rtol=rounding("float32", 8))
+
+
+# A share of the norm or size of the gradient, and what it is clipped to in plain numbers.
+LIMIT = 0.3
+CLIPS = {
+    "clip_by_value": (optim.clip_by_value, lambda g, s: np.clip(g, -LIMIT * s, LIMIT * s)),
+    "clip_by_norm": (
+        optim.clip_by_norm, lambda g, s: g * np.minimum(1, LIMIT * s / np.sqrt((g**2).sum()))
+    ),
+    "clip_by_global_norm": (
+        optim.clip_by_global_norm, lambda g, s: g * np.minimum(1, LIMIT * s / np.sqrt((g**2).sum()))
+    ),
+    # The weights have the norms of ones, at 0.3 of the size of the gradient.
+    "clip_by_unit_norm": (
+        lambda limit: optim.clip_by_unit_norm(1.0, limit),
+        lambda g, s: g * np.minimum(1, LIMIT * s / np.sqrt((g**2).sum(0))),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", CLIPS)
+def test_gradients_beyond_the_range_of_squares_are_clipped_as_in_float64(name, scale):
+    make, formula = CLIPS[name]
+    grads, params = gradients(scale)[0][0], jnp.zeros((2, 3))
+    optimizer = make(LIMIT * scale)
+    update, _ = optimizer.update(jnp.asarray(grads), optimizer.init(params), params)
+    expected = formula(grads.astype("float64"), scale)
+    assert abs(expected - grads).max() > 0.1 * abs(grads).max()
+    np.testing.assert_allclose(update, expected, rtol=rounding("float32", 10))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_perturbed_optimizer_knows_a_small_gradient_from_a_large_one_at_every_size(scale):
+    grads, params = jnp.asarray(gradients(scale)[0][0]), jnp.zeros((2, 3))
+    norm = np.sqrt((np.asarray(grads, "float64") ** 2).sum())
+    inside = optim.sgd(1 / scale)
+    for share, pushed in ((0.99, False), (1.01, True)):
+        optimizer = optim.perturbed(inside, 0.5, float(share * norm), key=KEY)
+        update, _ = optimizer.update(grads, optimizer.init(params), params)
+        push = np.asarray(update, "float64") + np.asarray(grads, "float64") / scale
+        assert np.isfinite(push).all()
+        assert (abs(push).max() > 1e-3) == pushed
+        assert np.sqrt((push**2).sum()) <= 0.5 + 1e-5
