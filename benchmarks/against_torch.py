@@ -504,13 +504,17 @@ def main() -> None:
     began = time.perf_counter()
     programs = compiled(cases)
     print(f"compiled in {time.perf_counter() - began:.0f} s")
-    rows = []
-    for case, shape, steps in watched(cases):
-        rows += rows_of(case, shape, programs[case.name, shape], steps, options.rounds, roofline)
-    report(rows, COLUMNS)
-    print()
-    summarize(rows)
-    write(rows, options.json)
+    rows: list[Row] = []
+    try:
+        for case, shape, steps in watched(cases):
+            own = programs[case.name, shape]
+            rows += rows_of(case, shape, own, steps, options.rounds, roofline)
+    finally:
+        # What has been measured is not lost by what fails.
+        report(rows, COLUMNS)
+        print()
+        summarize(rows)
+        write(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -340,11 +340,16 @@ def main() -> None:
     options = arguments(__doc__, rounds=9)
     at_its_best()
     print(f"{machine()}\n")
-    rows = [row for name in watched(NETWORKS) for row in network_rows(name, options)]
-    report(rows, COLUMNS)
-    print()
-    summarize(rows)
-    write(rows, options.json)
+    rows: list[Row] = []
+    try:
+        for name in watched(NETWORKS):
+            rows += network_rows(name, options)
+    finally:
+        # What has been measured is not lost by what fails.
+        report(rows, COLUMNS)
+        print()
+        summarize(rows)
+        write(rows, options.json)
 
 
 if __name__ == "__main__":

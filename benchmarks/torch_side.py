@@ -30,10 +30,9 @@ def at_its_best() -> None:
     if DEVICE == "cuda" and not torch.cuda.is_available():
         raise SystemExit("JAX is on a GPU, and this PyTorch has no CUDA: install one that has")
     torch.set_num_threads(cores())
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
     if DEVICE == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
 
 
