@@ -85,6 +85,14 @@ class OptimizerStep(Protocol):
     def __call__(self, gradient_at: GradientAt, params: Params, state: OptState, /) -> Taken: ...
 
 
+# The arguments of the functions of an optimizer.
+_TAKES = {
+    "init": "params",
+    "update": "grads, state, params",
+    "step": "gradient_at, params, state",
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Optimizer(Described):
     """Optimizer: an immutable record of pure functions; see the module's docstring.
@@ -95,7 +103,7 @@ class Optimizer(Described):
         step: ``(gradient_at, params, state) -> ((value, aux), updates, state)``, of an optimizer
             that the gradient at the parameters does not satisfy; else None.
         call: the call of the `constructor` that made it.
-    Raises:    InputError for what is no function.
+    Raises:    InputError for what is no function, and one of other arguments.
 
     >>> import jax, jax.numpy as jnp
     >>> def update(grads, state, params):
@@ -112,8 +120,12 @@ class Optimizer(Described):
     step: OptimizerStep | None = None
 
     def __post_init__(self) -> None:
-        for name in self.functions[: 2 if self.step is None else 3]:
-            check.function(getattr(self, name), name, "pass a function")
+        for name, takes in _TAKES.items() if self.call is None else ():
+            if name != "step" or self.step is not None:
+                function, remedy = getattr(self, name), "pass a function, see fnn.optim.Optimizer"
+                check.function(function, name, remedy)
+                takes = ", *, ".join(filter(None, (takes, ", ".join(_by_name(function)))))
+                check.function(function, name, remedy, takes=takes)
 
 
 @entry
@@ -220,8 +232,16 @@ def _asked_for(optimizer: Unchecked) -> tuple[str, ...]:
     if getattr(optimizer, "step", None) is not None:
         return ()
     found = inspect.signature(optimizer.update).parameters.values()
-    names = tuple(one.name for one in found if one.kind is one.KEYWORD_ONLY)
-    return (*names, *("*" for one in found if one.kind is one.VAR_KEYWORD))
+    return (*_by_name(optimizer.update), *("*" for one in found if one.kind is one.VAR_KEYWORD))
+
+
+def _by_name(function: Callable[..., Unchecked]) -> tuple[str, ...]:
+    """Return the names of the arguments that a function takes by name alone, as far as it tells."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(one.name for one in found if one.kind is one.KEYWORD_ONLY)
 
 
 def update_with(
