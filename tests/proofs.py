@@ -2,8 +2,8 @@
 
 It writes ``docs/pages/proofs.md``. A row says which comparisons the gate makes of a layer, a loss,
 an optimizer or a noise; it is read off the cases, twins and tests themselves, and
-`tests/test_proofs.py` fails where the page says anything else. The errors beside their bounds, as
-measured, are what ``python -m tests.report`` prints.
+`tests/interop/test_proofs.py` fails where the page says anything else. The errors are those that
+``python -m tests.report --json docs/measured/gradients.json`` measured last.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ast
 import functools
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests import cases, twins
 from tests.cases.optimizers import OPTIMIZERS
 from tests.layers.test_laws import MUTATIONS, inputs, named
 from tests.optim.test_noise import CASES as NOISES
-from tests.report import cases_of
+from tests.report import MEASURED, cases_of
 from tests.twins.twin import Twin
 
 ROOT = Path(__file__).parents[1]
@@ -35,8 +36,8 @@ TEXT = """\
 What is derived by hand can be wrong, and so can a test. This page says what each layer, loss,
 optimizer and noise is compared with whenever the tests run, and how it is known that the tests
 would see a mistake. It is written by `python -m tests.proofs` from the tables that the tests go
-over, and a test holds it to them; `python -m tests.report` runs the comparisons and prints every
-error beside its bound.
+over, and a test holds it to them. The errors were measured by `python -m tests.report`, which runs
+every comparison and prints each error beside its bound, {dates}, on {machines}.
 
 ## How a gradient is proven
 
@@ -47,6 +48,9 @@ that is 1, or a bias that is 0, would hide its factor.
 - **Autodiff**: `backward` against `jax.vjp` of the plain formula. The bound is that of rounding,
   8 sqrt(terms) eps for a sum of so many terms, 1.8e-14 for a hundred; no layer has one of its
   own.
+- **float32**: the manual gradient in float32 against that of autodiff in float64, which stands for
+  the true one. The bound is the same, 9.5e-6 for a hundred terms. Beside it, and bound to nothing,
+  how far autodiff in float32 is from it.
 - **Differences**: against central differences, which share no rule with either. The bound is 8
   sqrt(terms) eps^(2/3), and what halving the step changes where a function bends more.
 - **Formula**: the output against the formula of the docstring in plain numpy, written a second
@@ -54,13 +58,16 @@ that is 1, or a bias that is 0, would hide its factor.
 - **PyTorch**: output, gradients of parameters and of input against its module of the name given,
   or against what is made of its parts, with the same weights, in float64.
 - **Planted mistakes**: in every leaf of the gradient, one after the other: {mutations}. The
-  checker has to object to each, in every case of the table. Beyond that `python -m
-  tests.mutation` changes the package's own code, a small fault at a time, and asks whether any
-  test sees it.
+  checker has to object to each, in every case of the table: it caught {caught} of the {planted}
+  that were planted. Beyond that `python -m tests.mutation` changes the package's own code, a small
+  fault at a time, and asks whether any test sees it.
 
 A case is a layer with settings that are not neutral; a layer without a case of its own stands in
-those of layers made with it. No layer, loss, optimizer or noise is public and missing here: the
-tests of the tables fail otherwise.
+those of layers made with it. An error is the largest of all cases of a row, each of which [stands
+below](#case-by-case) with its bound; "1 of 3" says that 1 of its 3 cases is compared: gradients
+that are meant to be no derivative are not those of differences, and PyTorch has not every setting.
+No layer, loss, optimizer or noise is public and missing here: the tests of the tables fail
+otherwise.
 
 The laws that go over the cases, each over all those to which it applies (`fnn.mixed_precision`,
 which rounds on purpose, has laws of its own):
@@ -99,6 +106,18 @@ with the standard noise put in.
 ## Papers
 
 {papers}
+
+## Case by case
+
+Errors beside their bounds, all relative to the largest entry of the gradient.
+
+### Cases of layers
+
+{layer_cases}
+
+### Cases of losses
+
+{loss_cases}
 """
 PAPERS = """\
 - Neelakantan et al. 2015: gradient noise in 20 layers from a small or zero start, as two sweeps:
@@ -116,9 +135,24 @@ _NOISE_TESTS = (
 )  # fmt: skip
 
 
+@functools.cache
+def measured() -> dict[str, Any]:
+    """Return what was measured last of the cases of layers and losses, by their names."""
+    found: dict[str, Any] = json.loads(MEASURED.read_text("utf-8"))
+    return found
+
+
 def page() -> str:
     """Return the page as it has to be."""
+    rows = [row for kind in ("layers", "losses") for row in measured()[kind].values()]
+    dates = sorted({row["date"] for row in rows})
     return TEXT.format(
+        dates=f"on {dates[0]}" if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}",
+        caught=f"{sum(row['caught'] for row in rows):,}",
+        planted=f"{sum(row['planted'] for row in rows):,}",
+        machines="; ".join(sorted({row["machine"] for row in rows})),
+        layer_cases=case_by_case("layers"),
+        loss_cases=case_by_case("losses"),
         mutations=", ".join(MUTATIONS),
         layer_laws=laws("layers/test_laws.py"),
         layers=of_layers(),
@@ -180,36 +214,76 @@ def twin_of(name: str) -> str:
     return "made of its parts"
 
 
-def proofs_of(name: str, found: list[Any], differences: int) -> tuple[str, ...]:
+HEADER = (
+    "", "cases", "autodiff", "differences", "float32", "autodiff in float32", "PyTorch",
+    "formula in numpy", "mistakes caught",
+)  # fmt: skip
+
+
+def short(error: float) -> str:
+    return f"{error:.0e}" if error else "0"
+
+
+def largest(errors: list[float], of: int) -> str:
+    """Return the largest error, and of how many cases where not all of them have one."""
+    if not errors:
+        return "none"
+    return short(max(errors)) + (f", {len(errors)} of {of}" if len(errors) < of else "")
+
+
+def proofs_of(name: str, found: list[Any], kind: str) -> tuple[str, ...]:
     assert found, f"no case has {name} in it"
+    rows = [measured()[kind][case.name] for case in found]
+
+    def shown(what: str) -> str:
+        return largest([row[what][0] for row in rows if row[what] is not None], len(rows))
+
     twin_names = sorted({twin_of(case.name) for case in found} - {""})
     formulas = sum(case.formula is not None for case in found)
     return (
         f"`{name}`",
         str(len(found)),
-        f"{differences} of {len(found)}",
+        shown("auto"),
+        shown("numeric"),
+        shown("float32"),
+        short(max(row["auto_float32"] for row in rows)),
+        f"{', '.join(twin_names)}: {shown('pytorch')}" if twin_names else "has none",
         str(formulas) if formulas else "that of its parts",
-        ", ".join(twin_names) or "has none",
+        f"{sum(row['caught'] for row in rows)} of {sum(row['planted'] for row in rows)}",
     )
 
 
-HEADER = ("", "cases against autodiff", "and differences", "formula in numpy", "PyTorch")
+def case_by_case(kind: str) -> str:
+    """Return a table of every case: each error beside its bound."""
+
+    def shown(pair: list[float] | None) -> str:
+        return f"{short(pair[0])} <= {short(pair[1])}" if pair else ""
+
+    rows = [
+        (
+            name,
+            *(shown(row[what]) for what in ("auto", "numeric", "float32")),
+            short(row["auto_float32"]),
+            shown(row["pytorch"]),
+            f"{row['caught']} of {row['planted']}",
+        )
+        for name, row in measured()[kind].items()
+    ]
+    return table(("case", *HEADER[2:7], HEADER[-1]), rows)
 
 
 def of_layers() -> str:
     rows = []
     # One that rounds on purpose has laws of its own, in tests/train/test_precision.py.
     for name in sorted(cases.public(fnn, fnn.Layer) - {"mixed_precision"}):
-        found = cases_of(name, cases.LAYERS)
-        rows.append(proofs_of(f"fnn.{name}", found, sum(not case.surrogate for case in found)))
+        rows.append(proofs_of(f"fnn.{name}", cases_of(name, cases.LAYERS), "layers"))
     return table(HEADER, rows)
 
 
 def of_losses() -> str:
     rows = []
     for name in sorted(cases.public(fnn.losses, fnn.losses.Loss)):
-        found = cases_of(name, cases.LOSSES)
-        rows.append(proofs_of(f"fnn.losses.{name}", found, len(found)))
+        rows.append(proofs_of(f"fnn.losses.{name}", cases_of(name, cases.LOSSES), "losses"))
     return table(HEADER, rows)
 
 
