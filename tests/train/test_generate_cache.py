@@ -227,6 +227,22 @@ params = jax.device_put(params, NamedSharding(mesh, P()))
 drawn = fnn.generate(model, params, state, split, 4, **options)
 assert len(drawn.sharding.device_set) == 2, drawn.sharding
 np.testing.assert_array_equal(drawn, expected)
+
+model = fnn.serial(
+    fnn.over_memory(fnn.over_sequence(fnn.embedding(7, 8))),
+    fnn.over_query(fnn.embedding(7, 8)),
+    fnn.residual_cross(fnn.attention(2)),
+    fnn.take_query(),
+    fnn.dense(7),
+)
+source = fnn.Sequence(prompt[:, ::-1].copy(), np.array([1, 2, 3, 3]))
+params, state = model.init(jax.random.key(0), (prompt, source))
+expected = fnn.generate(model, params, state, prompt, 4, source=source, **options)
+source = jax.device_put(source, NamedSharding(mesh, P("data")))
+params = jax.device_put(params, NamedSharding(mesh, P()))
+drawn = fnn.generate(model, params, state, split, 4, source=source, **options)
+assert len(drawn.sharding.device_set) == 2, drawn.sharding
+np.testing.assert_array_equal(drawn, expected)
 """,
         "utf-8",
     )

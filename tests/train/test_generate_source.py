@@ -252,17 +252,14 @@ def test_without_a_cache_all_is_read_again_beside_the_source():
 
 
 REFUSED = {
-    "number": (3, "a source of arrays, got 3"),
-    "text": ("x", "a source of arrays, got 'x'"),
-    "words": (np.array([["a"], ["b"]]), "a source of arrays, got <U1 of shape (2, 1)"),
-    "nothing": ({}, "a source of arrays, got {}"),
-    "ragged": (
-        [[1], [2, 3]],
-        "a source of arrays, got [[1], [2, 3]]; pad them behind to one length, and pass "
-        "fnn.Sequence(source, lengths)",
-    ),
-    "batch": (TOKENS[:1], "a source of shape (2, ...), got int64 of shape (1, 5)"),
-    "part": ({"a": TOKENS, "b": TOKENS[0]}, "a source of shape (2, ...), got int64 of shape (5,)"),
+    "number": (3, "source of arrays, got 3"),
+    "text": ("x", "source of arrays, got 'x'"),
+    "words": (np.array([["a"], ["b"]]), "source of numbers, got <U1 of shape (2, 1)"),
+    "complex": (TOKENS * 1j, "source of real numbers, got complex128 of shape (2, 5)"),
+    "nothing": ({}, "source of arrays, got {}"),
+    "ragged": ([[1], [2, 3]], "source of one shape, got list of rows that differ; pad the rows"),
+    "batch": (TOKENS[:1], "source of shape (2, ...), got int64 of shape (1, 5)"),
+    "part": ({"a": TOKENS, "b": TOKENS[0]}, "source of shape (2, ...), got int64 of shape (5,)"),
     "lengths": (fnn.Sequence(TOKENS, np.array([6, 1])), "lengths in 0..5, got 6 at lengths[0]"),
     "lengths-float": (
         fnn.Sequence(TOKENS, np.ones(2)),

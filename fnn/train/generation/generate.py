@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn._core import check
+from fnn._core.arrays import of_numpy, require_arrays
 from fnn._core.description import Structure, split
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.linear_head import LinearHead
@@ -298,7 +299,9 @@ def _checked_prompt(prompt: Unchecked) -> tuple[Array, Array | None]:
         except ValueError as error:
             remedy = "pad them behind to one length, and pass fnn.Sequence(prompt, lengths)"
             raise InputError("a prompt (B, T) of integers", describe(prompt), remedy) from error
-    if not _is_array(prompt, jnp.integer) or prompt.ndim != 2 or not prompt.size:
+    is_integer = hasattr(prompt, "__jax_array__") or isinstance(prompt, np.ndarray | jax.Array)
+    is_integer = is_integer and jnp.issubdtype(prompt.dtype, jnp.integer)
+    if not is_integer or prompt.ndim != 2 or not prompt.size:
         raise InputError("a prompt (B, T) of integers", describe(prompt), "pass a batch of prompts")
     check.values(
         prompt, lambda x: x < 0, "a prompt of 0 or more", "pass indices into the scores", "prompt"
@@ -321,40 +324,21 @@ def _checked_source(source: Unchecked, batch: int) -> Input:
     """Return a source as arrays, or raise unless they are rows of the batch."""
     if source is None:
         return None
-    source = jax.tree.map(_as_array, source, is_leaf=lambda part: isinstance(part, list))
-    parts, structure = jax.tree.flatten(source, is_leaf=lambda part: isinstance(part, Sequence))
-    remedy = "pass an array, a fnn.Sequence of it, or a tuple or dict of these"
-    if not parts:
-        raise InputError("a source of arrays", describe(source), remedy)
-    for part in parts:
-        for leaf in jax.tree.leaves(part):
-            if not _is_array(leaf):
-                raise InputError("a source of arrays", describe(leaf), remedy)
-            if leaf.shape[:1] != (batch,):
-                each = "give every prompt a source of its own"
-                raise InputError(f"a source of shape ({batch}, ...)", describe(leaf), each)
+    source = jax.tree.map(_of_list, source, is_leaf=lambda part: isinstance(part, list))
+    source = require_arrays(source, "source")
+    for leaf in jax.tree.leaves(source):
+        if leaf.shape[:1] != (batch,):
+            remedy = "give every prompt a source of its own"
+            raise InputError(f"source of shape ({batch}, ...)", describe(leaf), remedy)
+    for part in jax.tree.leaves(source, is_leaf=lambda part: isinstance(part, Sequence)):
         step_mask(part)
-    found: Input = jax.tree.unflatten(structure, [jax.tree.map(jnp.asarray, p) for p in parts])
+    found: Input = jax.tree.map(jnp.asarray, source)
     return found
 
 
-def _is_array(value: Unchecked, *kinds: type) -> bool:
-    """Say whether a value is an array, of numbers or of booleans where no kinds are named."""
-    known = hasattr(value, "__jax_array__") or isinstance(value, np.ndarray | jax.Array)
-    return known and any(
-        jnp.issubdtype(value.dtype, kind) for kind in kinds or (jnp.number, jnp.bool_)
-    )
-
-
-def _as_array(part: Unchecked) -> Unchecked:
+def _of_list(part: Unchecked) -> Unchecked:
     """Return an array in place of a list of numbers."""
-    if not isinstance(part, list):
-        return part
-    try:
-        return np.asarray(part)
-    except ValueError as error:
-        remedy = "pad them behind to one length, and pass fnn.Sequence(source, lengths)"
-        raise InputError("a source of arrays", describe(part), remedy) from error
+    return of_numpy(part, "source") if isinstance(part, list) else part
 
 
 def _checked_window(
