@@ -1,9 +1,11 @@
 """What is packed and installed: the package and its data, and nothing else."""
 
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -71,6 +73,15 @@ def test_both_are_small_well_formed_and_of_the_version_that_the_package_names(bu
     )  # fmt: skip
     assert run.returncode == 0, run.stdout
     assert run.stdout.count("PASSED") == 2
+
+
+def test_every_extra_is_told_of_where_installing_is():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    page = (ROOT / "docs/pages/how_to.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page.partition("## Install")[2], re.M)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == set(extras)
 
 
 @pytest.mark.parametrize("missing", ["typer", "matplotlib"])

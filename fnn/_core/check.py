@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral
 from typing import TypeVar
 
@@ -179,11 +179,13 @@ def floating(x: Unchecked, name: str = "x") -> None:
     >>> floating(jnp.ones(3))
     """
     if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(
-            f"{name} of a floating dtype",
-            describe(x),
-            "convert it first, as in jnp.asarray(x, 'float32') / 255 for images",
-        )
+        remedy = "convert it first, as in jnp.asarray(x, 'float32') / 255 for images"
+        if isinstance(x, Mapping | tuple):
+            remedy = (
+                "pick one of its arrays, or give each a loss by fnn.losses.weighted_sum, "
+                "a layer by fnn.over_parts"
+            )
+        raise InputError(f"{name} of a floating dtype", describe(x), remedy)
 
 
 def shape(

@@ -108,6 +108,13 @@ def test_losses_that_do_not_take_the_targets_are_no_metrics_of_them():
     assert_complains(bad, lambda: evaluate({"hinge": losses.hinge()}, ONE_HOT))
 
 
+def test_predictions_of_several_heads_are_no_array_to_be_converted():
+    y, labels = {"a": np.ones((4, 2), "float32")}, {"a": np.zeros(4, int)}
+    for use in (fnn.accuracy, fnn.losses.cross_entropy().check):
+        with pytest.raises(fnn.InputError, match=r"pick one .*fnn\.losses\.weighted_sum"):
+            use(y, labels)
+
+
 def test_booleans_and_integers_are_averaged():
     result = evaluate({
         "bool": lambda p, t: p.argmax(-1) == t,
