@@ -83,7 +83,9 @@ LAYOUTS = GATHERING | {
 
 def run_layout(name, shape, sharding, options=None):
     if sharding == "tensor":
-        sharding = train.tensor_parallel(problems()[name][0])
+        # The head is split over both axes: over that of the batch it is gathered.
+        head = {"2/w*": PartitionSpec("data", "model")}
+        sharding = head | train.tensor_parallel(problems()[name][0])
     return fitted(name, mesh=mesh_of(*shape), sharding=sharding, **(options or {}))
 
 
