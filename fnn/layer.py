@@ -37,7 +37,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 import jax
 
@@ -178,6 +178,7 @@ class Layer(Described):
         decode: ``(params, state, cache, x, position) -> y, cache``, one time step.
         title: the name in tables, where it is not that of the constructor.
         call: the call of the `constructor` that made it.
+    Raises:    InputError for what is no function of such arguments, and for another description.
 
     >>> import fnn
     >>> init, apply, forward, backward = fnn.dense(3)
@@ -213,6 +214,23 @@ class Layer(Described):
             if name != "reference" or self.reference is not None:
                 remedy = "pass a function, see fnn.Layer"
                 check.function(getattr(self, name), name, remedy, takes=takes)
+        if self.call is None:
+            self._check_description()
+
+    def _check_description(self) -> None:
+        """Raise unless what the layer says of itself is of the kind that is read."""
+        known = isinstance(self.children, Mapping)
+        if not known or not all(isinstance(one, Layer) for one in self.children.values()):
+            remedy = "pass a mapping from the step of each path to a layer"
+            raise InputError("children, layers by name", describe(self.children), remedy)
+        if self.rebuild is not None:
+            check.function(self.rebuild, "rebuild")
+        if self.copies is not None:
+            check.count(self.copies, "copies", 0)
+        check.one_of(self.derivation, "derivation", get_args(Derivation))
+        if self.manual is not None:
+            require_layer(self.manual)
+        check.text(self.title, "title")
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.apply, self.forward, self.backward))

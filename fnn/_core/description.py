@@ -196,6 +196,8 @@ def constructor(make: Callable[P, T]) -> Callable[P, T]:
 
     Args:
         make: the function that makes it, at the top of a module if it is to be pickled.
+    Raises:    InputError for what is no function of a name; and from what it returns, where `make`
+        makes no record of fnn.
 
     >>> import fnn
     >>> @fnn.constructor
@@ -208,6 +210,9 @@ def constructor(make: Callable[P, T]) -> Callable[P, T]:
     >>> fnn.dense(3) == fnn.dense(3), double() == double()
     (True, False)
     """
+    if not callable(make) or not hasattr(make, "__qualname__"):
+        with naming("fnn.constructor"):
+            raise InputError("make to be a function of a name", describe(make), "decorate a def")
     name = public_name(make)
 
     @functools.wraps(make)
@@ -215,6 +220,9 @@ def constructor(make: Callable[P, T]) -> Callable[P, T]:
         args, kwargs = _in_python(args), _in_python(kwargs)
         with naming(name):
             made = make(*args, **kwargs)
+            if not isinstance(made, Described):
+                expected = "a layer, a loss, an optimizer or another record of fnn"
+                raise InputError(expected, describe(made), "return what was made")
         return made.made_by(Call(call, args, kwargs))
 
     return call

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fnn._core import check
+from fnn._core.errors import InputError
+from fnn._core.types import Unchecked
 
 _SHORTEST = 8
 
@@ -17,6 +19,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
         rows: as many words each.
         width: the names of the first column are cut to what the others leave of it: from the left,
             since paths differ most at their end. None for no limit.
+    Raises:    InputError for what is no text, rows of another length and a width below 1.
 
     >>> print(table(["name", "size"], [["weight", "12"], ["bias", "3"]]))
     name    size
@@ -26,7 +29,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
     name        size
     .../weight    12
     """
-    cells = [list(header), *map(list, rows)]
+    cells = [_words(row) for row in (header, *check.several(rows, "rows"))]
+    for row in cells:
+        if not row or len(row) != len(cells[0]):
+            got, remedy = f"{len(row)} and {len(cells[0])}", "give every row a word for each column"
+            raise InputError("rows as long as the header", got, remedy)
+    if width is not None:
+        check.count(width, "width")
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     if width is not None:
         room = max(width - sum(2 + other for other in widths[1:]), _SHORTEST)
@@ -47,6 +56,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
         for row in cells
     ]
     return "\n".join(lines)
+
+
+def _words(row: Unchecked) -> list[str]:
+    """Return a row as a list, or raise unless it is one of texts."""
+    words = list(check.several(row, "a row"))
+    for word in words:
+        check.text(word, "a cell", "write numbers as text, as in f'{x:.3f}'")
+    return words
 
 
 def in_bytes(count: float) -> str:

@@ -58,11 +58,15 @@ class Estimator(Described):
     Args:
         of: ``(model, loss) -> ValueAndGrad``.
         call: the call of the `constructor` that made it.
+    Raises:    InputError for what is no function.
 
     """
 
     functions: ClassVar[tuple[str, ...]] = ("of",)
     of: Callable[[Layer, Loss], ValueAndGrad]
+
+    def __post_init__(self) -> None:
+        check.function(self.of, "of", "pass a function, see fnn.Estimator", takes="model, loss")
 
 
 Gradient: TypeAlias = GradientName | Estimator

@@ -16,7 +16,7 @@ import numpy as np
 from jax import export
 
 from fnn._core import check
-from fnn._core.arrays import require_arrays
+from fnn._core.arrays import as_arrays, require_arrays
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn._core.keys import is_key, words_of
@@ -131,6 +131,7 @@ def export_step(
 
     """
     _check_step(step, train_state)
+    train_state = as_arrays(train_state, "a TrainState")
     made = tuple(part for part in as_batch(batch) if part is not None)
     require_arrays(made, "batch", shapes=True)
 
@@ -148,6 +149,10 @@ def _check_step(step: Unchecked, train_state: Unchecked) -> None:
     if not isinstance(train_state, TrainState):
         remedy = "make it with fnn.init_train_state"
         raise InputError("a TrainState", describe(train_state), remedy)
+    for leaf in jax.tree.leaves(train_state):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float):
+            remedy = "pass one that could be trained with"
+            raise InputError("a TrainState of arrays", describe(leaf), remedy)
 
 
 def _exported(

@@ -24,9 +24,19 @@ import numpy as np
 
 from fnn._core import check
 from fnn._core.arrays import require_arrays
-from fnn._core.errors import entry
+from fnn._core.errors import InputError, describe, entry
 from fnn._core.tree import combine, inexact_leaves
-from fnn._core.types import Array, Cotangent, Input, Output, Params, PyTree, Residuals, State
+from fnn._core.types import (
+    Array,
+    Cotangent,
+    Input,
+    Output,
+    Params,
+    PyTree,
+    Residuals,
+    State,
+    Unchecked,
+)
 from fnn.lab.summary import residual_bytes, unique_bytes
 from fnn.layer import Layer, require_layer
 
@@ -104,7 +114,7 @@ def choose(ways: Measurement, by: By) -> Literal["manual", "auto"]:
     Args:
         ways: what `measure` found.
         by: ``"time"`` or ``"bytes"``.
-    Raises:    InputError for another `by`.
+    Raises:    InputError for another `by`, and what `measure` did not find.
 
     >>> slow, fast = (Way((t, t, t), 0.0, 0, 0, 0.0) for t in (1.1, 1.0))
     >>> choose(Measurement(slow, fast), "time"), choose(Measurement(fast, slow), "time")
@@ -112,6 +122,8 @@ def choose(ways: Measurement, by: By) -> Literal["manual", "auto"]:
 
     """
     check.one_of(by, "by", get_args(By))
+    if not isinstance(ways, Measurement):
+        raise InputError("a Measurement", describe(ways), "pass what fnn.lab.measure returns")
     if by == "bytes":
         manual, auto = ((way.temporary_bytes, way.kept_bytes) for way in ways)
         return "auto" if auto < manual else "manual"
@@ -209,6 +221,16 @@ def _saved(layer: Layer, params: Params, state: State, x: Input, key: Array) -> 
     return jax.tree.leaves(_transposed(layer, params, state, x, key)[0])
 
 
+def _check_functions(functions: Unchecked) -> None:
+    """Raise unless these are functions by name."""
+    if not isinstance(functions, Mapping) or not functions:
+        raise InputError("functions by name", describe(functions), "pass a dict of them")
+    for name, function in functions.items():
+        check.text(name, "the name of a function")
+        check.function(function, f"functions[{name!r}]")
+
+
+@entry
 def both_ways(
     functions: Mapping[str, Callable[..., PyTree]],
     args: tuple[PyTree, ...],
@@ -222,12 +244,26 @@ def both_ways(
         args: the arguments of each.
         kept: the bytes that each keeps between forward and backward, by name.
         rounds: how many times all are run in turns.
+    Raises:    InputError for what is no function, arguments that one does not take, bytes of other
+        names and no round.
 
     """
+    _check_functions(functions)
+    check.count(rounds, "rounds")
+    args = tuple(check.several(args, "args"))
+    if not isinstance(kept, Mapping) or set(kept) != set(functions):
+        raise InputError(f"kept of {', '.join(functions)}", describe(kept), "name bytes for each")
+    for name, count in kept.items():
+        check.count(count, f"the bytes of {name}", 0)
     programs, compiling = {}, {}
     for name, function in functions.items():
         began = time.perf_counter()
-        programs[name] = jax.jit(function).lower(*args).compile()
+        try:
+            lowered = jax.jit(function).lower(*args)
+        except (TypeError, ValueError) as error:
+            got, remedy = f"{type(error).__name__} of JAX", "pass those of all functions"
+            raise InputError(f"args that {name} takes", got, remedy) from error
+        programs[name] = lowered.compile()
         compiling[name] = time.perf_counter() - began
     turns = {name: _turn(program, args) for name, program in programs.items()}
     seconds = interleaved(turns, rounds)
@@ -256,6 +292,7 @@ def _turn(program: Callable[..., PyTree], args: tuple[PyTree, ...]) -> Callable[
     return run
 
 
+@entry
 def interleaved(
     functions: Mapping[str, Callable[[], float | None]], rounds: int
 ) -> dict[str, list[float]]:
@@ -267,8 +304,11 @@ def interleaved(
     Args:
         functions: what is timed, by name; one that returns a float has timed itself.
         rounds: how many times each is called.
+    Raises:    InputError for what is no function, and no round.
 
     """
+    _check_functions(functions)
+    check.count(rounds, "rounds")
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}

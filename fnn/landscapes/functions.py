@@ -46,9 +46,10 @@ class Landscape(Described):
 
     def __post_init__(self) -> None:
         check.function(self.height, "height")
-        shapes = [np.shape(one) for one in (self.minima, self.low, self.high)]
+        corners = {"minima": self.minima, "low": self.low, "high": self.high}
+        shapes = [floating_array(one, name).shape for name, one in corners.items()]
         d = shapes[1][:1]
-        if not d or shapes != [(len(self.minima), *d), d, d] or not shapes[0][0]:
+        if not d or shapes != [(*shapes[0][:1], *d), d, d] or not shapes[0][0]:
             raise InputError(
                 "minima (n, d), low (d,) and high (d,)",
                 ", ".join(map(str, shapes)),
@@ -323,7 +324,7 @@ def floating_array(values: Unchecked, name: str) -> Array:
         if isinstance(values, np.ndarray) and not values.dtype.isnative:
             values = values.astype(values.dtype.newbyteorder("="))
         found = jnp.asarray(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} of numbers", describe(values), "pass an array") from error
     if jnp.issubdtype(found.dtype, jnp.integer):
         found = found.astype(jnp.result_type(float))

@@ -49,6 +49,16 @@ class LossCounted(Protocol):
     def __call__(self, target: Target, /) -> Array: ...
 
 
+# The arguments of the functions of a loss.
+_TAKES = {
+    "apply": "prediction, target",
+    "forward": "prediction, target",
+    "backward": "residuals, dvalues",
+    "check": "prediction, target",
+    "counted": "target",
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Loss(Described):
     """Loss: an immutable record of pure functions.
@@ -61,6 +71,7 @@ class Loss(Described):
         counted: ``(target) -> booleans``, one for each value: False where an `ignore_index` stands,
             so that the mean leaves it out; None where all count.
         call: the call of the `constructor` that made it.
+    Raises:    InputError for what is no function, and one of other arguments.
 
     >>> import fnn
     >>> fnn.losses.huber(0.5)
@@ -74,6 +85,12 @@ class Loss(Described):
     backward: LossBackward
     check: LossCheck
     counted: LossCounted | None = None
+
+    def __post_init__(self) -> None:
+        for name, takes in _TAKES.items() if self.call is None else ():
+            if name != "counted" or self.counted is not None:
+                remedy = "pass a function, see fnn.losses.Loss"
+                check.function(getattr(self, name), name, remedy, takes=takes)
 
 
 @entry

@@ -45,7 +45,7 @@ class Schedule(Described):
     value: Callable[[Array], Scalar]
 
     def __post_init__(self) -> None:
-        check.function(self.value, "value", "pass a function of the step")
+        check.function(self.value, "value", "pass a function of the step", takes="t")
 
     def __call__(self, step: Scalar) -> Scalar:
         """Return the value at a step."""

@@ -274,7 +274,8 @@ def of(function: Callable[..., Any], *args: Any, data: str = "", **kwargs: Any) 
 
 def functions(folder: Path) -> list[Target]:
     """Return the public functions that make no record, with arguments that work."""
-    return training(folder) + looking() + others(folder) + pictures(folder) + running(folder)
+    found = training(folder) + looking() + others(folder) + pictures(folder) + running(folder)
+    return found + records(folder) + kept(folder) + widely()
 
 
 def training(folder: Path) -> list[Target]:
@@ -441,6 +442,8 @@ def running(folder: Path) -> list[Target]:
         called(of(calls.early_stopping, metric="loss", patience=1)),
         called(of(fnn.plot.live_curves, folder / "curves.png", seconds=1)),
         called(of(calls.roll_back, factor=0.5)),
+        called(of(calls.reduce_on_plateau, factor=0.5, patience=1)),
+        called(of(calls.log_tensorboard, folder / "events")),
         called(of(calls.log_csv, folder / "log.csv")),
         called(of(calls.log_json, folder / "log.jsonl")),
         called(of(calls.checkpoint, folder / "checkpoints", steps=1)),
@@ -455,6 +458,85 @@ def running(folder: Path) -> list[Target]:
         of(fnn.networks.resnet, (1, 1), 3, width=4, stem="cifar"),
         of(fnn.networks.vit, 3, image=8, patch=4, width=8, depth=1, heads=2),
     ]
+
+
+def records(folder: Path) -> list[Target]:
+    """Return the records that users make of functions of their own, and what writes for a run."""
+    dense, sgd, hill = fnn.dense(2), optim.sgd(0.1), landscapes.saddle()
+    loss = losses.squared_error()
+
+    def closing(target: Target) -> Target:
+        return target._replace(exercise=lambda made: made.close())
+
+    return [
+        of(fnn.Layer, *dense),
+        of(losses.Loss, loss.apply, loss.forward, loss.backward, loss.check),
+        of(optim.Optimizer, sgd.init, sgd.update),
+        of(fnn.Estimator, fnn.dp_sgd(1.0, 1.0).of),
+        of(landscapes.Landscape, hill.height, hill.minima, hill.low, hill.high),
+        of(fnn.train.transforms.BatchTransform, fnn.train.transforms.cutout(1).change),
+        of(schedule.Schedule, lambda step: 0.1)._replace(exercise=run_schedule),
+        of(distributions.Distribution, 1, distributions.uniform().numbers, "free"),
+        of(constraint.Constraint, constraint.ball(1.0).nearest),
+        of(fnn.constructor, fnn.optim.sgd),
+        of(fnn.eval_mode, fnn.dropout(0.5)),
+        of(fnn.concatenate, -1),
+        closing(of(fnn.train.Checkpoints, folder / "several", keep=1, model=dense)),
+        closing(of(fnn.train.ShardedCheckpoints, folder / "sharded", keep=1)),
+    ]
+
+
+def kept(folder: Path) -> list[Target]:
+    """Return what is asked of files and folders of a run, and of what was measured."""
+    train, state = fnn.train, fnn.init_train_state(MODEL, SGD, X, key=KEY)
+    with train.Checkpoints(folder / "kept", keep=1, best="lowest") as checkpoints:
+        checkpoints.save(state, score=0.5)
+    file = train.latest_checkpoint(folder / "kept")
+    guarded = optim.skip_nonfinite(SGD)
+    way = fnn.lab.Way((1.0,), 0.1, 8, 8, 1.0)
+    compared = fnn.compare(MODEL, LOSS, PARAMS, STATE, (X, LABELS), key=KEY, time=False)
+
+    def written(target: Target) -> Target:
+        return target._replace(exercise=write_nothing)
+
+    return [
+        of(train.checkpoint_info, file),
+        of(train.latest_checkpoint, folder / "kept"),
+        of(train.best_checkpoint, folder / "kept"),
+        of(train.output_folder, folder / "out"),
+        written(of(train.atomic_write, folder / "whole.txt")),
+        of(fnn.datasets.fashion_mnist, folder),
+        of(optim.nonfinite_leaf, TREE, guarded.init(TREE), data="params state"),
+        of(fnn.plot.gradients, compared, data="comparison"),
+        of(fnn.plot.save, fnn.plot.curves(fnn.History(np.ones(2), np.ones(1), {}, 0.0, 0.0)),
+           folder / "curves.svg"),
+        of(fnn.lab.choose, fnn.lab.Measurement(way, way), "bytes"),
+        of(fnn.lab.table, ["name", "size"], [["weight", "12"]], width=20),
+        of(fnn.lab.interleaved, {"one": nothing_done}, 2),
+        of(fnn.lab.both_ways, {"one": jnp.tanh}, (X,), {"one": 0}, 1),
+    ]  # fmt: skip
+
+
+def widely() -> list[Target]:
+    """Return what concerns many devices, and programs for elsewhere."""
+    mesh, batch, train = jax.make_mesh((1,), ("data",)), (X, LABELS), fnn.train
+    step, state = fnn.train_step(MODEL, LOSS, SGD), fnn.init_train_state(MODEL, SGD, X, key=KEY)
+    few = {"any_batch": False, "platforms": ("cpu",)}
+    return [
+        of(train.shard, PARAMS, mesh, "full", data="params"),
+        of(train.tensor_parallel, fnn.transformer_block(2), "model"),
+        of(fnn.lab.plan, MODEL, LOSS, SGD, batch, data="batch"),
+        of(fnn.export_step, step, state, batch, **few, data="train_state batch"),
+    ]
+
+
+def write_nothing(made: Any) -> None:
+    with made as temporary:
+        temporary.write_text("whole")
+
+
+def nothing_done() -> None:
+    pass
 
 
 def print_nothing(event: Any) -> None:
@@ -542,7 +624,7 @@ def annotation(function: Callable[..., Any], parameter: str) -> Any:
 
     That parameter's alone: others may name types that are imported for the type checker only.
     """
-    inside = inspect.unwrap(function)
+    inside = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
     inside = inside if hasattr(inside, "__globals__") else inspect.unwrap(type(function).__call__)
     written = {k: v for k, v in inside.__annotations__.items() if k == parameter}
     one = types.SimpleNamespace(__annotations__=written)
@@ -571,6 +653,9 @@ def attacks(targets: list[Target]) -> Iterator[Attack]:
     for target in targets:
         usual = target.bound()
         for parameter in inspect.signature(target.function).parameters:
+            # What `constructor` writes on a record.
+            if inspect.isclass(target.function) and parameter == "call":
+                continue
             is_tree = parameter in target.data and is_tree_of_arrays(usual.get(parameter))
             for odd in (*ODD, *(ALTERED if is_tree else ())):
                 yield Attack(target, parameter, odd)

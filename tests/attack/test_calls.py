@@ -1,5 +1,7 @@
 """A short attack in the suite; the long one is ``python -m tests.attack.calls``."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -20,23 +22,87 @@ from tests.attack.calls import (
     functions,
     of,
 )
+from tests.test_house import PUBLIC
 
 # Calls of each kind: what makes a layer runs it, which compiles.
 BUDGETS = {"layer": 25, "loss": 50, "optimizer": 40, "noise": 20, "other": 40, "function": 150}
 
 
+# Modules whose names are public one by one.
+LISTS = (
+    *(fnn.optim.schedule, fnn.optim.distributions, fnn.optim.constraint),
+    *(fnn.train.callbacks, fnn.train.transforms),
+)
+# Public, called with arguments, and yet not attacked.
+EXCUSED = {
+    "fnn.train.TrainStep": "made by `train_step`, which checks what goes into it",
+    "fnn.optim.noise.distributions.distribution_of": "inside of fnn, for names that were checked",
+}
+
+
+def named_members(module):
+    """The functions and classes that a module defines and does not hide, by their names."""
+    return {
+        f"{module.__name__}.{name}": value
+        for name, value in vars(module).items()
+        if name[0] != "_" and callable(value) and getattr(value, "__module__", "") in SOURCES
+    }
+
+
+SOURCES = {module.__name__ for module in LISTS}
+
+
+def takes_something(thing):
+    """Whether a call of it can go wrong: not of what fnn returns, which is read, and raises."""
+    returned = hasattr(thing, "_fields") or (
+        inspect.isclass(thing) and issubclass(thing, Exception)
+    )
+    return not returned and bool(inspect.signature(thing).parameters)
+
+
+def unattacked(things, targets):
+    """The names of what no target calls."""
+    called = {inspect.unwrap(target.function) for target in targets}
+    return {
+        name
+        for name, thing in things.items()
+        if inspect.unwrap(thing) not in called and takes_something(thing)
+    }
+
+
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory):
-    """Every attack by the kind of its target, in a folder that takes what is written."""
+def targets(tmp_path_factory):
+    """Everything that is attacked by its kind, with the folder that takes what is written."""
     folder = tmp_path_factory.mktemp("attack")
     found = {kind: [] for kind in BUDGETS}
     for target in constructors():
         kind = target.name.partition(" ")[0]
         found[kind if kind in BUDGETS else "other"].append(target)
     found["function"] = functions(folder)
+    return folder, found
+
+
+def test_every_public_name_is_under_attack_or_excused_in_words(targets):
+    things = dict(PUBLIC)
+    for module in LISTS:
+        things |= named_members(module)
+    every = [target for some in targets[1].values() for target in some]
+    assert unattacked(things, every) == set(EXCUSED)
+    assert all(EXCUSED.values())
+
+
+def test_a_public_name_that_nobody_attacks_is_seen():
+    things = {"one": fnn.dense, "another": fnn.tanh, "many": careless, "record": fnn.History}
+    assert unattacked(things, [of(fnn.dense, 2)]) == {"many"}
+
+
+@pytest.fixture(scope="module")
+def attacked(targets):
+    """Every attack by the kind of its target, in a folder that takes what is written."""
+    folder, found = targets
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield {kind: list(attacks(targets)) for kind, targets in found.items()}
+        yield {kind: list(attacks(some)) for kind, some in found.items()}
 
 
 @pytest.mark.parametrize("kind", BUDGETS)
@@ -50,6 +116,23 @@ def test_odd_arguments_are_refused_or_right(kind, attacked):
         assert verdict not in BAD, f"{attack}: {verdict.value}: {text}"
 
     never_bad()
+
+
+# Quick enough to be given every odd value in every place.
+WHOLLY = (
+    *("Loss", "Estimator", "Landscape", "Schedule", "Constraint", "Distribution", "constructor"),
+    *("BatchTransform", "Optimizer", "table", "choose", "interleaved", "concatenate", "eval_mode"),
+    *("in_bytes", "rounding", "scale_learning_rate", "nonfinite_leaf"),
+)
+
+
+@pytest.mark.parametrize("name", WHOLLY)
+def test_every_odd_argument_is_refused_or_right(name, attacked):
+    chosen = [attack for attack in attacked["function"] if attack.target.name == name]
+    assert len(chosen) > 50
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        found = {str(attack): attempt(attack) for attack in chosen}
+    assert {name: one for name, one in found.items() if one[0] in BAD} == {}
 
 
 def careless(size: float, params: dict = ()):

@@ -44,7 +44,7 @@ def _only(files: str) -> Room:
 
 
 # The longest path that fits counts.
-ROOMS = {
+ROOMS: dict[str, Room | None] = {
     "fnn/layers/": _layers("", "layers/shape layers/noise layers/embedding layers/precision"),
     "fnn/layers/_window.py": _layers("conv max_pool avg_pool", "layers/conv layers/pool"),
     "fnn/layers/activation/": _layers("", "layers/extremes layers/hard layers/gated layers/empty"),
@@ -63,6 +63,7 @@ ROOMS = {
     "fnn/optim/": _optim("optim/optimizer optim/extremes optim/transforms"),
     "fnn/optim/optimizers/": _optim("optim/optimizer optim/extremes optim/transforms"),
     "fnn/optim/transforms/": _optim("optim/transforms optim/optimizer optim/extremes"),
+    "fnn/optim/transforms/groups.py": _only("optim/unstack optim/optimizer optim/transforms"),
     "fnn/optim/transforms/constraint.py": _only("optim/constraint"),
     "fnn/optim/_norms.py": _only("optim/extremes optim/transforms"),
     "fnn/optim/schedule.py": _only("optim/schedule"),
@@ -76,7 +77,14 @@ ROOMS = {
     "fnn/train/files/checkpoint.py": _only("train/files"),
     "fnn/train/metrics.py": _only("train/metrics"),
     "fnn/train/evaluate.py": _only("train/metrics train/weights train/fit"),
-    "fnn/train/generation/generate.py": _only("train/generate"),
+    # What many devices see runs in processes of their own, in whose memory nothing is planted.
+    "fnn/train/sharding.py": None,
+    "fnn/train/_gathering.py": None,
+    "fnn/train/files/sharded_checkpoints.py": None,
+    "fnn/train/transforms.py": _only("train/transforms"),
+    "fnn/train/callbacks.py": _only("train/callbacks"),
+    "fnn/train/sweep/": _only("train/sweep"),
+    "fnn/train/generation/": _only("train/generate train/generate_cache"),
     "fnn/_core/atomic_write.py": _only("core/atomic_write"),
     "fnn/datasets/": _only("datasets/ attack/damage"),
 }  # fmt: skip
