@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 
@@ -92,14 +93,15 @@ def beside_layer(twin, train):
         theirs = twin.call(module, *arguments)
 
         params, state = twin.convert(layer, weights)
-        y, _, residuals = layer.forward(params, state, x, key=RUN_KEY, train=train)
+        forward = jax.jit(functools.partial(layer.forward, key=RUN_KEY, train=train))
+        y, _, residuals = forward(params, state, x)
         out, back_through_out = jax.vjp(lambda y_: twin.out(combine(y_, y)), inexact_leaves(y))
 
         # The transposes of what maps theirs to ours carry the gradients back and forth.
         dout = normal_like(jax.random.key(1), out)
         products = jax.tree.map(lambda t, d: (t * tensors(d)).sum(), theirs, dout)
         sum(jax.tree.leaves(products)).backward()
-        dparams, dx = layer.backward(params, residuals, back_through_out(dout)[0])
+        dparams, dx = jax.jit(layer.backward)(params, residuals, back_through_out(dout)[0])
         _, to_theirs = jax.vjp(lambda own: twin.convert(layer, weights | own)[0], own)
         _, to_ours = jax.vjp(
             lambda x_: inexact_leaves(twin.into(combine(x_, x))), inexact_leaves(x)
