@@ -31,7 +31,14 @@ from tests.twins.twin import Twin
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/pages/proofs.md"
 TEXT = """\
+---
+hide: [toc]
+---
+
 # Proofs
+
+[Layers](#layers), [losses](#losses), [optimizers](#optimizers), [noise](#noise), [papers](#papers),
+[case by case](#case-by-case)
 
 What is derived by hand can be wrong, and so can a test. This page says what each layer, loss,
 optimizer and noise is compared with whenever the tests run, and how it is known that the tests
