@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -229,6 +230,25 @@ def test_it_rolls_back_so_often_and_no_more():
     assert history.stopped == "the parameters became infinite or NaN"
 
 
+def test_it_goes_back_to_no_state_whose_loss_is_more_than_twice_the_lowest():
+    start = fnn.init_train_state(MODEL, optim.sgd(0.03, 0.8), DATA[0][:1], key=KEY)
+    back = callbacks.roll_back(factor=0.5)
+
+    def event(kind, step, losses=()):
+        state = start._replace(step=jnp.int32(step))
+        return SimpleNamespace(
+            kind=kind, step=step, losses=np.asarray(losses), train_state=state, resumed=False
+        )
+
+    back(event("start", 0))
+    back(event("step", 1, [1.0]))
+    back(event("step", 2, [2.0]))
+    back(event("step", 3, [2.5]))
+    # The end of the epoch shows the same losses again, whose mean is low enough.
+    back(event("epoch", 3, [1.0, 2.0, 2.5]))
+    assert int(back(event("nonfinite", 4)).step) == 2
+
+
 # What they write.
 
 
@@ -261,6 +281,17 @@ def test_the_log_of_a_run_that_goes_on_is_that_of_the_whole(kind, tmp_path):
     run(other, steps=4, **part)
     assert [int(row["step"]) for row in read(one)] == [2, 4, 5, 6, 8, 10, 10]
     assert read(other) == read(one)
+
+
+@pytest.mark.parametrize("log", [callbacks.log_csv, callbacks.log_json])
+def test_a_run_that_goes_on_may_begin_a_log(log, tmp_path):
+    end, history = train(steps=2)
+    file = tmp_path / "log"
+    train(
+        steps=2, start=end, data_state=history.data_state,
+        callbacks=[callbacks.every(log(file), steps=2)],
+    )  # fmt: skip
+    assert len(file.read_text().splitlines()) > 0
 
 
 def test_what_is_not_finite_is_null_in_json(tmp_path):
