@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -31,6 +32,12 @@ all_sets = pytest.mark.parametrize("name", SETS)
 CONVEX = [name for name in SETS if name != "sphere"]
 
 
+@functools.cache
+def compiled(name):
+    """The projection as one program, which many points share."""
+    return jax.jit(SETS[name][0])
+
+
 def point(seed, shape=(4, 3), size=2.0):
     return np.random.default_rng(seed).normal(size=shape) * size
 
@@ -38,7 +45,7 @@ def point(seed, shape=(4, 3), size=2.0):
 @pytest.mark.parametrize("size", [0.01, 0.3, 2.0, 50.0])
 @all_sets
 def test_the_nearest_point_is_in_the_set_and_none_in_it_is_nearer(name, size):
-    nearest, outside = SETS[name]
+    nearest, outside = compiled(name), SETS[name][1]
     with jax.enable_x64(True):
         p = point(1, size=size)
         q = np.asarray(nearest(jnp.asarray(p)))
