@@ -377,7 +377,7 @@ def test_an_example_stands_in_the_gallery_with_what_it_drew_and_printed_and_its_
     assert html.escape(title, quote=False) in section
     drawn = set(re.findall(r"``(\w+\.png)``", text))
     assert set(re.findall(r'<img src="gallery/([^"]+)" alt="[^"]+"', section)) == drawn
-    assert all((site / "gallery" / picture).stat().st_size > 10_000 for picture in drawn)
+    assert all((site / "gallery" / picture).stat().st_size > 5_000 for picture in drawn)
     printed = re.search(r'<div class="[^"]*output[^"]*"><pre>(.*?)</pre>', section, re.S)[1]
     assert re.search(r"\d", re.sub(r"<[^>]+>", "", printed))
     assert section.count("<details class=") == 1
