@@ -220,7 +220,8 @@ def constructor(make: Callable[P, T]) -> Callable[P, T]:
         args, kwargs = _in_python(args), _in_python(kwargs)
         with naming(name):
             made = make(*args, **kwargs)
-            if not isinstance(made, Described):
+            is_record = isinstance(made, Described)
+            if not is_record:
                 expected = "a layer, a loss, an optimizer or another record of fnn"
                 raise InputError(expected, describe(made), "return what was made")
         return made.made_by(Call(call, args, kwargs))
