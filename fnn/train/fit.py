@@ -42,6 +42,8 @@ from fnn.train.step import TrainState, hyperparameters, init_train_state, train_
 # A run that lost its numbers later than this is not run again from its begin to find the layer.
 _REPLAY_SECONDS = 10.0
 
+_GENERATOR_ONCE = "pass steps=, or as data the function of the epoch that makes it"
+
 
 @entry
 def fit(
@@ -156,8 +158,7 @@ def fit(
     layout = layout_of(mesh, sharding)
     source = open_source(data, batch_size)
     if not source.again and epochs is not None and epochs > 1:
-        remedy = "pass steps=, or the function that makes it, of the number of the epoch"
-        raise InputError("one epoch of a generator", f"epochs={epochs}", remedy)
+        raise InputError("one epoch of a generator", f"epochs={epochs}", _GENERATOR_ONCE)
     taken = train_step(model, loss, optimizer, gradient, precision)
     given = hyperparameters(model, optimizer, gradient)
     _refuse_tracing(given)

@@ -320,7 +320,7 @@ def test_what_does_not_go_together_is_refused(mapped):
     refused("epochs or steps, got neither", (X, Y), batch_size=5)
     refused("epochs or steps, got both", (X, Y), batch_size=5, epochs=1, steps=1)
     refused("steps of 0 or more", (X, Y), batch_size=5, steps=-1)
-    refused("one epoch of a generator.*function that makes it", generated(), epochs=2)
+    refused("one epoch of a generator.*function of the epoch", generated(), epochs=2)
     refused("batches from .* in epoch 0, got none", iter(()), epochs=1)
     refused("no data_state for data of arrays", (X, Y), batch_size=5, steps=1, data_state=b"{}")
     refused("a data_state of an earlier run", batches(), steps=1, data_state=b"[]")
