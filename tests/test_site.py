@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from xml.etree import ElementTree
@@ -88,16 +89,34 @@ def wordless(listed, names):
     return [name for name in names if name not in said]
 
 
+def section_of(pages, full):
+    """What the page of its package says of a public name."""
+    page = pages[f"api/{full.rpartition('.')[0].removeprefix('fnn.')}.html"]
+    return page.partition(f'id="{full}"')[2].partition("<h2 ")[0]
+
+
 def test_every_parameter_of_a_public_name_has_words_on_its_page(pages):
-    missing = {}
-    for full, thing in PUBLIC.items():
-        page = pages[f"api/{full.rpartition('.')[0].removeprefix('fnn.')}.html"]
-        section = page.partition(f'id="{full}"')[2].partition("<h2 ")[0]
-        assert section, full
-        found = wordless(section, parameters(thing))
-        if found:
-            missing[full] = found
-    assert missing == {}
+    found = {full: wordless(section_of(pages, full), parameters(PUBLIC[full])) for full in PUBLIC}
+    assert {full: names for full, names in found.items() if names} == {}
+
+
+def lost(said, shown):
+    """The words of a docstring that its page does not show as often."""
+    shown = html.unescape(re.sub(r"<[^>]+>", "", shown))
+    counts = [Counter(re.findall(r"[A-Za-z0-9]+", text)) for text in (said, shown)]
+    return sorted(counts[0] - counts[1])
+
+
+def test_no_word_of_a_docstring_is_lost_on_its_page(pages):
+    found = {full: lost(inspect.getdoc(PUBLIC[full]) or "", section_of(pages, full))
+             for full in PUBLIC}  # fmt: skip
+    assert {full: words for full, words in found.items() if words} == {}
+
+
+def test_a_word_that_is_lost_is_seen():
+    said = "Dense. y = x W\n\nArgs:\n    width: of y"
+    assert lost(said, "<p>Dense.</p><pre>y = x W</pre><b>Args</b><li>width: of y</li>") == []
+    assert lost(said, "<p>Dense.</p><pre>y = x W</pre><b>Args</b>") == ["of", "width", "y"]
 
 
 def test_a_parameter_without_words_is_seen():
