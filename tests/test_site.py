@@ -141,7 +141,7 @@ def is_command(line):
     if line.startswith("#SBATCH "):
         return True
     for words in re.split(r" && | & ", line):
-        found = re.fullmatch(r"(?:[A-Z]+=\S+ )*(\S+)(?: -m (\S+)| ([^-]\S*))?.*", words.strip())
+        found = re.fullmatch(r"(?:[A-Z_]+=\S+ )*(\S+)(?: -m (\S+)| ([^-]\S*))?.*", words.strip())
         if not found:
             return False
         program, module, argument = found.groups()
