@@ -1,23 +1,23 @@
 """The networks of networks.py in other libraries: each written once, of the parts of a library.
 
-A library is a kit of parts as its users take them; a network is a function of a kit. Images are
-channels last on the way in and out, inside they are as the library has them. What Equinox and plain
-JAX call batch norm has no running statistics here, which is a little less work than the others do.
+A library is a kit of parts as its users take them; a network is a function of a kit. Those of what
+may not be installed stand in nnx_kit.py and equinox_kit.py. Images are channels last on the way in
+and out, inside they are as the library has them. What Equinox and plain JAX call batch norm has no
+running statistics here, which is a little less work than the others do.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import torch
-from flax import nnx
 from loops import Batches, Loop, LossName, equinox_loop, jax_loop, nnx_loop, torch_loop
 from torch_cases import SelfAttention
 
@@ -25,7 +25,6 @@ Part = Any
 Forward = Callable[[Sequence[Callable[[Any], Any]], Any], Any]
 HEADS = 8
 EPSILON = 1e-5
-BATCH_AXIS = "batch"
 
 
 class Plain(NamedTuple):
@@ -152,208 +151,6 @@ def with_positions(params: Any, x: Any) -> Any:
     if len(token):
         x = jnp.concatenate([jnp.broadcast_to(token, (*x.shape[:-2], 1, x.shape[-1])), x], -2)
     return x + positions
-
-
-class NnxJoined(nnx.Module):
-    """Parts that a function puts together."""
-
-    def __init__(self, forward: Forward, parts: Sequence[Part]):
-        self.forward, self.parts = forward, nnx.List(parts)
-
-    def __call__(self, x: Any) -> Any:
-        return self.forward(self.parts, x)
-
-
-class NnxPositions(nnx.Module):
-    """Positions, and a class token, that are learned."""
-
-    def __init__(self, steps: int, width: int, token: bool):
-        self.positions = nnx.Param(0.02 * jax.random.normal(jax.random.key(0), (steps, width)))
-        self.token = nnx.Param(jnp.zeros((int(token), width)))
-
-    def __call__(self, x: Any) -> Any:
-        return with_positions((self.positions[...], self.token[...]), x)
-
-
-class NnxAttention(nnx.Module):
-    """Attention of a sequence to itself."""
-
-    def __init__(self, width: int, causal: bool, rngs: Any):
-        self.inside = nnx.MultiHeadAttention(HEADS, width, decode=False, rngs=rngs)
-        self.causal = causal
-
-    def __call__(self, x: Any) -> Any:
-        mask = nnx.make_causal_mask(x[..., 0]) if self.causal else None
-        return self.inside(x, mask=mask)
-
-
-class NnxKit(PlainKit):
-    """Flax NNX: channels last as in plain JAX, and its functions where NNX has none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rngs = nnx.Rngs(0)
-
-    def join(self, forward: Forward, *parts: Part) -> Part:
-        return NnxJoined(forward, parts)
-
-    def conv(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True
-    ) -> Part:
-        padding = "VALID" if kernel == stride else kernel // 2
-        return nnx.Conv(
-            inputs, outputs, (kernel, kernel), stride, padding=padding, use_bias=bias,
-            rngs=self.rngs,
-        )  # fmt: skip
-
-    def batch_norm(self, width: int) -> Part:
-        return nnx.BatchNorm(width, rngs=self.rngs)
-
-    def layer_norm(self, width: int) -> Part:
-        return nnx.LayerNorm(width, rngs=self.rngs)
-
-    def dense(self, inputs: int, outputs: int) -> Part:
-        return nnx.Linear(inputs, outputs, rngs=self.rngs)
-
-    def embedding(self, count: int, width: int) -> Part:
-        return nnx.Embed(count, width, rngs=self.rngs)
-
-    def positions(self, steps: int, width: int, token: bool) -> Part:
-        return NnxPositions(steps, width, token)
-
-    def attention(self, width: int, causal: bool) -> Part:
-        return NnxAttention(width, causal, self.rngs)
-
-    def lstm(self, inputs: int, width: int) -> Part:
-        return nnx.RNN(nnx.OptimizedLSTMCell(inputs, width, rngs=self.rngs))
-
-    def max_pool(self, x: Any) -> Any:
-        return nnx.max_pool(x, (2, 2), (2, 2))
-
-
-class EqxJoined(eqx.Module):
-    """Parts that a function puts together."""
-
-    parts: list[Any]
-    forward: Forward = eqx.field(static=True)
-
-    def __call__(self, x: Any) -> Any:
-        return self.forward(self.parts, x)
-
-
-class EqxPlain(eqx.Module):
-    """A part of plain JAX."""
-
-    params: Any
-    apply: Callable[[Any, Any], Any] = eqx.field(static=True)
-
-    def __call__(self, x: Any) -> Any:
-        return self.apply(self.params, x)
-
-
-class EqxOverSteps(eqx.Module):
-    """A part of vectors over every time step, if there are some."""
-
-    inside: Any
-
-    def __call__(self, x: Any) -> Any:
-        # An index has no axis of channels.
-        vector = 0 if isinstance(self.inside, eqx.nn.Embedding) else 1
-        return jax.vmap(self.inside)(x) if x.ndim > vector else self.inside(x)
-
-
-class EqxAttention(eqx.Module):
-    """Attention of a sequence to itself."""
-
-    inside: eqx.nn.MultiheadAttention
-    causal: bool = eqx.field(static=True)
-
-    def __call__(self, x: Any) -> Any:
-        mask = jnp.tril(jnp.ones((len(x), len(x)), bool)) if self.causal else None
-        return self.inside(x, x, x, mask)
-
-
-class EqxLstm(eqx.Module):
-    """A cell over all time steps."""
-
-    cell: eqx.nn.LSTMCell
-
-    def __call__(self, x: Any) -> Any:
-        def step(carry: Any, x: Any) -> Any:
-            carry = self.cell(x, carry)
-            return carry, carry[0]
-
-        zeros = jnp.zeros(self.cell.hidden_size)
-        return jax.lax.scan(step, (zeros, zeros), x)[1]
-
-
-class EqxKit(PlainKit):
-    """Equinox: one example at a time, channels first."""
-
-    channel_axis, image_axes = 0, (-2, -1)
-
-    def key(self) -> Any:
-        self.count += 1
-        return jax.random.key(self.count)
-
-    def join(self, forward: Forward, *parts: Part) -> Part:
-        return EqxJoined(list(parts), forward)
-
-    def conv(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True
-    ) -> Part:
-        padding = 0 if kernel == stride else kernel // 2
-        return eqx.nn.Conv2d(
-            inputs, outputs, kernel, stride, padding, use_bias=bias, key=self.key()
-        )
-
-    def batch_norm(self, width: int) -> Part:
-        def apply(params: Any, x: Any) -> Any:
-            mean, square = jax.lax.pmean((x.mean((1, 2)), (x**2).mean((1, 2))), BATCH_AXIS)
-            scale = params[0] * jax.lax.rsqrt(square - mean**2 + EPSILON)
-            shift = params[1] - mean * scale
-            return x * scale[:, None, None] + shift[:, None, None]
-
-        return EqxPlain([jnp.ones(width), jnp.zeros(width)], apply)
-
-    def layer_norm(self, width: int) -> Part:
-        return EqxOverSteps(eqx.nn.LayerNorm(width))
-
-    def dense(self, inputs: int, outputs: int) -> Part:
-        return EqxOverSteps(eqx.nn.Linear(inputs, outputs, key=self.key()))
-
-    def embedding(self, count: int, width: int) -> Part:
-        return EqxOverSteps(eqx.nn.Embedding(count, width, key=self.key()))
-
-    def positions(self, steps: int, width: int, token: bool) -> Part:
-        return EqxPlain(*super().positions(steps, width, token))
-
-    def attention(self, width: int, causal: bool) -> Part:
-        biases = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
-        return EqxAttention(
-            eqx.nn.MultiheadAttention(HEADS, width, key=self.key(), **biases), causal
-        )
-
-    def lstm(self, inputs: int, width: int) -> Part:
-        return EqxLstm(eqx.nn.LSTMCell(inputs, width, key=self.key()))
-
-    def max_pool(self, x: Any) -> Any:
-        return eqx.nn.MaxPool2d(2, 2)(x)
-
-    def upsample(self, x: Any) -> Any:
-        return x.repeat(2, 1).repeat(2, 2)
-
-    def tokens(self, x: Any) -> Any:
-        return x.reshape(len(x), -1).T
-
-    def channels_last(self, x: Any) -> Any:
-        return jnp.moveaxis(x, 0, -1)
-
-    def whole(self, model: Part) -> Part:
-        def forward(parts: Any, x: Any) -> Any:
-            return parts[0](jnp.moveaxis(x, -1, 0) if x.ndim == 3 else x)
-
-        return self.join(forward, model)
 
 
 class TorchJoined(torch.nn.Module):
@@ -586,9 +383,17 @@ def plain_loop(model: Plain, rate: float, batches: Batches, loss_name: LossName)
     return jax_loop(model.apply, model.params, rate, batches, loss_name)
 
 
+def nnx_kit() -> Any:
+    return importlib.import_module("nnx_kit").NnxKit()
+
+
+def equinox_kit() -> Any:
+    return importlib.import_module("equinox_kit").EquinoxKit()
+
+
 KITS: dict[str, tuple[Callable[[], Any], Callable[..., Loop]]] = {
     "plain jax": (PlainKit, plain_loop),
-    "flax nnx": (NnxKit, nnx_loop),
-    "equinox": (EqxKit, equinox_loop),
+    "flax nnx": (nnx_kit, nnx_loop),
+    "equinox": (equinox_kit, equinox_loop),
     "pytorch": (TorchKit, torch_loop),
 }

@@ -232,8 +232,11 @@ class Measured:
         for gradient in ("manual", *({"auto"} & set(others))):
             self.add_own(gradient)
         for other in others:
-            if other in network.makers:
-                self.add_other(other)
+            try:
+                if other in network.makers:
+                    self.add_other(other)
+            except ImportError as error:
+                print(f'{other}: no {error.name} installed; pip install "fnn[bench]"')
         self.fit = fitted(network, batch)
         _, _, self.compile_seconds["fit"] = self.fit()
 
