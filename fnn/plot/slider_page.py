@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Pixels: on a phone, wider pictures scroll, as they could not be read.
+_LEAST = 520
+
+
 @entry
 def slider_page(
     draw: Callable[..., Figure],
@@ -60,12 +64,12 @@ def slider_page(
     frames = [_frame(draw, {name: value}, i) for i, value in enumerate(known)]
     labels = [f"{name} = {label(value)}" for value in known]
     stepped = Stepped(
-        content="\n".join(frames),
+        content="\n".join(['<div class="frames">', *frames, "</div>"]),
         labels=labels,
         texts=[f"Picture {i} of {len(known)}." for i in range(1, len(known) + 1)],
         start=0,
         fallback=f"Picture 1 of {len(known)}.",
-        style=".frame { max-width: 100%; height: auto; background: #fff; }",
+        style=_STYLE,
         script=_SCRIPT,
         data={},
     )
@@ -82,7 +86,8 @@ def _frame(draw: Callable[..., Figure], values: Mapping[str, Hashable], i: int) 
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
     hidden = " hidden" if i else ""
     return (
-        f'<img class="frame" src="{source}" alt="{alt}" width="{width}" height="{height}"{hidden}>'
+        f'<img class="frame" src="{source}" alt="{alt}" width="{width}" height="{height}" '
+        f'style="min-width: {min(width, _LEAST)}px"{hidden}>'
     )
 
 
@@ -98,6 +103,9 @@ def _smaller(figure: Figure) -> tuple[str, bytes]:
     kind = min(found, key=lambda one: len(found[one]))
     return kind, found[kind]
 
+
+_STYLE = """.frames { overflow-x: auto; }
+.frame { max-width: 100%; height: auto; background: #fff; }"""
 
 _SCRIPT = """const frames = document.querySelectorAll(".frame");
 function draw(step) {
