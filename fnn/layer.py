@@ -290,7 +290,7 @@ def stateful(
             cache``, see `fnn.Layer`.
         decode: with it, ``(params, state, cache, x, position) -> y, cache``.
     Raises:    InputError for what is no function, one of `prefill` and `decode` without the other,
-        and for both beside `positionwise`.
+        for both beside `positionwise`, and from the layer where a function returns something else.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> count = stateful(
@@ -582,6 +582,8 @@ def autodiff(
         prefill: of a layer over time that looks back, ``(params, state, x, *, window, lengths=None)
             -> y, cache``, see `fnn.Layer`; `fnn.positionwise` is for one that does not.
         decode: with it, ``(params, state, cache, x, position) -> y, cache``.
+    Raises:    InputError for what is no function, one of `prefill` and `decode` without the other,
+        and from the layer where `init` or `apply` return something else.
 
     >>> import jax, jax.numpy as jnp
     >>> sine = autodiff(
