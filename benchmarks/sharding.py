@@ -2,8 +2,9 @@
 
 - ``mlp``, ``cnn``, ``lstm``, ``transformer``, each with ``sharding="data"`` and ``"full"``: a run
   of `fit` on all devices against `jax.lax.scan` over `fnn.train_step`, with the same batches and
-  the shardings written by hand. time_ratio is ours over the other's, milliseconds a step, medians
-  over rounds in which both take turns; compilation is left out.
+  the shardings written by hand, which says where arrays lie and leaves to XLA what is sent.
+  time_ratio is ours over the other's, milliseconds a step, medians over rounds in which both take
+  turns; compilation is left out.
 - curve: the largest difference of a loss on 2, 4 and 8 devices from that on one, over the loss;
   more than rounding ends the benchmark.
 - work: the operations that 8 devices do together over those that one does, in the compiled step; 1
