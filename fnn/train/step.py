@@ -98,6 +98,8 @@ class TrainStep:
             optimizer that gives no updates like the parameters, or no state like the one before.
         """
         self._check(train_state)
+        if rebuild is not None:
+            check.function(rebuild, "rebuild", takes="model, params")
         params, state, opt_state, key, count, numbers = train_state
         made = self.structure.build(numbers)
         model, optimizer = in_precision(

@@ -243,6 +243,7 @@ def test_sobol_points_have_one_in_each_share_of_an_axis():
         (lambda: train.grid({}), "by their names"),
         (lambda: train.grid({"rate": []}), "values of rate"),
         (lambda: train.grid({"rate": "abc"}), "values of rate"),
+        (lambda: train.grid({"rate": 0.1}), "values of rate"),
         (lambda: train.random_points({"rate": 0.1}, 3, key=jax.random.key(0)), "a range or a list"),
         (lambda: train.sobol_points(AXES, 0, key=jax.random.key(0)), "count"),
         (lambda: train.random_points(AXES, 3, key=None), "key"),
