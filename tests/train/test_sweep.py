@@ -230,6 +230,12 @@ def test_drawn_points_stand_on_their_axes_and_repeat_by_key(drawn):
     assert {point["seed"] for point in one} <= set(range(4))
 
 
+@pytest.mark.parametrize("count", [1, 5, 8])
+def test_there_are_as_many_sobol_points_as_asked_for(count):
+    points = train.sobol_points({"x": train.between(0, 1)}, count, key=jax.random.key(2))
+    assert len({point["x"] for point in points}) == count
+
+
 def test_sobol_points_have_one_in_each_share_of_an_axis():
     points = train.sobol_points({"x": train.between(0, 1)}, 8, key=jax.random.key(2))
     assert sorted(int(8 * point["x"]) for point in points) == list(range(8))
