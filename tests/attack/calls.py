@@ -289,6 +289,14 @@ def training(folder: Path) -> list[Target]:
     words = fnn.serial(fnn.embedding(5, 4), fnn.dense(5))
     tokens = np.array([[0, 1, 2]])
     talk = words, *words.init(KEY, tokens), tokens, 2
+    pairs = fnn.serial(
+        fnn.over_memory(fnn.embedding(5, 4)),
+        fnn.over_query(fnn.embedding(5, 4)),
+        fnn.residual_cross(fnn.attention(2)),
+        fnn.take_query(),
+        fnn.dense(5),
+    )
+    told = pairs, *pairs.init(KEY, (tokens, tokens)), tokens, 2
     few = {"epochs": 1, "batch_size": 3, "key": KEY}
     return [
         of(fnn.fit, MODEL, LOSS, SGD, batch, **few, validation=batch, data="data validation"),
@@ -296,6 +304,7 @@ def training(folder: Path) -> list[Target]:
         of(fnn.predict, MODEL, PARAMS, STATE, X, data=f"{place} x"),
         of(fnn.generate, *talk, key=KEY, data=place),
         of(fnn.generate_stream, *talk, key=KEY, data=place),
+        of(fnn.generate, *told, key=KEY, source=tokens, data=f"{place} source"),
         of(fnn.init_train_state, MODEL, SGD, X, key=KEY, data="x"),
         of(fnn.train_step, MODEL, LOSS, SGD),
         of(fnn.train_step(MODEL, LOSS, SGD), train_state, batch, data="train_state batch"),
