@@ -49,6 +49,9 @@ def filters(weight: Array) -> Figure:
             axes.imshow(shown, cmap="RdBu_r", vmin=-largest, vmax=largest)
         else:
             axes.imshow((np.where(np.isfinite(one), one, 0) / largest + 1) / 2)
-    heading(figure, f"The {count} filters of the first layer, largest weight {largest:.2g}")
+    colors = "red above 0, blue below" if known.shape[2] == 1 else "gray is 0, bright is above"
+    heading(
+        figure, f"The {count} filters of the first layer; {colors}, largest weight {largest:.2g}"
+    )
     figure.set_label(f"{count} filters of {known.shape[0]} by {known.shape[1]} weights.")
     return figure
