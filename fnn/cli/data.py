@@ -55,7 +55,10 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         what = "images" if self.has_images else "points"
         size = "x".join(map(str, self.example))
-        aim = f"{len(self.classes)} classes" if self.classes else f"{self.outputs} value(s) each"
+        if not self.has_images:
+            size += " number each" if size == "1" else " numbers each"
+        values = f"{self.outputs} value{'' if self.outputs == 1 else 's'}"
+        aim = f"{len(self.classes)} classes" if self.classes else f"{values} to find"
         counts = f"{len(self.train[0]):,} {what} to learn from, {len(self.test[0]):,} held out"
         return f"{self.name}: {counts}; {size}, {aim}"
 
@@ -71,7 +74,7 @@ def problem(data: str, folder: Path | None, seed: int) -> Problem:
         read.
 
     >>> print(problem("xor", None, 0))
-    xor: 400 points to learn from, 400 held out; 2, 2 classes
+    xor: 400 points to learn from, 400 held out; 2 numbers each, 2 classes
     """
     if folder is not None and data != "fashion_mnist":
         raise InputError(
