@@ -44,6 +44,24 @@ def test_a_loss_hands_on_the_nan_of_one_row_of_many_and_no_other(name):
     assert rows_of_nan(jax.jit(loss.apply)(y, LOSSES[name])) == [BAD]
 
 
+# Losses of predictions that are no plain array of scores, with labels of their own.
+OTHERS = {
+    "ctc": (losses.ctc(), WITH_NAN.reshape(ROWS, 2, 2), jnp.ones((ROWS, 1), "int32")),
+    "linear_cross_entropy": (
+        losses.linear_cross_entropy(),
+        fnn.LinearHead(WITH_NAN, jnp.ones((WIDTH, 7)), jnp.zeros(7)),
+        LABELS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_loss_in_steps_hands_on_the_nan_of_one_example_of_many_and_no_other(name):
+    loss, prediction, target = OTHERS[name]
+    values = jax.jit(lambda prediction: loss.forward(prediction, target)[0])(prediction)
+    assert rows_of_nan(values) == [BAD]
+
+
 # Layers of x (B, C), and of images and sequences made of it.
 ACTIVATIONS = (
     *("relu", "relu6", "leaky_relu", "elu", "hard_sigmoid", "hard_tanh", "softplus", "gelu"),
