@@ -106,7 +106,8 @@ def check_sweep(result: Unchecked, value: Unchecked) -> None:
         value: the name of a column.
     """
     if not isinstance(result, Sweep) or not result.points:
-        raise InputError("a sweep with runs", describe(result), "pass what fnn.sweep returns")
+        got = "one with none" if isinstance(result, Sweep) else describe(result)
+        raise InputError("a sweep with runs", got, "pass what fnn.sweep returns")
     measured = dict.fromkeys(name for one in result.histories for name in one.validation)
     known = ["loss", *(f"validation {name}" for name in measured), "steps"]
     check.one_of(value, "a column of numbers", known, "name one of these")
