@@ -120,7 +120,11 @@ def programs():
         found[case] = run_layout(*LAYOUTS[case])
     case = "deep"
     found[case] = fitted(case)
-    loop.run = run
+    program = importlib.import_module("fnn.train.loop._program")
+    program.gathering, kept = (lambda layout, model, params: model), program.gathering
+    case = "left to XLA"
+    found[case] = run_layout("deep", (2,), "full")
+    program.gathering, loop.run = kept, run
     texts = {case: one.as_text() for case, one in compiled.items()}
     return texts, {case: (h.loss, plain(state.params)) for case, (state, h) in found.items()}
 
@@ -324,14 +328,22 @@ def sent(text, kind):
     return collectives(text)[kind].bytes
 
 
+def check_gathered(text, params):
+    assert collectives(text).keys() == {"all-gather", "all-reduce"}
+    split = [leaf.nbytes for leaf in jax.tree.leaves(params) if leaf.size >= 1024]
+    assert 0 < sent(text, "all-gather") <= 2 * sum(split)
+
+
 @pytest.mark.parametrize("case", GATHERING)
 def test_a_fully_sharded_step_gathers_every_weight_twice_at_most_and_sends_nothing_else(
     found, case
 ):
-    text, params = found["programs"][case], found["curves"][case][1]
-    assert collectives(text).keys() == {"all-gather", "all-reduce"}
-    split = [leaf.nbytes for leaf in jax.tree.leaves(params) if leaf.size >= 1024]
-    assert 0 < sent(text, "all-gather") <= 2 * sum(split)
+    check_gathered(found["programs"][case], found["curves"][case][1])
+
+
+def test_a_step_of_which_xla_decides_what_is_sent_is_seen(found):
+    with pytest.raises(AssertionError):
+        check_gathered(found["programs"]["left to XLA"], found["curves"]["left to XLA"][1])
 
 
 def test_a_fully_sharded_step_by_hand_sums_the_gradient_once(found):
