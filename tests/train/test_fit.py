@@ -284,6 +284,19 @@ def test_histories_agree_with_the_manual_gradient(gradient):
 # Compilation.
 
 
+@pytest.mark.parametrize(("taken", "programs"), [(2, 1), (4, 1), (5, 2)])
+def test_a_run_that_ends_before_the_smaller_last_batch_compiles_no_program_for_it(
+    taken, programs, caplog
+):
+    model = fnn.serial(fnn.dense(taken + 10), fnn.dense(CLASSES))
+    options = {"steps": taken, "batch_size": 5, "key": KEY}
+    _, seen = compiled(
+        caplog,
+        lambda: fnn.fit(model, fnn.losses.cross_entropy(), optim.sgd(0.1), classes(), **options),
+    )
+    assert sum("run_steps" in name for name in seen) == programs
+
+
 def test_a_second_fit_of_equal_things_compiles_nothing(caplog):
     def once(width, seed):
         model = fnn.serial(fnn.dense(width), fnn.relu(), fnn.dense(CLASSES))
