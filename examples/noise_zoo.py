@@ -19,7 +19,8 @@ import fnn
 from fnn import optim
 from fnn.train import atomic_write, output_folder
 
-RATE, EPOCHS, BATCH = 0.1, 40, 128
+# A batch that divides the 4,000 images: the rest of another would be a second program.
+RATE, EPOCHS, BATCH = 0.1, 40, 125
 KEY = jax.random.key(1)
 
 
