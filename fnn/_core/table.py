@@ -31,13 +31,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
     """
     cells = [_words(row) for row in (header, *check.several(rows, "rows"))]
     for row in cells:
-        if not row or len(row) != len(cells[0]):
+        if len(row) != len(cells[0]):
             got, remedy = f"{len(row)} and {len(cells[0])}", "give every row a word for each column"
             raise InputError("rows as long as the header", got, remedy)
     if width is not None:
         check.count(width, "width")
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    if width is not None:
+    if width is not None and widths:
         room = max(width - sum(2 + other for other in widths[1:]), _SHORTEST)
         for row in cells:
             row[0] = row[0] if len(row[0]) <= room else "..." + row[0][3 - room :]
