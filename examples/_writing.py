@@ -14,6 +14,9 @@ def learn(model, book, window, epochs, batch_size, learning_rate, seed):
     Prints both, and how far their loss curves are apart.
     """
     x, target = book.windows(window)
+    # Whole batches: a last one of another size would be a second program.
+    whole = len(x) // batch_size * batch_size or len(x)
+    x, target = x[:whole], target[:whole]
     print(f"{len(book.ids):,} tokens of {book.vocabulary} kinds, {len(x):,} windows\n")
     print(fnn.summary(model, jax.ShapeDtypeStruct((batch_size, window), x.dtype)), end="\n\n")
 
