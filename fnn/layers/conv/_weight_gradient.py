@@ -9,6 +9,7 @@ on CPU a few examples after the other, that no copy of x or dy is ever whole:
   order of axes that it likes 28, and a seventh of the memory);
 - over one spatial axis, with few channels, few bytes or large examples: as a convolution in the
   order of axes that XLA likes;
+- over three spatial axes: as over two, what the window sees along the first being channels;
 - of a kernel of size 1: as one product.
 """
 
@@ -24,7 +25,17 @@ from fnn._core.mesh import parts_of, scan
 from fnn._core.types import Array, Unchecked
 from fnn.layers._window import Geometry, pad, side_by_side, window_slices
 from fnn.layers.conv import _reference as plain
-from fnn.layers.conv._fast import TERMS, WIDE, bundled, bundles_of, on_cpu, padded, unbundled
+from fnn.layers.conv._fast import (
+    TERMS,
+    WIDE,
+    bundled,
+    bundles_of,
+    depth_as_channels,
+    is_deep,
+    on_cpu,
+    padded,
+    unbundled,
+)
 from fnn.layers.dense import outer_sum
 
 # Bytes of the examples that are taken at a time: they stay in a core's cache.
@@ -63,6 +74,11 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
     """Return dweight in one group."""
     if geometry == side_by_side((1,) * len(geometry.size)):
         return outer_sum(x, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
+    if is_deep(geometry):
+        flat, over_two = depth_as_channels(x, geometry)
+        each = _weight_gradient(flat, dy.reshape(-1, *dy.shape[2:]), over_two)
+        depths = each.reshape(*over_two.size, geometry.size[0], x.shape[-1], dy.shape[-1])
+        return jnp.moveaxis(depths, 2, 0)
     batch: Unchecked = x.shape[0]
     if not isinstance(batch, int):
         # A symbolic one, as in `jax.export`, has no known number of parts.
