@@ -60,7 +60,8 @@ def descend(
 
     """
     check_optimizer("an optimizer", optimizer)
-    check.function(function, "function")
+    remedy = "pass one of the parameters, to one number"
+    check.function(function, "function", remedy, takes="params")
     check.count(steps, "steps")
     listed = isinstance(start, list | tuple) and all(isinstance(x, int | float) for x in start)
     if listed:
