@@ -179,15 +179,20 @@ def depth_as_channels(x: Array, geometry: Geometry) -> tuple[Array, Geometry]:
 
     P positions of the window along D, each with the K entries of it that it sees.
     """
-    size, stride, (low, high), dilation, dilated = (option[0] for option in geometry)
+    low, high = geometry.padding[0]
+    stride, dilation = geometry.stride[0], geometry.dilation[0]
     ends = [(0, 0, 0)] * x.ndim
-    ends[1] = (low, high, dilated - 1)
+    ends[1] = (low, high, geometry.input_dilation[0] - 1)
     padded = jax.lax.pad(x, x.dtype.type(0), ends)
     reach = (geometry.positions(x.shape[1:-1])[0] - 1) * stride + 1
-    starts = range(0, size * dilation, dilation)
+    starts = range(0, geometry.size[0] * dilation, dilation)
     each = [jax.lax.slice_in_dim(padded, k, k + reach, stride, axis=1) for k in starts]
     seen = jnp.concatenate(each, -1)
-    return seen.reshape(-1, *seen.shape[2:]), Geometry(*(option[1:] for option in geometry))
+    over_two = Geometry(
+        geometry.size[1:], geometry.stride[1:], geometry.padding[1:], geometry.dilation[1:],
+        geometry.input_dilation[1:],
+    )  # fmt: skip
+    return seen.reshape(-1, *seen.shape[2:]), over_two
 
 
 def _by_depth(x: Array, weight: Array, geometry: Geometry) -> Array:
