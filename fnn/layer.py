@@ -633,7 +633,10 @@ def _linearized(
         y, new_state = apply(params, state, combine(floats, x))
         return inexact_leaves(y), (y, new_state)
 
-    _, vjp, (y, state) = jax.vjp(function, params, inexact_leaves(x), has_aux=True)
+    # Under `jax.shard_map` the gradient is that of each device, as a backward by hand is.
+    axes = varying_axes(params, state, x)
+    given = vary_over(params, axes), vary_over(inexact_leaves(x), axes)
+    _, vjp, (y, state) = jax.vjp(function, *given, has_aux=True)
     return y, state, vjp
 
 
