@@ -10,7 +10,9 @@ on CPU a few examples after the other, that no copy of x or dy is ever whole:
 - over one spatial axis, with few channels, few bytes or large examples: as a convolution in the
   order of axes that XLA likes;
 - over three spatial axes: as over two, what the window sees along the first being channels;
-- of a kernel of size 1: as one product.
+- of a kernel of size 1: as one product;
+- one channel in a group: products of x, shifted, and dy, summed (depthwise 3x3, 128 channels,
+  28x28, batch 32: 8 ms, where products of all channels with all took 60).
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ def _weight_gradient_in_groups(x: Array, dy: Array, geometry: Geometry, groups: 
     if groups == 1:
         return _weight_gradient(x, dy, geometry)
     within, outputs = x.shape[-1] // groups, dy.shape[-1]
+    if within == 1 and math.prod(geometry.size) <= TERMS:
+        return _weight_gradient(x, dy, geometry, depthwise=True)
     bundles = bundles_of(groups, max(within, outputs // groups))
     together = groups // bundles
     wide = unbundled(
@@ -70,11 +74,11 @@ def _weight_gradient_in_groups(x: Array, dy: Array, geometry: Geometry, groups: 
     return jnp.moveaxis(own, -1, -2).reshape(*geometry.size, within, outputs)
 
 
-def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
-    """Return dweight in one group."""
-    if geometry == side_by_side((1,) * len(geometry.size)):
+def _weight_gradient(x: Array, dy: Array, geometry: Geometry, *, depthwise: bool = False) -> Array:
+    """Return dweight in one group, or with groups of one channel."""
+    if not depthwise and geometry == side_by_side((1,) * len(geometry.size)):
         return outer_sum(x, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
-    if is_deep(geometry):
+    if not depthwise and is_deep(geometry):
         flat, over_two = depth_as_channels(x, geometry)
         each = _weight_gradient(flat, dy.reshape(-1, *dy.shape[2:]), over_two)
         depths = each.reshape(*over_two.size, geometry.size[0], x.shape[-1], dy.shape[-1])
@@ -82,7 +86,7 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
     batch: Unchecked = x.shape[0]
     if not isinstance(batch, int):
         # A symbolic one, as in `jax.export`, has no known number of parts.
-        return _in_order(x, dy, geometry)
+        return (_in_sums if depthwise else _in_order)(x, dy, geometry)
     example = (x.size * x.itemsize + dy.size * dy.itemsize) // max(1, batch)
     # Every device of a mesh goes through its own examples.
     devices = parts_of(batch)
@@ -93,24 +97,34 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
     # Of fewer bytes products gain nothing, and the columns of a part take more than a plain copy.
     many = own * example > 2 * _BYTES >= 2 * example and own % few == 0
     one = _in_products if many and _products_pay(x.shape[-1], geometry) else _in_order
+    within, one = (1, _in_sums) if depthwise else (x.shape[-1], one)
     whole = own // few if few < own else 0
+    cut, trailing = whole * few, x.ndim - 2
 
-    # The examples of a part side by side: an axis of one example would cost a copy of x.
+    # The examples of a part side by side: an axis of one example would cost a copy of x. Sums are
+    # three times as fast with each by itself.
+    def parts(a: Array) -> Array:
+        rows = (few, a.shape[1]) if depthwise else (few * a.shape[1],)
+        shape = (whole, *rows, *a.shape[2:])
+        # An axis of one device would take a product twice as long.
+        if devices == 1:
+            return a[:cut].reshape(shape)
+        each = a.reshape(devices, own, *a.shape[1:])[:, :cut]
+        return each.reshape(devices, *shape).swapaxes(0, 1)
+
+    def left_over(a: Array) -> Array:
+        if devices == 1:
+            return a[cut:]
+        return a.reshape(devices, own, *a.shape[1:])[:, cut:].reshape(-1, *a.shape[1:])
+
     def step(total: Array, part: list[Array]) -> tuple[Array, None]:
-        x, dy = (a.reshape(devices * few, -1, *a.shape[2:]) for a in part)
+        x, dy = (a.reshape(devices * few, -1, *a.shape[-trailing:]) for a in part)
         return total + one(x, dy, geometry), None
 
-    cut = whole * few
-    total = jnp.zeros((*geometry.size, x.shape[-1], dy.shape[-1]), x.dtype)
-    x, dy = (a.reshape(devices, own, *a.shape[1:]) for a in (x, dy))
+    total = jnp.zeros((*geometry.size, within, dy.shape[-1]), x.dtype)
     if whole:
-        parts = [
-            a[:, :cut].reshape(devices, whole, few * a.shape[2], *a.shape[3:]).swapaxes(0, 1)
-            for a in (x, dy)
-        ]
-        total, _ = scan(step, total, parts)
-    x, dy = (a[:, cut:].reshape(devices * (own - cut), *a.shape[2:]) for a in (x, dy))
-    return total + one(x, dy, geometry) if cut < own else total
+        total, _ = scan(step, total, [parts(x), parts(dy)])
+    return total + one(left_over(x), left_over(dy), geometry) if cut < own else total
 
 
 def _products_pay(channels: int, geometry: Geometry) -> bool:
@@ -155,6 +169,15 @@ def _shifted(x: Array, shifts: dict[int, tuple[int, int]]) -> Array:
     for axis, (by, size) in shifts.items():
         pads[axis] = (by, size - x.shape[axis] - by, 0)
     return jax.lax.pad(x, x.dtype.type(0), pads)
+
+
+def _in_sums(x: Array, dy: Array, geometry: Geometry) -> Array:
+    """Return dweight of groups of one channel: what each entry of the kernel sees, times dy."""
+    multiplier = dy.shape[-1] // x.shape[-1]
+    x = jnp.repeat(x, multiplier, axis=-1) if multiplier > 1 else x
+    seen = window_slices(pad(x, geometry), geometry, dy.shape[1:-1])
+    sums = jnp.stack([(one * dy).sum(tuple(range(x.ndim - 1))) for one in seen])
+    return sums.reshape(*geometry.size, 1, dy.shape[-1])
 
 
 def _in_order(x: Array, dy: Array, geometry: Geometry) -> Array:
