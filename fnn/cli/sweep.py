@@ -86,7 +86,8 @@ def run_sweep(
         raise StoppedError("interrupted; the same command goes on with it") from None
     points = [{name: getattr(job.settings, name) for name in names} for job in jobs]
     result = Sweep(points, [one for one in histories if one is not None], [], programs)
-    print(f"{programs} program(s), {time.perf_counter() - began:.1f} s\n")
+    named = "program" if programs == 1 else "programs"
+    print(f"{programs} {named}, {time.perf_counter() - began:.1f} s\n")
     _print_table(result, f"validation {metric}", largest=bool(first.problem.classes))
     written = _write(result, folder, jobs, metric, guess)
     print("\n" + textwrap.fill(f"written to {folder}/: {', '.join(written)}", _WIDTH))
