@@ -14,7 +14,9 @@ import collections
 import contextlib
 import enum
 import inspect
+import math
 import random
+import re
 import tempfile
 import types
 import typing
@@ -642,6 +644,13 @@ def annotation(function: Callable[..., Any], parameter: str) -> Any:
     return typing.get_type_hints(one, inside.__globals__, include_extras=True).get(parameter)
 
 
+def endless(function: Callable[..., Any], parameter: str, value: Any) -> bool:
+    """Say whether a value is infinite where the docstring names infinity for a parameter."""
+    doc = inspect.getdoc(function) or ""
+    said = re.search(rf"^ +{parameter}: [^:]*math\.inf", doc, re.MULTILINE)
+    return said is not None and isinstance(value, float) and math.isinf(value)
+
+
 class Attack(NamedTuple):
     """One argument of one call, and what stands in its place."""
 
@@ -692,6 +701,8 @@ def attempt(attack: Attack) -> tuple[Verdict, str]:
         # A number at run time may be a schedule where the docstring says so.
         scheduled = typing.get_origin(hint) is typing.Annotated and callable(value)
         simple = None if hint is None or scheduled else plain(hint)
+        if endless(target.function, attack.parameter, value):
+            return Verdict.RIGHT, ""
         if simple is not None and not any(admitted(part, value) for part in simple):
             return Verdict.SILENT, repr(value)[:60]
     return Verdict.RIGHT, ""
