@@ -45,7 +45,7 @@ class Landscape(Described):
     high: Sequence[float]
 
     def __post_init__(self) -> None:
-        check.function(self.height, "height")
+        check.function(self.height, "height", takes="point")
         corners = {"minima": self.minima, "low": self.low, "high": self.high}
         shapes = [floating_array(one, name).shape for name, one in corners.items()]
         d = shapes[1][:1]

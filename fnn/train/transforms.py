@@ -45,7 +45,8 @@ class BatchTransform(Described):
     change: Change
 
     def __post_init__(self) -> None:
-        check.function(self.change, "change", "pass a function (x, key, step) -> x")
+        remedy = "pass a function (x, key, step) -> x"
+        check.function(self.change, "change", remedy, takes="x, key, step")
 
     def __call__(self, batch: Data, key: Array, step: Array) -> Batch:
         """Return the batch with another x."""

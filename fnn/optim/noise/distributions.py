@@ -38,6 +38,8 @@ _QUANTILE = (
 # cos(pi v) in v^2 for v in [-1, 1], to 7.8e-7.
 _COSINE = (-0.0205826172, 0.229663821, -1.3323809, 4.05804532, -4.93474562, 0.999999221)
 
+_MOST_WORDS = 64
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Distribution(Described):
@@ -49,7 +51,8 @@ class Distribution(Described):
         norm: ``"free"`` for independent values; ``"sphere"`` where all values of all parameters
             together are scaled to a norm of 1, ``"ball"`` to one at random inside.
         call: the call of the `constructor` that made it.
-    Raises:    InputError for no words, what is no function, and another norm.
+    Raises:    InputError for no words or more than 64, what is no function of so many, and another
+        norm.
 
     >>> Distribution(1, lambda word: word.astype("float32"), "free").norm
     'free'
@@ -63,7 +66,11 @@ class Distribution(Described):
 
     def __post_init__(self) -> None:
         check.count(self.words, "words")
-        check.function(self.numbers, "numbers")
+        if self.words > _MOST_WORDS:
+            expected = f"words of {_MOST_WORDS} at most"
+            raise InputError(expected, str(self.words), "draw on from a word, as by hashing it")
+        words = ", ".join(f"word_{i}" for i in range(self.words))
+        check.function(self.numbers, "numbers", takes=words)
         check.one_of(self.norm, "norm", get_args(Norm))
 
 

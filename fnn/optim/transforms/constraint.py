@@ -45,7 +45,7 @@ class Constraint(Described):
     nearest: Projection
 
     def __post_init__(self) -> None:
-        check.function(self.nearest, "nearest")
+        check.function(self.nearest, "nearest", takes="point")
 
     def __call__(self, point: Array) -> Array:
         """Return the nearest point of the set.
@@ -84,7 +84,7 @@ def project(onto: Projection | Mapping[str, Projection]) -> Optimizer:
     """
     for projection in onto.values() if isinstance(onto, Mapping) else (onto,):
         remedy = "pass one from array to array, as fnn.optim.constraint.box(-1.0, 1.0)"
-        check.function(projection, "a projection", remedy)
+        check.function(projection, "a projection", remedy, takes="point")
 
     def init(params: Params, /) -> tuple[()]:
         if isinstance(onto, Mapping):
