@@ -8,8 +8,8 @@ channels last; those in groups it computes element by element. So on CPU:
 - more groups: a convolution for every few of them, with zeros between different groups;
 - a kernel of size 1: a matrix product;
 - three spatial axes, over which XLA computes element by element too: the first one's part of the
-  window as channels of a convolution over two (16 to 32 channels, 16x16x16, batch 4: forward 2.6
-  ms, from 16; dx 3.1, from 30; dweight 4.0, from 33);
+  window as channels of a convolution over two (16 to 32 channels, 16x16x16, batch 4, on one core:
+  forward 2.6 ms, from 16; dx 3.1, from 30; dweight 4.0, from 33);
 - an x with zeros between its elements, as in dx of a stride: a convolution for each phase, which
   meets no such zeros (dx of 5x5, stride 2, 32 to 64 channels, 28x28, batch 128: 8 ms, from 46);
 - in JAX 0.10.2, 32 to about a hundred channels: examples side by side in long rows, zeros between

@@ -12,13 +12,15 @@ on CPU a few examples after the other, that no copy of x or dy is ever whole:
 - over three spatial axes: as over two, what the window sees along the first being channels;
 - of a kernel of size 1: as one product;
 - one channel in a group: products of x, shifted, and dy, summed (depthwise 3x3, 128 channels,
-  28x28, batch 32: 8 ms, where products of all channels with all took 60).
+  28x28, batch 32, on one core: 8 ms, where products of all channels with all took 60).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +42,8 @@ from fnn.layers.conv._fast import (
 )
 from fnn.layers.dense import outer_sum
 
+OfExamples: TypeAlias = Callable[[Array, Array, Geometry], Array]
+
 # Bytes of the examples that are taken at a time: they stay in a core's cache.
 _BYTES = 2 * 2**20
 
@@ -60,7 +64,7 @@ def _weight_gradient_in_groups(x: Array, dy: Array, geometry: Geometry, groups: 
         return _weight_gradient(x, dy, geometry)
     within, outputs = x.shape[-1] // groups, dy.shape[-1]
     if within == 1 and math.prod(geometry.size) <= TERMS:
-        return _weight_gradient(x, dy, geometry, depthwise=True)
+        return _in_parts(_in_sums, x, dy, geometry)
     bundles = bundles_of(groups, max(within, outputs // groups))
     together = groups // bundles
     wide = unbundled(
@@ -74,19 +78,24 @@ def _weight_gradient_in_groups(x: Array, dy: Array, geometry: Geometry, groups: 
     return jnp.moveaxis(own, -1, -2).reshape(*geometry.size, within, outputs)
 
 
-def _weight_gradient(x: Array, dy: Array, geometry: Geometry, *, depthwise: bool = False) -> Array:
-    """Return dweight in one group, or with groups of one channel."""
-    if not depthwise and geometry == side_by_side((1,) * len(geometry.size)):
+def _weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
+    """Return dweight in one group."""
+    if geometry == side_by_side((1,) * len(geometry.size)):
         return outer_sum(x, dy).reshape(*geometry.size, x.shape[-1], dy.shape[-1])
-    if not depthwise and is_deep(geometry):
+    if is_deep(geometry):
         flat, over_two = depth_as_channels(x, geometry)
         each = _weight_gradient(flat, dy.reshape(-1, *dy.shape[2:]), over_two)
         depths = each.reshape(*over_two.size, geometry.size[0], x.shape[-1], dy.shape[-1])
         return jnp.moveaxis(depths, 2, 0)
+    return _in_parts(_in_order, x, dy, geometry)
+
+
+def _in_parts(one: OfExamples, x: Array, dy: Array, geometry: Geometry) -> Array:
+    """Take a few examples at a time, in products where these pay in place of `_in_order`."""
     batch: Unchecked = x.shape[0]
     if not isinstance(batch, int):
         # A symbolic one, as in `jax.export`, has no known number of parts.
-        return (_in_sums if depthwise else _in_order)(x, dy, geometry)
+        return one(x, dy, geometry)
     example = (x.size * x.itemsize + dy.size * dy.itemsize) // max(1, batch)
     # Every device of a mesh goes through its own examples.
     devices = parts_of(batch)
@@ -96,15 +105,23 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry, *, depthwise: bool
     few = next((n for n in range(most, most // 2, -1) if own % n == 0), most)
     # Of fewer bytes products gain nothing, and the columns of a part take more than a plain copy.
     many = own * example > 2 * _BYTES >= 2 * example and own % few == 0
-    one = _in_products if many and _products_pay(x.shape[-1], geometry) else _in_order
-    within, one = (1, _in_sums) if depthwise else (x.shape[-1], one)
+    if one is _in_order and many and _products_pay(x.shape[-1], geometry):
+        one = _in_products
+    return _over_parts(one, x, dy, geometry, devices, few)
+
+
+def _over_parts(
+    one: OfExamples, x: Array, dy: Array, geometry: Geometry, devices: int, few: int
+) -> Array:
+    """Add up the gradients of so many examples of each device after the others."""
+    own, trailing = x.shape[0] // devices, x.ndim - 2
     whole = own // few if few < own else 0
-    cut, trailing = whole * few, x.ndim - 2
+    cut = whole * few
 
     # The examples of a part side by side: an axis of one example would cost a copy of x. Sums are
     # three times as fast with each by itself.
     def parts(a: Array) -> Array:
-        rows = (few, a.shape[1]) if depthwise else (few * a.shape[1],)
+        rows = (few, a.shape[1]) if one is _in_sums else (few * a.shape[1],)
         shape = (whole, *rows, *a.shape[2:])
         # An axis of one device would take a product twice as long.
         if devices == 1:
@@ -121,6 +138,7 @@ def _weight_gradient(x: Array, dy: Array, geometry: Geometry, *, depthwise: bool
         x, dy = (a.reshape(devices * few, -1, *a.shape[-trailing:]) for a in part)
         return total + one(x, dy, geometry), None
 
+    within = 1 if one is _in_sums else x.shape[-1]
     total = jnp.zeros((*geometry.size, within, dy.shape[-1]), x.dtype)
     if whole:
         total, _ = scan(step, total, [parts(x), parts(dy)])
