@@ -7,13 +7,11 @@ the page shows what came of it.
 from __future__ import annotations
 
 import ast
-import functools
 import html
-import subprocess
-import sys
 from pathlib import Path
 
 from api import prose
+from lessons import executed
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -32,7 +30,7 @@ its file, and {shared} beside it.
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the gallery, with the pictures and the files of the examples."""
-    results = dict(zip(EXAMPLES, _executed(), strict=True))
+    results = dict(zip(EXAMPLES, executed(*EXAMPLES), strict=True))
     shown = {
         f"gallery/{picture.name}": picture
         for folder in results.values()
@@ -43,16 +41,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, abs_src_path=str(file)))
     files.append(File.generated(config, "gallery.md", content=page(results)))
     return files
-
-
-@functools.cache
-def _executed() -> list[Path]:
-    """Return the folder of each example, as it was executed by a process of its own."""
-    words = [sys.executable, ROOT / "docs/executed.py", *EXAMPLES]
-    run = subprocess.run([*map(str, words)], capture_output=True, text=True)
-    if run.returncode:
-        raise RuntimeError(run.stderr)
-    return [Path(line) for line in run.stdout.split("\n") if line]
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -41,7 +41,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for each lesson, with its pictures and the notebook itself."""
-    for lesson, folder in zip(LESSONS, _executed(), strict=True):
+    for lesson, folder in zip(LESSONS, executed(*LESSONS), strict=True):
         page, shown = lesson_page(lesson, folder)
         made: dict[str, str | bytes] = {f"{lesson.stem}.md": page}
         made |= {f"{lesson.stem}/{name}": content for name, content in shown.items()}
@@ -51,9 +51,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 @functools.cache
-def _executed() -> list[Path]:
-    """Return the folder of each lesson, as it was executed by a process of its own."""
-    words = [sys.executable, ROOT / "docs/executed.py", *LESSONS]
+def executed(*programs: Path) -> list[Path]:
+    """Return the folder of each lesson or example, as it was executed in another process."""
+    words = [sys.executable, ROOT / "docs/executed.py", *programs]
     run = subprocess.run([*map(str, words)], capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(run.stderr)
