@@ -110,7 +110,9 @@ def main(
         bars.barh(name, right)
     print(f"\nby hand and by autodiff the curves differ by {largest:.1e} at most")
     axes.set(xlabel="step", ylabel="loss", yscale="log", title=f"Training on {IMAGES} images")
-    axes.legend(frameon=False)
+    # Room for the legend below the curves.
+    axes.set_ylim(bottom=1e-7)
+    axes.legend(loc="lower left", frameon=False)
     bars.set(xlabel="% of 500 new images", title="Digits 5 to 9, never seen")
     bars.invert_yaxis()
     save(figure, folder, "fine_tune.png")
