@@ -7,6 +7,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable
+from itertools import repeat
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from fnn._core.types import Unchecked
 
 # A system may map this much of a file for one row that is touched, and all of it counts as memory.
 _AROUND, _MAPPED_BYTES = 2**20, 2**26
+# Rows are read in parts of so many bytes.
+_READ_BYTES = 2**17
 
 ReadRows = Callable[[np.ndarray], np.ndarray]
 
@@ -36,7 +39,7 @@ def row_reader(array: Unchecked) -> ReadRows:
 
 
 class _File:
-    """Reads rows from the file of a memory-mapped array: half the time of its map, and no memory.
+    """Reads rows from the file of a memory-mapped array: less time than by its map, and no memory.
 
     Args:
         array: the array, whose shape and dtype the rows have.
@@ -50,15 +53,20 @@ class _File:
         weakref.finalize(self, os.close, descriptor)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        descriptor, start, stride, count = self.descriptor, self.start, self.stride, self.bytes
-        found = b"".join(
-            [os.pread(descriptor, count, start + row * stride) for row in rows.tolist()]
-        )
-        if len(found) != len(rows) * count:
-            expected = f"{self.array.filename} as long as when it was mapped"
-            raise InputError(expected, "a shorter file", "leave it as it is during a run")
-        shape = (len(rows), *self.array.shape[1:])
-        return np.frombuffer(found, self.array.dtype).reshape(shape)
+        gathered = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+        room = gathered.reshape(-1).view(np.uint8)
+        places = (rows.astype(np.int64) * self.stride + self.start).tolist()
+        count, at = max(1, _READ_BYTES // self.bytes), 0
+        # What some rows are joined in is free for the next, and still in the processor's cache.
+        for first in range(0, len(places), count):
+            part = places[first : first + count]
+            found = b"".join(map(os.pread, repeat(self.descriptor), repeat(self.bytes), part))
+            if len(found) != len(part) * self.bytes:
+                expected = f"{self.array.filename} as long as when it was mapped"
+                raise InputError(expected, "a shorter file", "leave it as it is during a run")
+            room[at : at + len(found)] = np.frombuffer(found, np.uint8)
+            at += len(found)
+        return gathered
 
 
 def _file_of(array: np.memmap) -> _File | None:
