@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import sys
 import threading
 
 import jax
@@ -224,6 +225,22 @@ def test_what_is_no_train_state_is_refused(tmp_path, value):
     fnn.save_train_state(tmp_path / "m", train_state())
     with pytest.raises(fnn.InputError, match="expected like to be a TrainState"):
         fnn.load_train_state(tmp_path / "m", value)
+
+
+WITHOUT_PACKAGE = {
+    "save_weights": lambda file: fnn.save_weights(file, SHAPES),
+    "load_weights": lambda file: fnn.load_weights(file, like=(SHAPES, ())),
+    "save_train_state": lambda file: fnn.save_train_state(file, train_state()),
+    "load_train_state": lambda file: fnn.load_train_state(file, like=train_state()),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_PACKAGE)
+def test_without_safetensors_the_function_that_was_called_is_named(tmp_path, monkeypatch, name):
+    for module in ("safetensors", "safetensors.numpy"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"^fnn.{name}: expected the package safetensors, got"):
+        WITHOUT_PACKAGE[name](tmp_path / "run.safetensors")
 
 
 @pytest.mark.parametrize("version", ["0", "2"])

@@ -48,6 +48,10 @@ _CHECKSUM = '"sha256":"{}"'
 # Several marks, so that damage to one of them is seen too.
 _MARKS = ("written_by", "version", "kind", "arrays", "keys", "sha256")
 
+# What users call for files of a kind; a sweep has its own name.
+_SAVE = {"weights": "save_weights", "train_state": "save_train_state"}
+_LOAD = {"weights": "load_weights", "train_state": "load_train_state"}
+
 
 class File(NamedTuple):
     """What stands in a file: its arrays by name, in the order that they were given, and words.
@@ -79,7 +83,7 @@ def write(
         words: what else is to stand in it, by other names than those of the format.
     Raises:    InputError for a dtype that the format lacks.
     """
-    save = require("safetensors.numpy", "save_weights").save
+    save = require("safetensors.numpy", _SAVE.get(kind, kind)).save
     for name, array in arrays.items():
         if array.dtype.newbyteorder("<") not in _NAMES:
             expected = f"{name} of a dtype that safetensors holds"
@@ -99,15 +103,16 @@ def write(
     file.write(content[start:])
 
 
-def read(path: Path) -> File:
+def read(path: Path, kind: str = "weights") -> File:
     """Return what stands in a file, as it is stored.
 
     Args:
         path: a file that `write`, or another tool, wrote.
+        kind: what is looked for; what is in it may be another.
     Raises:    InputError for a file that cannot be read, or is damaged: with the name of the array,
         where the damage is in one.
     """
-    library = require("safetensors", "load_weights")
+    library = require("safetensors", _LOAD.get(kind, kind))
     try:
         content = path.read_bytes()
         header = _header(content)

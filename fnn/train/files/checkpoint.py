@@ -187,7 +187,7 @@ def load_train_state(file: Path | str, like: TrainState) -> TrainState:
     """
     remedy = "make it with fnn.init_train_state for the same model and optimizer"
     _require_train_state(like, "like to be a TrainState", remedy)
-    found = _safetensors.read(as_path(file))
+    found = _safetensors.read(as_path(file), "train_state")
     if found.kind != "train_state":
         raise other_kind("a train state", file, found.kind)
     saved = json.loads(found.words["description"])

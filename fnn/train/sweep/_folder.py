@@ -123,7 +123,7 @@ class Folder:
         file = self._file(epoch, chunk)
         if not file.exists():
             return False
-        found = _safetensors.read(file)
+        found = _safetensors.read(file, _KIND)
         words = json.loads(found.words["runs"]) if found.kind == _KIND else {}
         real = [one for one in members if one.number >= 0]
         if [str(one.number) for one in real] != list(words):
