@@ -1,4 +1,4 @@
-"""Lessons and examples as they run: each once for its text and for the sources of fnn, and kept.
+"""Lessons and examples as they run: each once for its text and for the code of fnn, and kept.
 
 ``python docs/executed.py notebooks/01_knobs.py examples/vae.py ...`` prints a folder for each,
 which holds what the program wrote, and of a lesson ``lesson.ipynb``, the notebook with its outputs,
@@ -7,6 +7,8 @@ of an example ``printed.txt``. The tests of lessons and examples and the site us
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -25,7 +27,7 @@ EXAMPLES = ROOT / "examples"
 # Those of other sources stay for as long as somebody may be reading them.
 _OLD = 3600.0
 _TIMEOUT, _EXAMPLE_TIMEOUT = 300, 900
-# What decides over the outputs beside the sources.
+# What decides over the outputs beside the code.
 _PACKAGES = (
     "jax", "jaxlib", "numpy", "matplotlib", "ipykernel", "ipywidgets", "jupytext", "nbclient",
 )  # fmt: skip
@@ -73,8 +75,21 @@ def _key(program: Path) -> str:
         found.update(os.environ.get("FNN_DATA", "").encode())
     for file in (Path(__file__), program, *sources):
         content = file.read_bytes()
+        if file.suffix in (".py", ".pyi") and file != program:
+            content = code(content)
         found.update(f"{file.name} {len(content)}\n".encode() + content)
     return found.hexdigest()[:16]
+
+
+@functools.cache
+def code(source: bytes) -> bytes:
+    """Return what a file in Python does: its syntax tree without comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree).encode()
 
 
 def _run(example: Path, folder: Path) -> None:

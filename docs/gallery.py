@@ -1,6 +1,6 @@
 """The page of the examples: each with its picture and what it printed; a hook of MkDocs.
 
-Every example is executed once for its text and for the sources of fnn, as its tests execute it, and
+Every example is executed once for its text and for the code of fnn, as its tests execute it, and
 the page shows what came of it.
 """
 

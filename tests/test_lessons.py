@@ -1,5 +1,6 @@
 """Every example and every notebook runs as a reader would run it, and shows what it claims."""
 
+import importlib
 import json
 import os
 import re
@@ -356,7 +357,7 @@ CLAIMS = {
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_path):
-    # It is executed once for its text and the sources: the site shows the same outputs.
+    # It is executed once for its text and the code of fnn: the site shows the same outputs.
     folder = Path(run(tmp_path, ROOT / "docs/executed.py", path).strip())
     cells = json.loads((folder / "lesson.ipynb").read_text("utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -428,3 +429,33 @@ def test_a_lesson_has_questions_an_exercise_its_solution_and_chinese_terms(path)
     assert "jax.grad" in text or "value_and_grad" in text
     # What a student changes must not end the lesson.
     assert not re.search(r"^\s*assert ", text, re.MULTILINE)
+
+
+def spoken(source):
+    """Which parts of a source read docstrings or sources, as no code of fnn may: see `executed`."""
+    return re.findall(r"__doc__|getdoc|getsource|linecache", source)
+
+
+SAME = "def f(x):\n    return 2 * x\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "same"),
+    [
+        (SAME.replace("2 *", "2  *  ") + "# The same.\n", True),
+        ('"""Of a module."""\n' + SAME.replace(":\n", ':\n    """Twice x."""\n\n'), True),
+        (SAME.replace("2", "3"), False),
+        (SAME.replace("2 * x", '"2 x"'), False),
+        (SAME.replace(":\n", ":\n    print('no docstring')\n"), False),
+    ],
+)  # fmt: skip
+def test_words_about_the_code_execute_no_lesson_again_and_code_does(source, same, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    executed = importlib.import_module("executed")
+    assert (executed.code(source.encode()) == executed.code(SAME.encode())) is same
+
+
+def test_no_code_of_fnn_reads_words_about_it():
+    files = sorted((ROOT / "fnn").rglob("*.py"))
+    assert [file.name for file in files if spoken(file.read_text("utf-8"))] == []
+    assert spoken("print(fnn.dense.__doc__)")
