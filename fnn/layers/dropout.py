@@ -52,7 +52,7 @@ def dropout(rate: Coefficient) -> Layer:
     >>> import jax, jax.numpy as jnp
     >>> layer = dropout(0.5)
     >>> layer.apply((), (), jnp.ones(4), key=jax.random.key(0), train=True)[0]
-    Array([0., 0., 2., 2.], dtype=float32)
+    Array([2., 0., 2., 0.], dtype=float32)
     >>> layer.apply((), (), jnp.ones(4))[0]
     Array([1., 1., 1., 1.], dtype=float32)
     """
@@ -82,9 +82,9 @@ def spatial_dropout(rate: Coefficient) -> Layer:
     >>> import jax, jax.numpy as jnp
     >>> layer = spatial_dropout(0.5)
     >>> layer.apply((), (), jnp.ones((1, 3, 2)), key=jax.random.key(5), train=True)[0]
-    Array([[[2., 0.],
-            [2., 0.],
-            [2., 0.]]], dtype=float32)
+    Array([[[0., 2.],
+            [0., 2.],
+            [0., 2.]]], dtype=float32)
     """
     check_rate(rate)
 
@@ -196,8 +196,7 @@ def _dropout(rate: Scalar, mask_shape: Callable[[Input], tuple[int, ...]]) -> La
 def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
     """Return what is kept: booleans, True with probability ``1 - rate``, of half a word each.
 
-    The halves of the words lie side by side along the last axis: put together along one axis of
-    all, they would be gathered from every device that holds a part of the batch.
+    The halves of a word are neighbors: a device draws those that it keeps, whichever axis is split.
 
     Args:
         key: what the mask is drawn with.
@@ -206,8 +205,8 @@ def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
     """
     *leading, last = shape or (1,)
     words = jax.random.bits(key, (*leading, -(-last // 2)), jnp.uint32)
-    halves = jnp.concatenate([words >> 16, words % _STEPS], -1)[..., :last]
-    return (halves < jnp.asarray(_threshold(rate), jnp.uint32)).reshape(shape)
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*leading, -1)[..., :last]
+    return (halves <= jnp.asarray(_threshold(rate) - 1, jnp.uint16)).reshape(shape)
 
 
 def scaled(kept: Array, rate: Scalar, x: Array) -> Array:
