@@ -1,4 +1,4 @@
-"""The pages of the site that are made: one for each public package, and some that stand elsewhere.
+"""The pages of the site that are made: one for each room of the API, and some that stand elsewhere.
 
 A hook of MkDocs. The API is written from the objects themselves: every name of ``__all__``, with
 its signature and the sections of its docstring, so that a public name without a page cannot be.
@@ -7,6 +7,7 @@ its signature and the sections of its docstring, so that a public name without a
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -24,6 +25,42 @@ PACKAGES = (
     "fnn", "losses", "optim", "optim.schedule", "optim.distributions", "optim.constraint", "train",
     "train.callbacks", "train.transforms", "lab", "plot", "landscapes", "datasets", "networks",
 )  # fmt: skip
+# The pages, by the rooms of fnn whose names they hold; names of a room in a room have its page.
+PAGES = {
+    "layer": "The contract of a layer",
+    "layers": "Layers",
+    "layers.activation": "Activations",
+    "layers.attention": "Attention",
+    "layers.conv": "Convolution",
+    "layers.norm": "Normalization",
+    "layers.pool": "Pooling",
+    "layers.recurrent": "Recurrence",
+    "combinators": "Combinators",
+    "networks": "Networks",
+    "losses": "Losses",
+    "gradient": "Gradients",
+    "optim": "What optimizers are",
+    "optim.optimizers": "Optimizers",
+    "optim.transforms": "Transforms",
+    "optim.constraint": "Constraints",
+    "optim.schedule": "Schedules",
+    "optim.noise": "Noise",
+    "optim.distributions": "Distributions",
+    "train": "Training",
+    "train.callbacks": "Callbacks",
+    "train.transforms": "Data augmentation",
+    "train.files": "Files",
+    "train.sweep": "Sweeps",
+    "train.generation": "Generation",
+    "lab": "Laboratory",
+    "plot": "Pictures",
+    "landscapes": "Landscapes",
+    "datasets": "Data",
+    "interop": "Other libraries",
+}
+# Packages that hold the names of several rooms, and the page of what stands in none of them.
+_DIVIDED = {"fnn": "layer", "optim": "optim", "train": "train"}
+API = "API"
 PICTURES = ROOT / "examples/pictures"
 # Search in a page that was opened from a folder needs it.
 SHIM = "iframe-worker.js"
@@ -34,9 +71,17 @@ _SECTION = re.compile(rf"^({'|'.join(SECTIONS)}):[ \t]*", re.MULTILINE)
 _WIDTH = 80
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the pages of the API behind their index in the navigation."""
+    for entry in config.nav or ():
+        if isinstance(entry, dict) and API in entry:
+            entry[API] += [f"api/{name}.md" for name in PAGES]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made to those that are written."""
-    made = {f"api/{name}.md": package_page(name) for name in PACKAGES}
+    made = {f"api/{name}.md": room_page(name) for name in PAGES}
     made |= {
         "api/index.md": index_page(),
         "index.md": moved(ROOT / "README.md"),
@@ -90,16 +135,44 @@ def public(name: str) -> list[str]:
     return [one for one in listed if not inspect.ismodule(getattr(whole, one))]
 
 
+def titled(name: str) -> str:
+    """Return a package as it is imported."""
+    return "fnn" if name == "fnn" else f"fnn.{name}"
+
+
+@functools.cache
+def names() -> dict[str, dict[str, object]]:
+    """Return every public name with what it stands for, by the page where it has its place."""
+    found: dict[str, dict[str, object]] = {name: {} for name in PAGES}
+    for name in PACKAGES:
+        whole = package(name)
+        for one in public(name):
+            thing = getattr(whole, one)
+            found[page_of(name, thing)][f"{titled(name)}.{one}"] = thing
+    return found
+
+
+def page_of(name: str, thing: object) -> str:
+    """Return the page of what a package holds: that of the room where it is written."""
+    if name not in _DIVIDED:
+        return name
+    written = getattr(inspect.unwrap(thing), "__module__", "") if callable(thing) else ""
+    rooms = [one for one in PAGES if f"{written}.".startswith(f"fnn.{one}.")]
+    if name != "fnn":
+        rooms = [one for one in rooms if one.startswith(name)]
+    return max(rooms, key=len, default=_DIVIDED[name])
+
+
 def index_page() -> str:
     """Return the list of every public name, with its first line."""
-    parts = ["# API", "Every public name, with the first line of what is said of it."]
-    for name in PACKAGES:
-        title = "fnn" if name == "fnn" else f"fnn.{name}"
+    parts = [f"# {API}", "Every public name, with the first line of what is said of it."]
+    for name, things in names().items():
         rows = [
-            f"| [`{one}`]({name}.md#{title}.{one}) | {first_line(getattr(package(name), one))} |"
-            for one in public(name)
+            f"| [`{full}`]({name}.md#{full}) | {first_line(thing)} |"
+            for full, thing in things.items()
         ]
-        parts.append("\n".join([f"## {title}", "", "| name | |", "|---|---|", *rows]))
+        head = f"## [{PAGES[name]}]({name}.md) {{ #{name} }}"
+        parts.append("\n".join([head, "", "| name | |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -115,13 +188,21 @@ def cell(text: str) -> str:
     return prose(text).replace("|", "\\|")
 
 
-def package_page(name: str) -> str:
-    """Return the page of a package: every public name."""
-    whole = package(name)
-    title = "fnn" if name == "fnn" else f"fnn.{name}"
-    parts = [f"# {title}", prose(inspect.getdoc(whole) or "")]
-    parts += [entry(f"{title}.{one}", getattr(whole, one)) for one in public(name)]
+def room_page(name: str) -> str:
+    """Return the page of a room: every public name that has its place there."""
+    things = names()[name]
+    packages = dict.fromkeys(full.rpartition(".")[0] for full in things)
+    parts = [f"# {PAGES[name]}", f"*In {' and '.join(f'`{one}`' for one in packages)}.*"]
+    said = inspect.getdoc(room(name)) or ""
+    # Of a room that is not public one line is no more than the title.
+    parts += [prose(said)] if name in PACKAGES or "\n" in said else []
+    parts += [entry(full, thing) for full, thing in things.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def room(name: str) -> ModuleType:
+    """Return a room of fnn, public or not, by its name."""
+    return package(name) if name in PACKAGES else importlib.import_module(f"fnn.{name}")
 
 
 def entry(full: str, thing: object) -> str:

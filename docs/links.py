@@ -10,17 +10,22 @@ from __future__ import annotations
 import functools
 import re
 
-from api import PACKAGES, public
+from api import PACKAGES, names, titled
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 # Where code is a link already, or stands for itself.
-_KEPT = re.compile(r"(<a\b.*?</a>|<pre\b.*?</pre>|<h\d\b.*?</h\d>)", re.S)
+_KEPT = re.compile(
+    r"(<a\b.*?</a>|<pre\b.*?</pre>|<h\d\b.*?</h\d>"
+    r'|<span class="arithmatex">.*?</span>|<div class="arithmatex">.*?</div>)',
+    re.S,
+)
 _FILE = re.compile(r"<code>(notebooks|examples)/(\w+)\.py</code>")
 _CODE = re.compile(r"<code>[^<]*</code>")
-# A dash is a place to end a line, but not that of an option.
+# A dash is a place to end a line, but not that of an option or of a number.
 _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
+_NUMBER = re.compile(r"<[^>]*>|(?<![\w.-])\d[\d.]*(?:e-\d+|(?:-\d+)+)(?![\w-])")
 _NAME = re.compile(r"<code>(fnn(?:\.\w+)+)(\(.*?\))?</code>")
 
 
@@ -41,10 +46,13 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     for i, piece in enumerate(pieces[::2]):
         named = _NAME.sub(lambda m: _linked(m, top), piece)
         linked = _FILE.sub(lambda m: _linked_file(m, top), named)
-        pieces[2 * i] = _CODE.sub(
-            lambda m: _OPTION.sub(r'<span class="kept">\g<0></span>', m[0]), linked
-        )
+        whole = _CODE.sub(lambda m: _OPTION.sub(_whole, m[0]), linked)
+        pieces[2 * i] = _NUMBER.sub(lambda m: m[0] if m[0][0] == "<" else _whole(m), whole)
     return "".join(pieces)
+
+
+def _whole(found: re.Match[str]) -> str:
+    return f'<span class="kept">{found[0]}</span>'
 
 
 def _linked_file(found: re.Match[str], top: str) -> str:
@@ -68,10 +76,7 @@ def _linked(found: re.Match[str], top: str) -> str:
 @functools.cache
 def _places() -> dict[str, str]:
     """Return where each public name stands: `fnn.optim.sgd` and the packages themselves."""
-    places = {}
-    for name in PACKAGES:
-        title = "fnn" if name == "fnn" else f"fnn.{name}"
-        places[title] = f"api/{name}.html"
-        for one in public(name):
-            places.setdefault(f"{title}.{one}", f"api/{name}.html#{title}.{one}")
+    places = {titled(name): f"api/{name}.html" for name in PACKAGES if name != "fnn"}
+    for name, things in names().items():
+        places |= {full: f"api/{name}.html#{full}" for full in things}
     return places
