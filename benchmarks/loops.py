@@ -116,7 +116,8 @@ def torch_loop(
     model: Any, rate: float, batches: Batches, loss_name: LossName = "cross_entropy"
 ) -> Loop:
     torch = importlib.import_module("torch")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Where JAX computes: nothing else is a comparison.
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     model = model.to(device)
     cross_entropy = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)

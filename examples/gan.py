@@ -123,7 +123,7 @@ def main(
     left.scatter(*points.T, s=4, color="black", alpha=0.4, label="generated")
     left.set(aspect="equal", xlabel="x", ylabel="y", title="Points", xlim=(-1.6, 1.6))
     left.set_ylim(-1.6, 1.6)
-    left.legend(frameon=False, loc="center")
+    left.legend(frameon=False, loc="center", markerscale=3)
     draw(right, curves, "loss of the discriminator")
     right.plot(fooled, color="tab:blue", linewidth=0.5, alpha=0.7, label="generator")
     right.legend(frameon=False)

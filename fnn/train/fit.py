@@ -103,7 +103,9 @@ def fit(
         data: ``(x, target)`` or ``(x, target, weights)``, n examples each; or batches of these.
         epochs: how often to go through the data, 0 or more.
         steps: how many steps to take, in place of `epochs`.
-        batch_size: examples in a step, from 1 to n; none for data in batches.
+        batch_size: examples in a step, from 1 to n; none for data in batches. Where it does not
+            divide n, the smaller last batch compiles a program of its own: of a large network that
+            costs as much as the first.
         key: for the parameters, the order and the layers' randomness.
         gradient: ``"manual"``, ``"auto"``, ``"numeric"`` or an estimator, see `fnn.value_and_grad`.
         precision: in which layers compute while training, ``"bfloat16"`` or ``"float16"``, or these
