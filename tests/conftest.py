@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import os
 import signal
 
 import jax
@@ -12,6 +13,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The suite compiles much and runs little, and its traces are many small objects that live long.
 compile_in_haste()
+# What an earlier run of the command line has compiled is not used, nor by the processes of a test.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+jax.config.update("jax_enable_compilation_cache", False)
 gc.set_threshold(200_000, 50, 50)
 
 # A shell that starts the suite in its background has it ignore Ctrl-C, and its children too: tests

@@ -14,6 +14,7 @@ import jax
 from fnn._core.errors import InputError, naming
 from fnn._core.extras import require
 from fnn._core.types import Unchecked
+from fnn.cli.cache import keep_programs
 from fnn.cli.compare_runs import compare_runs
 from fnn.cli.data import IMAGES, TOYS, problem
 from fnn.cli.networks import INITIALIZERS, Activation, Model
@@ -194,6 +195,13 @@ _Output = Annotated[
     Path,
     _option("Results", "Folder; files of an earlier run are replaced.", metavar="FOLDER"),
 ]
+_Cache = Annotated[
+    bool,
+    typer.Option(
+        help="Keep compiled programs in ~/.cache/fnn/programs, for this machine and release of JAX,"
+        " so that the next start is faster; also before compare-runs, resume and sweep."
+    ),
+]
 
 
 # To mypy the group is Any, as what it inherits from has no types.
@@ -241,6 +249,7 @@ def main(
     seed: _Seed = str(DEFAULT.seed),
     plain: _Plain = DEFAULT.plain,
     output: _Output = DEFAULT.output,
+    cache: _Cache = True,
 ) -> None:
     """Train a network with gradients derived by hand, and see them proven.
 
@@ -250,7 +259,9 @@ def main(
     in --learning-rate 0.001,0.01,0.1, are several runs in one picture.
     The exit status is 1 where training diverged, 2 for bad options.
     """
-    given = {name: value for name, value in locals().items() if name != "ctx"}
+    given = {name: value for name, value in locals().items() if name not in ("ctx", "cache")}
+    if cache:
+        keep_programs()
     with _explained():
         if ctx.invoked_subcommand is not None:
             _refuse_options(ctx)
@@ -349,6 +360,7 @@ def _end(error: Exception, status: int) -> None:
 def _refuse_options(ctx: Any) -> None:
     """Raise where options of a training stand before another command."""
     given = [name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"]
+    given = [name for name in given if name != "cache"]
     if given:
         raise InputError(f"no options before {ctx.invoked_subcommand}", given[0], "leave them out")
 
