@@ -12,6 +12,7 @@ from fnn import (
 from fnn._core.description import constructor as constructor
 from fnn._core.errors import InputError as InputError
 from fnn._core.linear_head import LinearHead as LinearHead
+from fnn.cli.load_run import Run as Run, load_run as load_run
 from fnn.combinators.cross import (
     over_memory as over_memory,
     over_query as over_query,

@@ -15,7 +15,7 @@ _WIDTH = 80
 
 
 def read_record(folder: Path) -> dict[str, dict[str, Unchecked]]:
-    """Return the settings and the results that a run wrote into its folder.
+    """Return settings, data, results and versions, as a run wrote them into its folder.
 
     Args:
         folder: of the run.
@@ -29,7 +29,7 @@ def read_record(folder: Path) -> dict[str, dict[str, Unchecked]]:
         raise InputError(
             f"the {RECORD} of a run", f"{file} ({why})", "name the folder that a run wrote to"
         ) from error
-    parts = ("settings", "results", "versions")
+    parts = ("settings", "data", "results", "versions")
     if not isinstance(record, dict) or any(not isinstance(record.get(p), dict) for p in parts):
         raise InputError(f"the {RECORD} of a run", f"{file} of other contents", "run it again")
     return {part: record[part] for part in parts}
@@ -46,7 +46,9 @@ def compare_runs(folders: Sequence[Path]) -> str:
         raise InputError("two runs or more", str(len(folders)), "name their folders")
     records = [read_record(folder) for folder in folders]
     merged = [
-        one["settings"] | {f"version of {n}": v for n, v in one["versions"].items()}
+        one["settings"]
+        | {"sha256 of the data": one["data"].get("sha256")}
+        | {f"version of {n}": v for n, v in one["versions"].items()}
         for one in records
     ]
     names = list(dict.fromkeys(name for one in merged for name in one))

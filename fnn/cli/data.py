@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from fnn import datasets
 from fnn._core.errors import InputError
+from fnn._core.types import Unchecked
 from fnn.datasets import Dataset
 
 TOYS = ("spirals", "xor", "clouds", "sine")
@@ -22,6 +24,33 @@ _HELD_OUT = 0.2
 _MOST_CLASSES = 0.5
 
 
+class Scaling(NamedTuple):
+    """How the inputs of a file or data set became those of a network: (x - mean) / std.
+
+    Args:
+        mean: of each column of the examples to learn from, or one for all of an image.
+        std: their standard deviation; 255 for bytes, of which 0 is the mean.
+    """
+
+    mean: np.ndarray = np.zeros(())
+    std: np.ndarray = np.ones(())
+
+    def scaled(self, x: np.ndarray) -> np.ndarray:
+        """Return inputs as the network takes them.
+
+        Args:
+            x: as the file has them.
+
+        >>> Scaling(np.array([1.0, 0.0]), np.array([2.0, 1.0])).scaled(np.array([[5, 3]]))
+        array([[2., 3.]], dtype=float32)
+        """
+        scaled: np.ndarray = ((x.astype(np.float64) - self.mean) / self.std).astype(np.float32)
+        return scaled
+
+
+_OF_BYTES = Scaling(std=np.array(255.0))
+
+
 class Problem(NamedTuple):
     """Something to learn: inputs and targets, and what the targets are.
 
@@ -30,12 +59,18 @@ class Problem(NamedTuple):
         train: x (n, H, W) or (n, D), float32, and labels (n,) int32 or values (n, O) float32.
         test: the same for examples held out.
         classes: their names; none where the targets are values.
+        scaling: how x came from the inputs as they were.
+        columns: the names of the columns of x; none where the file has none.
+        sha256: of the file; ``""`` where there is none.
     """
 
     name: str
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
+    scaling: Scaling = Scaling()
+    columns: tuple[str, ...] = ()
+    sha256: str = ""
 
     @property
     def has_images(self) -> bool:
@@ -61,6 +96,24 @@ class Problem(NamedTuple):
         aim = f"{len(self.classes)} classes" if self.classes else f"{values} to find"
         counts = f"{len(self.train[0]):,} {what} to learn from, {len(self.test[0]):,} held out"
         return f"{self.name}: {counts}; {size}, {aim}"
+
+
+def described(problem: Problem) -> dict[str, Unchecked]:
+    """Return what has to be known of a problem to use what was learned, as JSON knows it.
+
+    Args:
+        problem: what is learned.
+    """
+    return {
+        "example": list(problem.example),
+        "outputs": problem.outputs,
+        "mean": problem.scaling.mean.tolist(),
+        "std": problem.scaling.std.tolist(),
+        "columns": list(problem.columns),
+        "classes": list(problem.classes),
+        "examples": [len(problem.train[0]), len(problem.test[0])],
+        "sha256": problem.sha256,
+    }
 
 
 def problem(data: str, folder: Path | None, seed: int) -> Problem:
@@ -93,6 +146,7 @@ def problem(data: str, folder: Path | None, seed: int) -> Problem:
     file = Path(data)
     read = _read_npz if file.suffix == ".npz" else _read_csv
     try:
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         parts = read(file)
     except InputError:
         raise
@@ -102,7 +156,7 @@ def problem(data: str, folder: Path | None, seed: int) -> Problem:
         raise InputError(
             f"data in {file}", f"a file that cannot be read ({why})", "mend it"
         ) from None
-    return _of_file(file, parts, seed)
+    return _of_file(file, parts, seed, sha256)
 
 
 def fashion(folder: Path | None) -> Dataset:
@@ -127,27 +181,33 @@ def of_dataset(data: Dataset, name: str = "data") -> Problem:
 def _problem(name: str, data: Dataset) -> Problem:
     """Return a data set as a problem; images of bytes become shares of full ink."""
     (x, target), (test_x, test_target) = data
+    scaling = Scaling()
     if x.dtype == np.uint8:
-        x, test_x = (part.astype(np.float32) / 255 for part in (x, test_x))
+        (x, test_x), scaling = _shares(x, test_x), _OF_BYTES
     if np.issubdtype(target.dtype, np.floating):
-        return Problem(name, (x, target), (test_x, test_target), ())
+        return Problem(name, (x, target), (test_x, test_target), (), scaling)
     classes = int(max(target.max(), test_target.max())) + 1
-    return Problem(name, (x, target), (test_x, test_target), tuple(map(str, range(classes))))
+    names = tuple(map(str, range(classes)))
+    return Problem(name, (x, target), (test_x, test_target), names, scaling)
 
 
 class _Parts(NamedTuple):
-    """What a file holds: x and y, and those of the part to test on if there is one."""
+    """What a file holds: x and y, those of the part to test on if there is one, and names."""
 
     x: np.ndarray
     y: np.ndarray
     test_x: np.ndarray | None = None
     test_y: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
+
+
+_ARRAYS = _Parts._fields[:-1]
 
 
 def _read_npz(file: Path) -> _Parts:
     """Read the arrays x and y, and test_x and test_y if they are there."""
     with file.open("rb") as opened, np.load(opened) as arrays:
-        found = {name: arrays[name] for name in _Parts._fields if name in arrays}
+        found = {name: arrays[name] for name in _ARRAYS if name in arrays}
     if not {"x", "y"} <= set(found) or ("test_x" in found) != ("test_y" in found):
         got = f"{', '.join(found) or 'none'} of them"
         raise InputError("arrays x and y, with test_x and test_y or without", got, f"mend {file}")
@@ -155,11 +215,12 @@ def _read_npz(file: Path) -> _Parts:
 
 
 def _read_csv(file: Path) -> _Parts:
-    """Read rows of numbers whose last column is the target; a first row of names is left out."""
+    """Read rows of numbers whose last column is the target; a first row may hold names."""
     with file.open(newline="", encoding="utf-8-sig") as text:
         rows = [row for row in csv.reader(text) if row]
+    columns: tuple[str, ...] = ()
     if rows and not all(map(_is_number, rows[0][:-1])):
-        rows = rows[1:]
+        columns, rows = tuple(name.strip() for name in rows[0][:-1]), rows[1:]
     width = len(rows[0]) if rows else 0
     for number, row in enumerate(rows, 1):
         wrong = [word for word in row[:-1] if not _is_number(word)]
@@ -170,10 +231,11 @@ def _read_csv(file: Path) -> _Parts:
                 f"{got} in row {number} below the names",
                 f"mend {file}",
             )
-    x = np.array([[float(word) for word in row[:-1]] for row in rows], np.float32)
+    x = np.array([[float(word) for word in row[:-1]] for row in rows])
     words = [row[-1].strip() for row in rows]
     decimals = all(map(_is_number, words)) and not all(map(_is_integer, words))
-    return _Parts(x, np.array(words, np.float32) if decimals else np.array(words))
+    target = np.array(words, np.float32) if decimals else np.array(words)
+    return _Parts(x, target, columns=columns)
 
 
 def _is_number(word: str) -> bool:
@@ -188,9 +250,9 @@ def _is_integer(word: str) -> bool:
     return word.lstrip("+-").isdigit()
 
 
-def _of_file(file: Path, parts: _Parts, seed: int) -> Problem:
+def _of_file(file: Path, parts: _Parts, seed: int, sha256: str) -> Problem:
     """Return what a file holds as a problem: checked, split, classes counted, columns scaled."""
-    x, y, test_x, test_y = parts
+    x, y, test_x, test_y, columns = parts
     if test_x is None or test_y is None:
         if len(x) != len(y) or len(x) < 2:
             got = f"{len(x)} of x and {len(y)} of y"
@@ -205,12 +267,12 @@ def _of_file(file: Path, parts: _Parts, seed: int) -> Problem:
                              f"mend {file}")  # fmt: skip
         if part.dtype.kind not in "uif" or not np.isfinite(part).all():
             raise InputError("finite numbers", f"others in {name}", f"mend {file}")
-    x, test_x = _scaled(x, test_x)
+    x, test_x, scaling = _scaled(x, test_x)
     if y.dtype.kind == "f":
         values, test_values = (one.reshape(len(one), -1).astype(np.float32) for one in (y, test_y))
         if not (np.isfinite(values).all() and np.isfinite(test_values).all()):
             raise InputError("finite targets", "others", f"mend {file}")
-        return Problem(file.name, (x, values), (test_x, test_values), ())
+        return Problem(file.name, (x, values), (test_x, test_values), (), scaling, columns, sha256)
     names = np.unique(np.concatenate([y.ravel(), test_y.ravel()]))
     if y.ndim != 1 or len(names) > max(2, _MOST_CLASSES * len(y)):
         got = f"{len(names)} of them in {len(y)} examples"
@@ -222,14 +284,23 @@ def _of_file(file: Path, parts: _Parts, seed: int) -> Problem:
         rank = {name: i for i, name in enumerate(classes)}
         ranks = np.array([rank[str(name)] for name in names], np.int32)
         labels, test_labels = ranks[labels], ranks[test_labels]
-    return Problem(file.name, (x, labels), (test_x, test_labels), classes)
+    parted = (x, labels), (test_x, test_labels)
+    return Problem(file.name, *parted, classes, scaling, columns, sha256)
 
 
-def _scaled(x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Scaling]:
     """Return bytes as shares of 255, and columns of numbers with mean 0 and deviation 1."""
     if x.dtype == np.uint8:
-        return x.astype(np.float32) / 255, test_x.astype(np.float32) / 255
-    x, test_x = x.astype(np.float64), test_x.astype(np.float64)
-    mean, std = (x.mean(), x.std()) if x.ndim == 3 else (x.mean(0), x.std(0))
-    std = np.where(std > 0, std, 1.0)
-    return ((x - mean) / std).astype(np.float32), ((test_x - mean) / std).astype(np.float32)
+        x, test_x = _shares(x, test_x)
+        return x, test_x, _OF_BYTES
+    wide = x.astype(np.float64)
+    axis = None if x.ndim == 3 else 0
+    # Of a constant column the deviation need not be 0: the mean is rounded.
+    std = np.where(wide.min(axis) < wide.max(axis), wide.std(axis), 1.0)
+    scaling = Scaling(np.asarray(wide.mean(axis)), std)
+    return scaling.scaled(x), scaling.scaled(test_x), scaling
+
+
+def _shares(x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return bytes as shares of 255; `Scaling` gives the same, and takes more memory."""
+    return x.astype(np.float32) / 255, test_x.astype(np.float32) / 255

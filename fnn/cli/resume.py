@@ -7,7 +7,7 @@ from pathlib import Path
 from fnn._core.errors import InputError
 from fnn.cli import checkpoints
 from fnn.cli.compare_runs import read_record
-from fnn.cli.data import problem
+from fnn.cli.data import described, problem
 from fnn.cli.run import Outcome, finish, prepare, start
 from fnn.cli.settings import from_plain
 from fnn.train.files.checkpoint import checkpoint_info, load_train_state
@@ -19,9 +19,10 @@ def resume(folder: Path) -> Outcome:
 
     Args:
         folder: of the run, with its settings and its checkpoints.
-    Raises:    InputError where there is no run, or none that was interrupted.
+    Raises:    InputError where there is no run, none that was interrupted, or its data has changed.
     """
-    settings = from_plain(read_record(folder)["settings"])._replace(output=folder)
+    record = read_record(folder)
+    settings = from_plain(record["settings"])._replace(output=folder)
     file = latest_checkpoint(folder / checkpoints.FOLDER)
     if file is None:
         raise InputError(
@@ -29,7 +30,14 @@ def resume(folder: Path) -> Outcome:
             f"{folder} (with no checkpoint in it)",
             "a run that is done has none: start another one",
         )
-    job = prepare(problem(settings.data, settings.data_folder, settings.seed), settings)
+    learned = problem(settings.data, settings.data_folder, settings.seed)
+    if described(learned) != record["data"]:
+        raise InputError(
+            f"the {learned.name} that the run began with",
+            "another, which was changed since",
+            "bring it back, or start another run",
+        )
+    job = prepare(learned, settings)
     begin = load_train_state(file, like=start(job))
     past = checkpoints.from_plain(checkpoint_info(file).data_state)
     print(f"goes on after epoch {past.epochs}, with {file}\n")

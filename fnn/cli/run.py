@@ -21,10 +21,10 @@ import numpy as np
 
 from fnn import losses, plot
 from fnn._core.atomic_write import atomic_write, check_file, output_folder
-from fnn._core.types import Array, Prediction, Target
+from fnn._core.types import Array, Prediction, Target, Unchecked
 from fnn.cli import checkpoints, pictures
 from fnn.cli.checkpoints import Past
-from fnn.cli.data import Problem
+from fnn.cli.data import Problem, described
 from fnn.cli.networks import network
 from fnn.cli.optimizers import training
 from fnn.cli.settings import LABELED, NOTES, LossName, Settings, complete, to_plain
@@ -106,17 +106,18 @@ class Outcome(NamedTuple):
     diverged: str
 
 
-def build(settings: Settings, problem: Problem) -> tuple[Layer, Loss]:
+def build(settings: Settings, example: tuple[int, ...], outputs: int) -> tuple[Layer, Loss]:
     """Return the network and the loss of complete settings.
 
     Args:
         settings: of the run.
-        problem: what is learned.
+        example: the shape of one example.
+        outputs: how many outputs the network has.
     """
     model = network(
         settings.model,
-        problem.example,
-        problem.outputs,
+        example,
+        outputs,
         hidden=settings.hidden or (),
         channels=settings.channels or (),
         activation=settings.activation,
@@ -188,7 +189,7 @@ def assemble(problem: Problem, settings: Settings) -> Job:
     Raises:    InputError for settings that do not go together.
     """
     settings = complete(settings, problem)
-    model, loss = build(settings, problem)
+    model, loss = build(settings, problem.example, problem.outputs)
     (x, target), (test_x, test_target) = problem.train, problem.test
     classes = len(problem.classes)
     optimizer, gradient = training(
@@ -376,7 +377,7 @@ def open_folder(job: Job) -> Path:
     folder = output_folder(job.settings.output)
     for name in files(job):
         check_file(folder / name)
-    _write_record(folder / RECORD, job, {})
+    write_record(folder / RECORD, job, {})
     return folder
 
 
@@ -405,7 +406,7 @@ def save(job: Job, folder: Path, train_state: TrainState, outcome: Outcome) -> d
         "diverged": outcome.diverged,
     }
     failed |= _written(folder / METRICS, lambda file: _write_metrics(file, history))
-    return failed | _written(folder / RECORD, lambda file: _write_record(file, job, results))
+    return failed | _written(folder / RECORD, lambda file: write_record(file, job, results))
 
 
 def _introduce(job: Job, begin: TrainState) -> Comparison | None:
@@ -507,10 +508,28 @@ def _write_metrics(file: Path, history: History) -> None:
             writer.writerow([epoch, *(f"{value:.6g}" for value in values)])
 
 
-def _write_record(file: Path, job: Job, results: dict[str, float | int | str]) -> None:
-    """Write settings and results, and what they were made with."""
-    versions = {"jax": jax.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
-    shown = {n: None if v != v else v for n, v in results.items()}
-    record = {"settings": to_plain(job.settings), "results": shown, "versions": versions}
+def write_record(file: Path, job: Job, results: dict[str, float | int | str]) -> None:
+    """Write settings, what was done to the data, results, and what they were made with.
+
+    Args:
+        file: to be written.
+        job: the run.
+        results: by name; none as long as it goes on.
+    """
+    record: dict[str, dict[str, Unchecked]] = {
+        "settings": to_plain(job.settings),
+        "data": described(job.problem),
+        "results": {name: None if v != v else v for name, v in results.items()},
+        "versions": {
+            "jax": jax.__version__, "numpy": np.__version__, "python": sys.version.split()[0]
+        },
+    }  # fmt: skip
+    # A line for each name: a file may have hundreds of columns.
+    parts = [
+        f" {json.dumps(part)}: {{\n"
+        + ",\n".join(f"  {json.dumps(name)}: {json.dumps(v)}" for name, v in values.items())
+        + "\n }"
+        for part, values in record.items()
+    ]
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        temporary.write_text("{\n" + ",\n".join(parts) + "\n}\n", "utf-8")

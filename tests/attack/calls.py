@@ -33,6 +33,9 @@ import fnn
 from fnn import landscapes, losses, optim
 from fnn._core.description import Described
 from fnn._core.tree import inexact_leaves
+from fnn.cli import run as one_run
+from fnn.cli.data import problem
+from fnn.cli.settings import Settings
 from fnn.lab.check import normal_like
 from fnn.optim import distributions, schedule
 from fnn.optim.transforms import constraint
@@ -499,6 +502,15 @@ def records(folder: Path) -> list[Target]:
     ]
 
 
+def made_run(folder: Path) -> Path:
+    """Return the folder of a run of the command line that has ended, without running it."""
+    chosen = Settings("xor", hidden=(2,), output=folder)
+    job = one_run.assemble(problem("xor", None, 0), chosen)
+    one_run.write_record(one_run.open_folder(job) / one_run.RECORD, job, {"loss": 0.5})
+    fnn.save_weights(folder / one_run.WEIGHTS, *job.model.init(KEY, X[:, :2]))
+    return folder
+
+
 def kept(folder: Path) -> list[Target]:
     """Return what is asked of files and folders of a run, and of what was measured."""
     train, state = fnn.train, fnn.init_train_state(MODEL, SGD, X, key=KEY)
@@ -509,10 +521,14 @@ def kept(folder: Path) -> list[Target]:
     way = fnn.lab.Way((1.0,), 0.1, 8, 8, 1.0)
     compared = fnn.compare(MODEL, LOSS, PARAMS, STATE, (X, LABELS), key=KEY, time=False)
 
+    run = made_run(folder / "run")
+
     def written(target: Target) -> Target:
         return target._replace(exercise=write_nothing)
 
     return [
+        of(fnn.load_run, run),
+        of(fnn.load_run(run).predict, X[:, :2], data="x"),
         of(train.checkpoint_info, file),
         of(train.latest_checkpoint, folder / "kept"),
         of(train.best_checkpoint, folder / "kept"),

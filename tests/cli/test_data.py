@@ -41,6 +41,14 @@ def test_the_columns_of_a_csv_file_are_scaled_and_a_fifth_is_held_out(write):
     assert np.array_equal(labels[order], expected[np.argsort(x[:, 0])])
 
 
+def test_a_column_that_is_constant_is_nothing_to_learn_from(write):
+    # The mean of some hundred times 0.1 is not 0.1.
+    lines = [f"0.1,{i}.5,{i % 2}" for i in range(300)]
+    made = problem(write("\n".join(lines)), None, seed=0)
+    assert abs(made.train[0][:, 0]).max() < 1e-6
+    np.testing.assert_allclose(made.train[0][:, 1].std(), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize("header", ["", "a,b,c\n", "\ufeffa,b,c\n"])
 def test_a_row_of_names_is_left_out_where_there_is_one(write, header):
     _, text = table(lambda i: i % 2, header=header)

@@ -1,5 +1,6 @@
 """A run of the command line that is interrupted is gone on with, and ends to the same bits."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -84,6 +85,20 @@ def test_a_new_run_does_not_take_the_place_of_an_interrupted_one(interrupted):
 def test_a_run_that_is_done_is_not_gone_on_with(whole):
     with pytest.raises(fnn.InputError, match="the folder of an interrupted run"):
         resumed.resume(whole[0])
+
+
+def test_a_run_whose_data_was_changed_since_is_not_gone_on_with(interrupted):
+    file = interrupted / "run.json"
+    record = json.loads(file.read_text())
+    record["data"]["sha256"] = "that of other bytes"
+    file.write_text(json.dumps(record))
+    with pytest.raises(fnn.InputError, match="the xor that the run began with, got another"):
+        resumed.resume(interrupted)
+
+
+def test_a_run_that_has_not_ended_is_not_loaded(interrupted):
+    with pytest.raises(fnn.InputError, match=f"python -m fnn resume {interrupted}"):
+        fnn.load_run(interrupted)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

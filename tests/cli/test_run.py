@@ -191,7 +191,7 @@ def test_every_loss_trains_at_the_learning_rate_that_it_is_given(loss):
 def test_every_activation_builds(activation):
     problem = data.problem("xor", None, 0)
     made = options.complete(options.Settings(activation=activation), problem)
-    assert f"{activation}()" in repr(one_run.build(made, problem)[0])
+    assert f"{activation}()" in repr(one_run.build(made, problem.example, problem.outputs)[0])
 
 
 @pytest.mark.parametrize("model", get_args(networks.Model))
@@ -253,7 +253,8 @@ def test_settings_of_another_version_are_refused():
 def test_the_saved_weights_are_the_trained_model(tmp_path, capsys):
     problem, settings = points(), SMALL._replace(output=tmp_path, batch_norm=True)
     result = one_run.run(problem, settings)
-    model, _ = one_run.build(options.complete(settings, problem), problem)
+    complete = options.complete(settings, problem)
+    model, _ = one_run.build(complete, problem.example, problem.outputs)
     x, labels = problem.test
     like = jax.eval_shape(model.init, jax.random.key(0), x)
     params, state = fnn.load_weights(tmp_path / "model.safetensors", like)
