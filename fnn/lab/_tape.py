@@ -168,7 +168,7 @@ class _Player(NamedTuple):
 
         for equation in jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
-            results = self.equation(equation, operands, _alone(jaxpr, equation))
+            results = self.equation(equation, operands, alone(jaxpr, equation))
             known |= dict(zip(equation.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -272,8 +272,13 @@ def _opens(primitive: str, inside: ClosedJaxpr) -> bool:
     return primitive in _CALLS or (primitive in _CUSTOM and only_calls)
 
 
-def _alone(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., Sequence[Array]]:
-    """Return one equation as a function of its operands."""
+def alone(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., Sequence[Array]]:
+    """Return one equation as a function of its operands.
+
+    Args:
+        jaxpr: the program that it is in.
+        equation: one of its equations.
+    """
     invars = list(dict.fromkeys(v for v in equation.invars if not isinstance(v, Literal)))
     program = jaxpr.replace(
         constvars=[], invars=invars, outvars=list(equation.outvars), eqns=[equation]
