@@ -2,10 +2,13 @@
 
 import gc
 import importlib.util
+import itertools
 import os
 import signal
+from collections import Counter
 
 import jax
+import pytest
 
 from tests.xla import compile_in_haste
 
@@ -45,6 +48,22 @@ def pytest_report_header():
     if WITHOUT_ACCOUNTANT:
         left_out.append("the privacy test is left out: pip install -e '.[private]' brings it")
     return left_out
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Where durations are asked for, say those of every folder too, summed over all processes."""
+    if config.getoption("durations") is None:
+        return
+    seconds, counts = Counter(), Counter()
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            room, *inner = report.nodeid.partition("::")[0].split("/")
+            folder = room if room == "fnn" or not inner else f"{room}/{inner[0]}"
+            seconds[folder] += report.duration
+            counts[folder] += report.when == "call"
+    terminalreporter.section("seconds by folder")
+    for folder, total in seconds.most_common():
+        terminalreporter.write_line(f"{total:8.0f} s in {counts[folder]:5} tests of {folder}")
 
 
 def pytest_collection_modifyitems(items):
