@@ -61,6 +61,19 @@ def test_what_is_no_layer_is_refused(name, value):
             "x with axes",
             r"float32 of shape \(\)",
         ),
+        *(
+            Bad(
+                f"reversible-{name}",
+                lambda x=x: fnn.reversible(fnn.relu(), fnn.relu(), 1).init(jax.random.key(0), x),
+                "reversible",
+                r"x \(\.\.\., 2C\)",
+                shape,
+            )
+            for name, x, shape in (
+                ("odd", ones(2, 3), r"float32 of shape \(2, 3\)"),
+                ("scalar", ones(), r"float32 of shape \(\)"),
+            )
+        ),
     ]
 )
 def test_options_and_inputs_are_refused(bad):
