@@ -3,7 +3,8 @@
 It writes ``docs/pages/proofs.md``. A row says which comparisons the gate makes of a layer, a loss,
 an optimizer or a noise; it is read off the cases, twins and tests themselves, and
 `tests/interop/test_proofs.py` fails where the page says anything else. The errors are those that
-``python -m tests.report --json docs/measured/gradients.json`` measured last.
+``python -m tests.report --json docs/measured/gradients.json`` measured last, and the
+mutants those that ``python -m tests.mutation --table docs/measured/mutants.json`` planted last.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from fnn.optim.optimizer import Optimizer
 from tests import cases, twins
 from tests.cases.optimizers import OPTIMIZERS
 from tests.layers.test_laws import MUTATIONS, inputs, named
+from tests.mutation.__main__ import FATES
 from tests.optim.test_noise import CASES as NOISES
 from tests.report import MEASURED, cases_of
 from tests.twins.twin import Twin
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/pages/proofs.md"
+MUTANTS = ROOT / "docs/measured/mutants.json"
 TEXT = """\
 ---
 hide: [toc]
@@ -37,8 +40,8 @@ hide: [toc]
 
 # Proofs
 
-[Layers](#layers), [losses](#losses), [optimizers](#optimizers), [noise](#noise), [papers](#papers),
-[case by case](#case-by-case)
+[Layers](#layers), [losses](#losses), [optimizers](#optimizers), [noise](#noise),
+[mutants](#mutants), [papers](#papers), [case by case](#case-by-case)
 
 What is derived by hand can be wrong, and so can a test. This page says what each layer, loss,
 optimizer and noise is compared with whenever the tests run, and how it is known that the tests
@@ -66,8 +69,8 @@ that is 1, or a bias that is 0, would hide its factor.
   or against what is made of its parts, with the same weights, in float64.
 - **Planted mistakes**: in every leaf of the gradient, one after the other: {mutations}. The
   checker has to object to each, in every case of the table: it caught {caught} of the {planted}
-  that were planted. Beyond that `python -m tests.mutation` changes the package's own code, a small
-  fault at a time, and asks whether any test sees it.
+  that were planted. Beyond that [mutants](#mutants) of the package's own code are planted, a small
+  fault at a time.
 
 A case is a layer with settings that are not neutral; a layer without a case of its own stands in
 those of layers made with it. An error is the largest of all cases of a row, each of which [stands
@@ -110,6 +113,17 @@ with the standard noise put in.
 
 {noises}
 
+## Mutants
+
+`python -m tests.mutation` changes one expression of the package at a time: another operator, a
+constant one larger, arguments in another order, a term left out. A mutant is killed by a test that
+fails with it and passes without it. Of the {possible} that there are in these rooms {mutants} were
+drawn by chance, as many in one room as in another, and planted {mutated}. Those that survived
+give the same results as the package, or faster or slower: `tests/mutation/survivors.toml` says of
+each why. A mutant that survived and was no such, in this run or an earlier one, has a test now.
+
+{mutant_rooms}
+
 ## Papers
 
 {papers}
@@ -143,6 +157,13 @@ _NOISE_TESTS = (
 
 
 @functools.cache
+def mutated() -> dict[str, Any]:
+    """Return what became of the mutants that were planted last, room by room."""
+    found: dict[str, Any] = json.loads(MUTANTS.read_text("utf-8"))
+    return found
+
+
+@functools.cache
 def measured() -> dict[str, Any]:
     """Return what was measured last of the cases of layers and losses, by their names."""
     found: dict[str, Any] = json.loads(MEASURED.read_text("utf-8"))
@@ -152,12 +173,11 @@ def measured() -> dict[str, Any]:
 def page() -> str:
     """Return the page as it has to be."""
     rows = [row for kind in ("layers", "losses") for row in measured()[kind].values()]
-    dates = sorted({row["date"] for row in rows})
     return TEXT.format(
-        dates=f"on {dates[0]}" if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}",
+        dates=dated(rows),
         caught=f"{sum(row['caught'] for row in rows):,}",
         planted=f"{sum(row['planted'] for row in rows):,}",
-        machines="; ".join(sorted({row["machine"] for row in rows})),
+        machines=machines(rows),
         layer_cases=case_by_case("layers"),
         loss_cases=case_by_case("losses"),
         mutations=", ".join(MUTATIONS),
@@ -167,8 +187,23 @@ def page() -> str:
         losses=of_losses(),
         optimizers=of_optimizers(),
         noises=of_noises(),
+        mutants=f"{sum(map(planted, mutated().values())):,}",
+        possible=f"{sum(row['possible'] for row in mutated().values()):,}",
+        mutated=f"{dated([*mutated().values()])}, on {machines([*mutated().values()])}",
+        mutant_rooms=of_mutants(),
         papers=PAPERS,
     )
+
+
+def dated(rows: list[dict[str, Any]]) -> str:
+    """Return when rows were measured."""
+    dates = sorted({row["date"] for row in rows})
+    return f"on {dates[0]}" if len(dates) == 1 else f"from {dates[0]} to {dates[-1]}"
+
+
+def machines(rows: list[dict[str, Any]]) -> str:
+    """Return where rows were measured."""
+    return "; ".join(sorted({row["machine"] for row in rows}))
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -326,6 +361,24 @@ def of_noises() -> str:
         own = [words(test) for test, code in tests.items() if called.search(code)]
         rows.append((f"`{full}`", "yes" if name in found else "", "; ".join(own)))
     return table(("", "formula", "claims that are tested of it"), rows)
+
+
+def planted(row: dict[str, int]) -> int:
+    """Return how many mutants were planted in a room."""
+    return sum(row[fate] for fate in FATES)
+
+
+def of_mutants() -> str:
+    """Return a table of the mutants: a row for each room."""
+    rows = [
+        (
+            f"`{room}`",
+            f"{row['possible']:,}",
+            *map(str, (planted(row), *(row[f] for f in FATES[:2]))),
+        )
+        for room, row in mutated().items()
+    ]
+    return table(("room", "mutants", "planted", "killed", "survived, explained"), rows)
 
 
 if __name__ == "__main__":

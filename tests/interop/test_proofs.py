@@ -7,6 +7,7 @@ import pytest
 
 import fnn
 from tests import cases, proofs, report
+from tests.mutation import select
 from tests.optim.test_noise import CASES as NOISES
 
 pytestmark = pytest.mark.once
@@ -107,3 +108,28 @@ def test_what_is_measured_anew_leaves_what_was_measured_of_others(tmp_path):
         "dense": 4, "gelu-tanh": 5,
     }  # fmt: skip
     assert found["layers"]["dense"]["auto"] == [1.2e-16, 1e-15]
+
+
+ROOMS = ("fnn/layers", "fnn/losses", "fnn/optim", "fnn/combinators", "fnn/gradient")
+
+
+def unplanted(found):
+    """The rooms in which no mutant was planted, or one survived without a reason."""
+    paths = [path for path in select.in_package(proofs.ROOT) if path.startswith(ROOMS)]
+    rooms = {path.rpartition("/")[0] for path in paths}
+    seen = {room for room, row in found.items() if proofs.planted(row) and not row["unexplained"]}
+    return rooms ^ seen
+
+
+def test_mutants_of_every_room_were_planted_and_none_survived_without_a_reason():
+    again = "python -m tests.mutation --only ROOM --table docs/measured/mutants.json"
+    assert unplanted(proofs.mutated()) == set(), f"plant some: {again}"
+
+
+@pytest.mark.parametrize("fault", [None, {"killed": 0, "explained": 0}, {"unexplained": 1}])
+def test_a_room_without_mutants_and_a_survivor_without_a_reason_are_seen(fault):
+    found = dict(proofs.mutated())
+    row = found.pop("fnn/optim/noise")
+    if fault is not None:
+        found["fnn/optim/noise"] = row | fault
+    assert unplanted(found) == {"fnn/optim/noise"}

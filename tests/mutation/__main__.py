@@ -1,15 +1,16 @@
 """Plant small faults in the package, and see whether the tests fail.
 
-``python -m tests.mutation --count 300 --seed 0`` plants so many in memory, drawn among all by the
-seed; with `--only` those of files with that in their path. First come the faults that once
-survived, of `known.toml`. A test that sees a fault is run without it too, and counts only where it
-passes then. A fault that no test of its room sees survives; it must be explained in
-`survivors.toml`, and the exit code is 1 where one is not.
+``python -m tests.mutation --count 300 --seed 0`` plants so many in memory, drawn by the seed, as
+many in one room as in another; with `--only` those of files with that in their path. First come the
+faults that once survived, of `known.toml`. A test that sees a fault is run without it too, and
+counts only where it passes then. A fault that no test of its room sees survives; it must be
+explained in `survivors.toml`, and the exit code is 1 where one is not.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 
+from fnn.lab import machine
 from tests.mutation import run, select
 from tests.mutation.plant import Mutant, mutants
 
@@ -28,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 # The longest that a single test may take on a busy machine.
 SECONDS = 300.0
+FATES = ("killed", "explained", "unexplained")
 
 
 class Verdict(NamedTuple):
@@ -40,13 +43,22 @@ class Verdict(NamedTuple):
 
 
 def drawn(count: int, seed: int, only: list[str], root: Path = ROOT) -> list[Mutant]:
-    """Return so many of all mutants of a package, in an order of chance.
+    """Return so many of all mutants of a package: of each room in turn, in an order of chance."""
+    turns: Counter[str] = Counter()
+    dealt = []
+    for mutant in sorted(possible(only, root), key=lambda mutant: mutant.rank(seed)):
+        turns[mutant.room] += 1
+        dealt.append((turns[mutant.room], mutant))
+    return [mutant for _, mutant in sorted(dealt, key=lambda one: one[0])][:count]
+
+
+def possible(only: list[str], root: Path = ROOT) -> list[Mutant]:
+    """Return all mutants of a package, or of those files that have one of some words in their path.
 
     What stands outside of all functions is left out: it has run when a fault is planted.
     """
     chosen = [p for p in select.in_package(root) if not only or any(o in p for o in only)]
-    found = [m for path in chosen for m in mutants(path, (root / path).read_text()) if m.function]
-    return sorted(found, key=lambda mutant: mutant.rank(seed))[:count]
+    return [m for path in chosen for m in mutants(path, (root / path).read_text()) if m.function]
 
 
 def known(root: Path = ROOT) -> list[Mutant]:
@@ -117,25 +129,44 @@ class Judge:
             return False
 
 
-def report(verdicts: list[Verdict], reasons: dict[str, str]) -> bool:
-    """Print what became of all, room by room; say whether every survivor is explained."""
+def tally(verdicts: list[Verdict], reasons: dict[str, str]) -> dict[str, Counter[str]]:
+    """Count what became of all, room by room."""
     rooms: dict[str, Counter[str]] = {}
     for verdict in verdicts:
-        room = "/".join(verdict.name.split("::")[0].split("/")[:2])
+        room = verdict.name.partition("::")[0].rpartition("/")[0]
         fate = verdict.fate
         if fate == "survived":
             fate = "explained" if verdict.name in reasons else "unexplained"
         rooms.setdefault(room, Counter())[fate] += 1
-    fates = ("killed", "explained", "unexplained")
+    return rooms
+
+
+def report(verdicts: list[Verdict], reasons: dict[str, str]) -> bool:
+    """Print what became of all, room by room; say whether every survivor is explained."""
+    rooms = tally(verdicts, reasons)
     total = sum(rooms.values(), Counter())
-    print(f"\n{'room':<18}{'planted':>9}" + "".join(f"{fate:>13}" for fate in fates))
+    print(f"\n{'room':<25}{'planted':>9}" + "".join(f"{fate:>13}" for fate in FATES))
     for room, counts in [*sorted(rooms.items()), ("all", total)]:
-        cells = "".join(f"{counts[fate]:>13}" for fate in fates)
-        print(f"{room:<18}{counts.total():>9}{cells}")
+        cells = "".join(f"{counts[fate]:>13}" for fate in FATES)
+        print(f"{room:<25}{counts.total():>9}{cells}")
     for verdict in verdicts:
         if verdict.fate == "survived":
             print(f"survived: {verdict.name}\n    {reasons.get(verdict.name, 'UNEXPLAINED')}")
     return not total["unexplained"]
+
+
+def write_table(file: Path, rooms: dict[str, Counter[str]], possible: Counter[str]) -> None:
+    """Write what became of all, of how many there are, and leave what the file says of other rooms.
+
+    The page of proofs is made of it.
+    """
+    found = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    when = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "machine": machine()}
+    for room, counts in rooms.items():
+        fates = {fate: counts[fate] for fate in FATES}
+        found[room] = {"possible": possible[room], **fates, **when}
+    rows = [f"{json.dumps(room)}: {json.dumps(found[room])}" for room in sorted(found)]
+    file.write_text("{\n" + ",\n".join(rows) + "\n}\n", "utf-8")
 
 
 def remembered(file: Path | None) -> dict[str, Verdict]:
@@ -157,6 +188,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=300.0, metavar="SECONDS", help=budget)
     lines = "a line for every verdict; what stands there is not sought again"
     parser.add_argument("--json", type=Path, metavar="FILE", help=lines)
+    where = "what became of all, room by room, as the page of proofs shows it"
+    parser.add_argument("--table", type=Path, metavar="FILE", help=where)
     return parser.parse_args()
 
 
@@ -192,7 +225,11 @@ def main() -> None:
         planned = known() + planned
     before = remembered(asked.json)
     judged(planned, before, asked)
-    fine = report([before[mutant.name] for mutant in planned], explained())
+    verdicts = [before[mutant.name] for mutant in planned]
+    fine = report(verdicts, explained())
+    if asked.table:
+        counts = Counter(mutant.room for mutant in possible(asked.only))
+        write_table(asked.table, tally(verdicts, explained()), counts)
     sys.exit(not fine)
 
 

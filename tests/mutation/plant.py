@@ -82,6 +82,10 @@ class Mutant(NamedTuple):
     def name(self) -> str:
         return f"{self.path}::{self.function}: {self.change}"
 
+    @property
+    def room(self) -> str:
+        return self.path.rpartition("/")[0]
+
     def rank(self, seed: int) -> str:
         """Return where it stands among all mutants: by chance, whatever else changes."""
         return hashlib.sha256(f"{seed} {self.name}".encode()).hexdigest()

@@ -1,5 +1,8 @@
 """The planting of faults is on trial itself: what it changes, what it leaves, and what it sees."""
 
+import json
+from collections import Counter
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -134,3 +137,31 @@ def test_a_survivor_needs_a_reason(capsys, reasons, fine):
     ]
     assert command.report(verdicts, reasons) is fine
     assert ("UNEXPLAINED" in capsys.readouterr().out) is not fine
+
+
+def test_as_many_mutants_of_one_room_are_drawn_as_of_another(tmp_path):
+    for path, repeats in (("a/one.py", 1), ("a/two.py", 40), ("b/three.py", 9)):
+        file = tmp_path / "fnn/layers" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("def f(x):\n" + "    x = x * 2 + 1\n" * repeats)
+    drawn = command.drawn(24, 0, [], tmp_path)
+    assert Counter(mutant.room for mutant in drawn) == {"fnn/layers/a": 12, "fnn/layers/b": 12}
+    assert drawn[:10] == command.drawn(10, 0, [], tmp_path)
+    assert drawn != command.drawn(24, 1, [], tmp_path)
+
+
+def test_the_table_counts_what_became_of_all_and_leaves_other_rooms(tmp_path):
+    verdicts = [
+        command.Verdict("fnn/a/b.py::f: x", "survived", "", 1.0),
+        command.Verdict("fnn/a/c.py::f: x", "survived", "", 1.0),
+        command.Verdict("fnn/a/c.py::f: y", "killed", "tests/test_a.py::b", 1.0),
+    ]
+    file, possible = tmp_path / "mutants.json", Counter({"fnn/a": 9})
+    command.write_table(file, {"fnn/b": Counter(killed=1)}, Counter({"fnn/b": 7}))
+    command.write_table(file, command.tally(verdicts, {"fnn/a/b.py::f: x": "why"}), possible)
+    found = json.loads(file.read_text("utf-8"))
+    counts = {
+        room: [row[fate] for fate in ("possible", *command.FATES)] for room, row in found.items()
+    }
+    assert counts == {"fnn/a": [9, 1, 1, 1], "fnn/b": [7, 1, 0, 0]}
+    assert all(row["date"] and row["machine"] for row in found.values())
