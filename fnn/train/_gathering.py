@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from fnn._core.types import (
     Array,
+    Cache,
     Cotangent,
     Input,
     Key,
@@ -47,6 +48,20 @@ def gathering(layout: Layout, model: Layer, params: Params) -> Layer:
         return model
     places = [_place(layout, spec) for spec in specs]
     return _rebuilt(model, jax.tree.unflatten(jax.tree.structure(params), places), layout)
+
+
+def tied(params: Params, x: Input) -> Params:
+    """Return the same parameters, which count as known when x is.
+
+    Of parameters that are the same at every turn of a loop XLA gathers all in front of it, and
+    keeps them.
+
+    Args:
+        params: of a layer, inside of a loop.
+        x: what it is given there.
+    """
+    known: Params = jax.lax.optimization_barrier((params, x))[0]
+    return known
 
 
 class _Place(NamedTuple):
@@ -117,7 +132,12 @@ def _gathered(layer: Layer, places: PyTree, layout: Layout) -> Layer:
     functions = layer.init, gathers.apply, gathers.forward, gathers.backward
     if layer.derivation == "auto":
         functions = (*autodiff(layer.init, gathers.apply),)
-    wrapped = wrapping(lambda inside: _gathered(inside, places, layout), layer, functions)
+    wrapped = wrapping(
+        lambda inside: _gathered(inside, places, layout),
+        layer,
+        functions,
+        (gathers.prefill, gathers.decode),
+    )
     return dataclasses.replace(wrapped, derivation=layer.derivation)
 
 
@@ -152,6 +172,26 @@ class _Gathers(NamedTuple):
         params, dy = jax.lax.optimization_barrier((params, dy))
         dparams, dx = self.layer.backward(self.whole(params), residuals, dy)
         return _map_places(_scatter, self.places_of(params), dparams), dx
+
+    def prefill(
+        self,
+        params: Params,
+        state: State,
+        x: Input,
+        /,
+        *,
+        window: int,
+        lengths: Array | None = None,
+    ) -> tuple[Output, Cache]:
+        whole = self.whole(tied(params, x))
+        y, cache = self.layer.prefill(whole, state, x, window=window, lengths=lengths)
+        return y, self.layout.split(cache)
+
+    def decode(
+        self, params: Params, state: State, cache: Cache, x: Input, position: Array, /
+    ) -> tuple[Output, Cache]:
+        y, cache = self.layer.decode(self.whole(tied(params, x)), state, cache, x, position)
+        return y, self.layout.split(cache)
 
     def whole(self, params: Params) -> Params:
         return _map_places(_gather, self.places_of(params), params)

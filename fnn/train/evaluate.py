@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,12 @@ from fnn.gradient.objective import Batch, fill
 from fnn.layer import Layer, require_layer
 from fnn.losses import Loss
 from fnn.losses._loss import checked_weights, counted_weights, left_out
-from fnn.train._gathering import gathering
+from fnn.train._gathering import gathering, tied
 from fnn.train.data.batch import check_batch_size, check_data, check_finite, in_batches, length
 from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
-from fnn.train.sharding import Layout, layout_of
+from fnn.train.sharding import Layout, Sharding, layout_in_use
+
+Rows = TypeVar("Rows", Input, Batch)
 
 
 @entry
@@ -33,6 +36,7 @@ def predict(
     *,
     batch_size: int = 256,
     mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
 ) -> Output:
     """Return the model's outputs for all of x, out of training mode, batch by batch.
 
@@ -44,11 +48,14 @@ def predict(
         state: what its layers remember.
         x: an array or a tree of arrays.
         batch_size: how many examples at a time, 1 or more.
-        mesh: devices that every batch is split over, as in `fnn.fit`; None for those of the
-            parameters. Parameters on these devices stay as they lie, others are copied to all.
+        mesh: devices, as in `fnn.fit`: every batch is split over the first axis. None for the mesh
+            that the parameters lie on, if they do.
+        sharding: where parameters are to lie, as in `fnn.fit`; None for where they lie, and whole
+            on every device for those that do not lie on this mesh. What lies in parts over the
+            first axis is gathered layer by layer, and forgotten.
     Shapes:    x (n, ...), the result (n, ...), on the device, or whole on every device of the mesh
-    Raises:    InputError for an empty x, one that is not finite, a batch size below 1, and for
-        parameters and state of another model.
+    Raises:    InputError for an empty x, one that is not finite, a batch size below 1, for
+        parameters and state of another model, and for what is no mesh and no sharding of these.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> model = fnn.relu()
@@ -63,9 +70,9 @@ def predict(
     check_finite("x", x)
     check_place(model, params, state, x)
     structure, numbers = split(model=model)
-    x, layout = jax.tree.map(jnp.asarray, x), layout_of(mesh, None)
+    x, layout = jax.tree.map(jnp.asarray, x), layout_in_use(params, mesh, sharding)
     if layout is not None:
-        params, state, x = layout.gathered(params), layout.gathered(state), layout.put_whole(x)
+        params, (state, x) = layout.put_params(params), layout.put_whole((state, x))
     return _predict(structure, numbers, params, state, x, batch_size, layout)
 
 
@@ -81,14 +88,24 @@ def _predict(
 ) -> Output:
     """Return the outputs of all batches, one after the other."""
     model: Layer = structure.build(numbers)["model"]
+    model = model if layout is None else gathering(layout, model, params)
 
     def outputs(rows: Input) -> Output:
-        return model.apply(params, state, rows if layout is None else layout.split(rows))[0]
+        here, rows = _placed(layout, params, rows)
+        return model.apply(here, state, rows)[0]
 
     parts = in_batches(outputs, x, batch_size)
     flat = [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), part) for part in parts]
     y = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *flat)
     return y if layout is None else layout.replicated(y)
+
+
+def _placed(layout: Layout | None, params: Params, rows: Rows) -> tuple[Params, Rows]:
+    """Return parameters and rows of a batch where they are to be used."""
+    if layout is None:
+        return params, rows
+    rows = layout.split(rows)
+    return tied(params, rows), rows
 
 
 @entry
@@ -102,6 +119,7 @@ def evaluate(
     metrics: Metrics | None = None,
     batch_size: int = 256,
     mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
 ) -> dict[str, float]:
     """Return the mean loss and the mean of every metric over the data, out of training mode.
 
@@ -120,6 +138,7 @@ def evaluate(
         batch_size: how many examples at a time, 1 or more; a ragged last batch counts by its
             examples.
         mesh: devices that every batch is split over, as in `predict`.
+        sharding: where parameters are to lie, as in `predict`.
     Raises:    InputError as `fnn.fit` does for its data, and for metrics that are none.
 
     >>> import fnn, jax.numpy as jnp
@@ -136,9 +155,9 @@ def evaluate(
     check_metrics(metrics)
     batch = check_data(model, loss, params, state, data, metrics)
     check_place(model, params, state, batch.x)
-    layout = layout_of(mesh, None)
+    layout = layout_in_use(params, mesh, sharding)
     if layout is not None:
-        params, state, batch = *map(layout.gathered, (params, state)), layout.put_whole(batch)
+        params, (state, batch) = layout.put_params(params), layout.put_whole((state, batch))
     return run_evaluation(model, loss, params, state, batch, metrics, batch_size, layout)
 
 
@@ -194,9 +213,9 @@ def means(
     model = made["model"] if layout is None else gathering(layout, made["model"], params)
 
     def sums(batch: Batch) -> dict[str, tuple[Array, Array]]:
-        batch = batch if layout is None else layout.split(batch)
+        here, batch = _placed(layout, params, batch)
         counted = counted_weights(loss, batch.target, batch.weights)
-        prediction, _ = model.apply(params, state, fill(batch.x, counted))
+        prediction, _ = model.apply(here, state, fill(batch.x, counted))
         return {
             name: _weighted_sum(
                 values_of(name, metric, prediction, batch.target),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -46,7 +46,8 @@ class Layout:
 
     Args:
         mesh: the devices; batches are split over its first axis.
-        rules: a word for all parameters, or pairs of a pattern and what is meant by it.
+        rules: a word for all parameters, or pairs of a pattern and what is meant by it: the path of
+            a parameter counts before all patterns, and of these the first that matches.
     """
 
     mesh: Mesh
@@ -78,7 +79,10 @@ class Layout:
         if isinstance(self.rules, str):
             chosen = [self.rules] * len(leaves)
         else:
-            chosen = by_leaf(dict(self.rules), params, "data") if leaves else []
+            known = set(paths)
+            # The path of a parameter says more of it than any pattern, wherever it stands.
+            rules = dict(sorted(self.rules, key=lambda rule: rule[0] not in known))
+            chosen = by_leaf(rules, params, "data") if leaves else []
         return [
             self._spec(path, leaf, one)
             for path, leaf, one in zip(paths, leaves, chosen, strict=True)
@@ -208,6 +212,15 @@ class Layout:
         """
         return jax.tree.map(_put, train_state, self.of(train_state))
 
+    def put_params(self, params: Params) -> Params:
+        """Return parameters of any place where they should lie.
+
+        Args:
+            params: arrays.
+        """
+        places = map(self.sharding, self.params_specs(params))
+        return jax.tree.map(_put, params, jax.tree.unflatten(jax.tree.structure(params), places))
+
     def put_whole(self, tree: PyTree) -> PyTree:
         """Return arrays as a whole on every device.
 
@@ -215,20 +228,6 @@ class Layout:
             tree: the arrays.
         """
         return jax.tree.map(lambda leaf: _put(leaf, self.sharding()), tree)
-
-    def gathered(self, tree: PyTree) -> PyTree:
-        """Return arrays on this mesh: those that lie on its devices as they lie, others whole.
-
-        Args:
-            tree: the arrays.
-        """
-        devices = set(self.mesh.devices.flat)
-
-        def one(leaf: Unchecked) -> Array:
-            here = isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices
-            return leaf if here else _put(leaf, self.sharding())
-
-        return jax.tree.map(one, tree)
 
     def put_steps(self, batch: PyTree, steps: int, size: int) -> PyTree:
         """Return the rows of some steps as arrays (steps, size, ...), each step split.
@@ -318,6 +317,46 @@ def layout_of(mesh: Mesh | None, sharding: Sharding | None) -> Layout | None:
     return Layout(checked_mesh(mesh), rules)
 
 
+def layout_in_use(params: Params, mesh: Mesh | None, sharding: Sharding | None) -> Layout | None:
+    """Return the layout to use parameters in: the one that is asked for, else as they lie.
+
+    Args:
+        params: from any device; those that lie on the mesh stay, and others are whole.
+        mesh: the devices; None for those of the parameters, where they lie on several.
+        sharding: where parameters are to lie; None for where they do.
+    Raises:    InputError for what is no mesh and no sharding.
+
+    >>> layout_in_use({"weight": jnp.ones(2)}, None, None)
+    """
+    if sharding is not None:
+        return layout_of(mesh, sharding)
+    found = [_place_of(leaf) for leaf in jax.tree.leaves(params)]
+    own = next((place.mesh for place in found if place is not None), None)
+    known: Unchecked = own if mesh is None else mesh
+    if known is None:
+        return None
+    devices = checked_mesh(known)
+    specs = [
+        place.spec if place is not None and checked_mesh(place.mesh) == devices else PartitionSpec()
+        for place in found
+    ]
+    words: tuple[Whole, ...] = ("data", "full")
+    for layout in (Layout(devices, word) for word in words):
+        # In a word, since `fnn.shared` hands on parameters whose paths are those of others.
+        pairs = zip(specs, layout.params_specs(params), strict=True)
+        if all(layout.sharding(one) == layout.sharding(other) for one, other in pairs):
+            return layout
+    return Layout(devices, tuple(zip(leaf_paths(params), specs, strict=True)))
+
+
+def _place_of(leaf: Unchecked) -> NamedSharding | None:
+    """Return where an array lies on a mesh of several devices, None for any other."""
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        return None
+    place = leaf.sharding
+    return place if isinstance(place, NamedSharding) and place.mesh.size > 1 else None
+
+
 def _checked_rules(rules: Unchecked) -> tuple[tuple[str, PartitionSpec | Whole], ...]:
     if not rules:
         raise InputError("a pattern or more", "an empty mapping", "pass sharding='data'")
@@ -394,21 +433,23 @@ def start_on(
     leaves, tree = jax.tree.flatten(x)
     specs = tree, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     params, state, opt_state, key, step = _start_on(
-        structure, numbers, layout, specs, layout.put_whole(key)
+        structure, numbers, layout, specs, layout.put_whole(key), structure.at_init
     )
     # Copies: a key may be the caller's, and a run gives its buffers away.
     numbers = layout.put_whole(jax.tree.map(jnp.copy, hyperparameters(model, optimizer, gradient)))
     return TrainState(params, state, opt_state, key, step, numbers)
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "layout", "specs"))
+@functools.partial(jax.jit, static_argnames=("structure", "layout", "specs", "at_init"))
 def _start_on(
     structure: Structure,
     numbers: dict[str, Scalar],
     layout: Layout,
     specs: tuple[Unchecked, tuple[jax.ShapeDtypeStruct, ...]],
     key: Array,
+    at_init: tuple[Hashable, ...],
 ) -> tuple[PyTree, ...]:
+    del at_init  # of the structure, which equals one of other initializers
     made = structure.build(numbers)
     x = jax.tree.unflatten(*specs)
     start = init_train_state(
@@ -443,10 +484,7 @@ def shard(params: Params, mesh: Mesh, sharding: Sharding = "data") -> Params:
     params = require_arrays(params, "params") if jax.tree.leaves(params) else params
     layout = layout_of(checked_mesh(mesh), sharding)
     assert layout is not None
-    places = jax.tree.unflatten(
-        jax.tree.structure(params), map(layout.sharding, layout.params_specs(params))
-    )
-    return jax.tree.map(_put, params, places)
+    return layout.put_params(params)
 
 
 @entry
@@ -456,8 +494,11 @@ def tensor_parallel(model: Layer, axis: str = "model") -> dict[str, PartitionSpe
     Of an attention the heads are split, of an MLP the hidden width, so that a block sums over the
     devices twice, behind attention and behind the MLP; of an embedding the vocabulary, and of a
     linear head the classes. All other parameters stay whole. To be passed to `fnn.fit` as
-    ``sharding=``, with a mesh of two axes, the first for the batches; what is to be otherwise goes
-    in front: ``{"3/*": "data"} | fnn.train.tensor_parallel(model)``.
+    ``sharding=``, with a mesh of two axes, the first for the batches.
+
+    What is to be otherwise is joined to it by ``|``: the path of a parameter counts on either side,
+    as in ``{"3/weight": "data"} | fnn.train.tensor_parallel(model)``, and a pattern in front. For
+    that all that is returned are patterns, which end in ``*``.
 
     Args:
         model: a model with `fnn.transformer_block`, `fnn.attention`, `fnn.mlp`, `fnn.embedding` or
@@ -469,11 +510,11 @@ def tensor_parallel(model: Layer, axis: str = "model") -> dict[str, PartitionSpe
     >>> import fnn
     >>> for path, spec in tensor_parallel(fnn.serial(fnn.mlp(), fnn.linear_head(10))).items():
     ...     print(path, tuple(spec))
-    0/up/weight (None, 'model')
-    0/up/bias ('model',)
-    0/down/weight ('model',)
-    1/weight (None, 'model')
-    1/bias ('model',)
+    0/up/weight* (None, 'model')
+    0/up/bias* ('model',)
+    0/down/weight* ('model',)
+    1/weight* (None, 'model')
+    1/bias* ('model',)
     """
     require_layer(model)
     if not isinstance(axis, str) or not axis:
@@ -508,7 +549,8 @@ def _split_layers(
         for name, place in names.items():
             if name != "bias" or _has_bias(child):
                 spec = PartitionSpec(*(None,) * (copies + place), axis)
-                yield join(path, join(step, name)), spec
+                # A pattern, though it matches one path: that path itself is left to the caller.
+                yield f"{join(path, join(step, name))}*", spec
 
 
 # Of each layer its parts, and of their arrays the axis that is split.

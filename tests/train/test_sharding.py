@@ -20,7 +20,8 @@ from jax.sharding import PartitionSpec
 import fnn
 from fnn import optim, train
 from fnn.lab.plan import collectives
-from fnn.train.sharding import _start_on, layout_of
+from fnn.optim._paths import leaf_paths
+from fnn.train.sharding import _start_on, layout_of, planned_on
 from tests.tolerance import rounding
 from tests.xla import compile_in_haste
 
@@ -198,23 +199,6 @@ def random_bits():
     return plain(jax.jit(draw)(x)), found
 
 
-def used():
-    """Scores, outputs and tokens of parameters on one device and on the mesh."""
-    model, loss, _, (tokens, following) = problems()["tied"]
-    params, state = model.init(jax.random.key(0), tokens[:1])
-    mesh = mesh_of(4)
-    split = train.shard(params, mesh, "full")
-    options = {"key": jax.random.key(1)}
-    scores, outputs, texts = [], [], []
-    for place, more in (((params, state), {}), ((split, state), {"mesh": mesh})):
-        data = tokens, following
-        scores.append(fnn.evaluate(model, loss, *place, data, batch_size=BATCH, **more)["loss"])
-        y = fnn.predict(model, *place, tokens, batch_size=BATCH, **more)
-        outputs.append(np.asarray(y))
-        texts.append(np.asarray(fnn.generate(model, *place, tokens[:2], 3, **options)))
-    return scores, outputs, texts
-
-
 def start_text(sharding):
     """The program that draws the parameters."""
     model, _, optimizer, _ = problems()["mlp"]
@@ -241,7 +225,6 @@ def main(file):
         "curves": seen | curves(),
         "programs": texts,
         "sources": sources(file.parent),
-        "used": used(),
     }
     found |= {"again": compiled(lambda: run_layout(*LAYOUTS["mlp full 8"]))}
     found |= {"bits": random_bits(), "resumed": resumed(file.parent)}
@@ -309,13 +292,6 @@ def test_parameters_in_a_file_are_those_of_the_mesh_to_the_last_bit_on_another_l
 @pytest.mark.parametrize("where", ["on 8", "on 1", "from the mesh"])
 def test_a_run_goes_on_with_another_number_of_devices(found, where):
     assert_close(found["resumed"][where], found["curves"]["mlp"][1])
-
-
-def test_evaluation_prediction_and_generation_on_a_mesh_are_those_of_one_device(found):
-    scores, outputs, texts = found["used"]
-    assert_close(*scores)
-    assert_close(*outputs)
-    np.testing.assert_array_equal(*texts)
 
 
 def has_whole_weight(text):
@@ -388,8 +364,34 @@ TENSOR = {
 def test_matrices_inside_of_a_layer_are_split_where_nothing_is_sent_in_between(case):
     model, expected = TENSOR[case]
     found = train.tensor_parallel(model)
-    assert expected.items() <= {path: tuple(spec) for path, spec in found.items()}.items()
-    assert ("up/bias" in found) == (case == "copies")
+    paths = {path.removesuffix("*"): tuple(spec) for path, spec in found.items()}
+    assert expected.items() <= paths.items()
+    assert ("up/bias" in paths) == (case == "copies")
+
+
+ALL = {"0/*": "data"}
+PATH = {"1/up/weight": PartitionSpec("data")}
+SIDES = {
+    "in front": lambda tensor: PATH | ALL | tensor,
+    "behind": lambda tensor: ALL | tensor | PATH,
+}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_path_of_a_parameter_counts_on_either_side_of_the_patterns(side):
+    model = fnn.serial(fnn.mlp(), fnn.mlp())
+    params = jax.eval_shape(model.init, jax.random.key(0), ROWS)[0]
+    devices = jax.sharding.AbstractMesh((2, 2), ("data", "model"))
+    tensor = train.tensor_parallel(model)
+
+    def places(rules):
+        specs = planned_on(devices, rules).params_specs(params)
+        return dict(zip(leaf_paths(params), specs, strict=True))
+
+    found, expected = places(SIDES[side](tensor)), places(tensor)
+    none = {path: PartitionSpec() for path in found if path.startswith("0/")}
+    assert found == expected | none | PATH
+    assert expected["1/up/weight"] != PATH["1/up/weight"]
 
 
 def on_one(sharding="data", mesh=None):

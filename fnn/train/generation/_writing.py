@@ -16,13 +16,18 @@ import jax.numpy as jnp
 
 from fnn._core.description import Structure
 from fnn._core.linear_head import LinearHead
-from fnn._core.types import Array, Cache, Input, Output, Params, State
+from fnn._core.types import Array, Cache, Input, Output, Params, PyTree, State
 from fnn.layer import Layer
+from fnn.train._gathering import gathering
 from fnn.train.generation._sampling import Draw, DrawNumbers, draw
+from fnn.train.sharding import Layout
 
 
 class Plan(NamedTuple):
-    """What shapes the program; `classes` is K, `moves` says that a row may become full."""
+    """What shapes the program.
+
+    `classes` is K, `moves` says that a row may become full, and `layout` is None without a mesh.
+    """
 
     model: Structure
     draw: Draw
@@ -32,6 +37,7 @@ class Plan(NamedTuple):
     cached: bool
     moves: bool
     stops: bool
+    layout: Layout | None
 
 
 class Inputs(NamedTuple):
@@ -105,7 +111,7 @@ def write(plan: Plan, inputs: Inputs, prompt: Array, lengths: Array | None) -> t
     carry = jax.lax.while_loop(has_room if plan.moves else goes_on, step, (writing, drawn))
     if plan.moves:
         carry = jax.lax.while_loop(goes_on, move, carry)
-    return carry[1], carry[0].complete
+    return _whole(plan, (carry[1], carry[0].complete))
 
 
 def begin(plan: Plan, inputs: Inputs, prompt: Array, lengths: Array | None) -> Writing:
@@ -119,6 +125,7 @@ def begin(plan: Plan, inputs: Inputs, prompt: Array, lengths: Array | None) -> W
             indices = jnp.where(there, indices, plan.classes)
         used = jnp.zeros((batch, plan.classes), bool)
         used = used.at[jnp.arange(batch)[:, None], indices].set(True, mode="drop")
+    prompt, lengths, used = _split(plan, (prompt, lengths, used))
     scores, cache = _reader(plan, inputs).prefill(prompt, lengths)
     writing = Writing(
         newest=prompt[:, 0],
@@ -182,18 +189,17 @@ def _drawn(plan: Plan, inputs: Inputs, writing: Writing, scores: Array) -> Writi
     used = writing.used
     if used is not None:
         used = used.at[jnp.arange(len(newest)), newest].set(True)
+    newest, stopped, complete = _whole(plan, (newest, stopped, writing.complete & known.all()))
     return writing._replace(
-        newest=newest,
-        used=used,
-        stopped=stopped,
-        number=writing.number + 1,
-        complete=writing.complete & known.all(),
+        newest=newest, used=used, stopped=stopped, number=writing.number + 1, complete=complete
     )
 
 
 def _reader(plan: Plan, inputs: Inputs) -> _Reader:
     model: Layer = plan.model.build(inputs.layer_numbers)["model"]
     params, state, source = inputs.params, inputs.state, inputs.source
+    if plan.layout is not None:
+        model, source = gathering(plan.layout, model, params), _split(plan, source)
 
     def prefill(tokens: Array, lengths: Array | None) -> tuple[Array, Cache]:
         x = beside(tokens, source)
@@ -215,6 +221,16 @@ def _reader(plan: Plan, inputs: Inputs) -> _Reader:
         lambda tokens, lengths: read(tokens),
         lambda cache, newest, position: read(jnp.concatenate([cache[:, 1:], newest[:, None]], 1)),
     )
+
+
+def _split(plan: Plan, rows: PyTree) -> PyTree:
+    """Return arrays (B, ...) split over the devices of the mesh, where there is one."""
+    return rows if plan.layout is None else plan.layout.split(rows)
+
+
+def _whole(plan: Plan, tree: PyTree) -> PyTree:
+    """Return arrays that every device of the mesh has: what is drawn every process looks at."""
+    return tree if plan.layout is None else plan.layout.replicated(tree)
 
 
 def beside(tokens: Array, source: Input) -> Input:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fnn._core import check
 from fnn._core.arrays import of_numpy, require_arrays
@@ -29,6 +30,7 @@ from fnn.train.generation._writing import (
     reread,
     write,
 )
+from fnn.train.sharding import Layout, Sharding, layout_in_use
 
 
 @entry
@@ -48,6 +50,8 @@ def generate(
     stop: int | None = None,
     window: int | None = None,
     cache: bool = True,
+    mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
 ) -> Array:
     """Autoregressive sampling: what follows a prompt, one integer after the other.
 
@@ -85,6 +89,10 @@ def generate(
             not have.
         cache: False to read all again for every integer, which is slower: for a model with a layer
             that has no cache. It then sees as many as the prompt has, moving on by one.
+        mesh: devices that the rows and their caches are split over, as in `fnn.predict`; None for
+            the mesh that the parameters lie on, if they do.
+        sharding: where parameters are to lie, as in `fnn.predict`. Of a layer that lies in parts
+            over the first axis either these are gathered or what goes in, whichever is smaller.
     Shapes:    prompt (B, T); source (B, ...); the result (B, count), integers of the dtype of the
         prompt
     Raises:    InputError for another prompt, longer than the window or the positions that were
@@ -104,7 +112,8 @@ def generate(
     """
     drawing = _Drawing(temperature, top_k, top_p, repetition_penalty, stop)
     given = _Given(prompt, source)
-    asked = _asked(_Model(model, params, state), given, count, key, drawing, window, cache)
+    used = _Model(model, params, state, layout_in_use(params, mesh, sharding))
+    asked = _asked(used, given, count, key, drawing, window, cache)
     if not count:
         return jnp.zeros((asked.prompt.shape[0], 0), asked.prompt.dtype)
     drawn, complete = _write(asked.plan, asked.inputs, asked.prompt, asked.lengths)
@@ -130,6 +139,8 @@ def generate_stream(
     stop: int | None = None,
     window: int | None = None,
     cache: bool = True,
+    mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
 ) -> Iterator[np.ndarray]:
     """Autoregressive sampling as a stream: what `fnn.generate` draws, as soon as it is drawn.
 
@@ -150,6 +161,8 @@ def generate_stream(
         stop: the integer that ends a row; None for none.
         window: how many positions the model sees at most; None for all.
         cache: False to read all again for every integer.
+        mesh: devices that the rows are split over; None for those of the parameters.
+        sharding: where parameters are to lie; None for where they do.
     Shapes:    prompt (B, T); every item (B,), integers of the same dtype
     Raises:    InputError as `fnn.generate` does.
 
@@ -164,7 +177,8 @@ def generate_stream(
     """
     drawing = _Drawing(temperature, top_k, top_p, repetition_penalty, stop)
     given = _Given(prompt, source)
-    asked = _asked(_Model(model, params, state), given, count, key, drawing, window, cache)
+    used = _Model(model, params, state, layout_in_use(params, mesh, sharding))
+    asked = _asked(used, given, count, key, drawing, window, cache)
     return _stream(asked) if count else iter(())
 
 
@@ -172,6 +186,7 @@ class _Model(NamedTuple):
     layer: Layer
     params: Params
     state: State
+    layout: Layout | None
 
 
 class _Given(NamedTuple):
@@ -221,7 +236,8 @@ def _asked(
     check_place(model.layer, model.params, model.state, x)
     structure, layer_numbers = split(model=model.layer)
     # What has no cache, or no position left, says so; seen before, it is not traced again.
-    y = _read.eval_shape(structure, room if cache else None, layer_numbers, *model[1:], x)
+    place = model.params, model.state
+    y = _read.eval_shape(structure, room if cache else None, layer_numbers, *place, x)
     classes = _classes(y, prompt)
     _check_indices(drawing, classes)
     draw, draw_numbers = _split(drawing)
@@ -234,10 +250,22 @@ def _asked(
         cached=bool(cache),
         moves=bool(cache) and prompt.shape[1] + int(count) - 1 > room,
         stops=drawing.stop is not None,
+        layout=model.layout,
     )
     stop = jnp.asarray(drawing.stop or 0, jnp.int32)
-    inputs = Inputs(layer_numbers, draw_numbers, *model[1:], source, stop, check.key(key))
-    return _Asked(plan, inputs, prompt, lengths)
+    inputs = Inputs(layer_numbers, draw_numbers, *place, source, stop, check.key(key))
+    return _placed(_Asked(plan, inputs, prompt, lengths))
+
+
+def _placed(asked: _Asked) -> _Asked:
+    """Put what the program is given onto its mesh."""
+    layout = asked.plan.layout
+    if layout is None:
+        return asked
+    params = layout.put_params(asked.inputs.params)
+    rest = asked.inputs._replace(params=None), asked.prompt, asked.lengths
+    inputs, prompt, lengths = layout.put_whole(jax.tree.map(jnp.asarray, rest))
+    return _Asked(asked.plan, inputs._replace(params=params), prompt, lengths)
 
 
 def _read_prompt(
