@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fnn._core import check
+from fnn._core import check, elementary
 from fnn._core.arrays import rectified
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast
@@ -287,4 +287,4 @@ def softplus() -> Layer:
     >>> softplus().apply((), (), jnp.array([0.0]))[0]
     Array([0.6931472], dtype=float32)
     """
-    return _from_output(jax.nn.softplus, lambda y: -jnp.expm1(-y))
+    return _from_output(elementary.softplus, lambda y: -jnp.expm1(-y))

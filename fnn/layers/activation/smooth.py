@@ -83,7 +83,7 @@ def mish() -> Layer:
     >>> mish().apply((), (), jnp.array([0.0, 20.0]))[0]
     Array([ 0., 20.], dtype=float32)
     """
-    return _from_input(lambda x: x * jnp.tanh(jax.nn.softplus(x)), _mish_slope)
+    return _from_input(lambda x: x * _mish_gate(x)[0], _mish_slope)
 
 
 def _from_input(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Layer:
@@ -159,15 +159,19 @@ def sigmoids(x: Array) -> tuple[Array, Array]:
     return jnp.where(positive, large, small), jnp.where(positive, small, large)
 
 
-def _mish_slope(x: Array) -> Array:
-    """Return the derivative of `mish` at x.
+def _mish_gate(x: Array) -> tuple[Array, Array]:
+    """Return t of `mish`, and 1 - t.
 
-    With e = exp(-|x|) t, 1 - t and s are quotients: no tanh and no logarithm, and no digit of
-    1 - t is lost.
+    With e = exp(-|x|) both are quotients: no tanh and no logarithm, and no digit of 1 - t is lost.
     """
     positive = x >= 0
     e = jnp.exp(jnp.where(positive, -x, x))
     whole = jnp.where(positive, 1 + 2 * e * (1 + e), 2 + e * (2 + e))
     t = jnp.where(positive, 1 + 2 * e, e * (2 + e)) / whole
-    rest = jnp.where(positive, 2 * e * e, 2) / whole
-    return t + x * jnp.where(positive, 1, e) / (1 + e) * rest * (1 + t)
+    return t, jnp.where(positive, 2 * e * e, 2) / whole
+
+
+def _mish_slope(x: Array) -> Array:
+    """Return the derivative of `mish` at x."""
+    t, rest = _mish_gate(x)
+    return t + x * sigmoids(x)[0] * rest * (1 + t)
