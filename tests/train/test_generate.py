@@ -210,6 +210,11 @@ REFUSED = {
     "floats": ({"prompt": PROMPT * 1.0}, "a prompt (B, T) of integers"),
     "flags": ({"prompt": PROMPT > 0}, "a prompt (B, T) of integers"),
     "words": ({"prompt": [["a"]]}, "a prompt (B, T) of integers"),
+    "prompt-of-text": (
+        {"prompt": "the c"},
+        "a prompt (B, T) of integers, got <U5 of shape (); encode it by the text that was learned: "
+        "text.encode(prompt)[None]",
+    ),
     "below-0": ({"prompt": -PROMPT}, "a prompt of 0 or more, got -1 at prompt[0, 1]"),
     "no-layer": ({"model": fnn.relu}, "a layer"),
     "no-scores": ({"model": fnn.identity()}, "a model that gives scores (2, 2, K)"),

@@ -330,7 +330,10 @@ def _checked_prompt(prompt: Unchecked) -> tuple[Array, Array | None]:
     is_integer = hasattr(prompt, "__jax_array__") or isinstance(prompt, np.ndarray | jax.Array)
     is_integer = is_integer and jnp.issubdtype(prompt.dtype, jnp.integer)
     if not is_integer or prompt.ndim != 2 or not prompt.size:
-        raise InputError("a prompt (B, T) of integers", describe(prompt), "pass a batch of prompts")
+        remedy = "pass a batch of prompts"
+        if isinstance(prompt, np.ndarray) and prompt.dtype.kind in "SU":
+            remedy = "encode it by the text that was learned: text.encode(prompt)[None]"
+        raise InputError("a prompt (B, T) of integers", describe(prompt), remedy)
     check.values(
         prompt, lambda x: x < 0, "a prompt of 0 or more", "pass indices into the scores", "prompt"
     )
