@@ -20,7 +20,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
@@ -43,6 +43,16 @@ class RunTime(typing.NamedTuple):
     """
 
     unless_zero: bool = False
+
+
+class AtInit(typing.NamedTuple):
+    """Marks a parameter of a constructor that `init` alone reads, as all initializers are.
+
+    ``Annotated[float, AtInit()]``. No program of a step depends on it.
+    """
+
+
+Mark: typing.TypeAlias = RunTime | AtInit | None
 
 
 class Call:
@@ -233,12 +243,14 @@ class Structure:
     """What is left of a value when its run-time numbers are taken out: hashable, to build it again.
 
     `numbers` of the `split` that it comes from are given back to `build`, those or others.
+    Structures that differ in what `init` alone reads are equal: where a program calls `init`, it is
+    to be looked up by `at_init` too.
     """
 
-    __slots__ = ("_hash", "_node")
+    __slots__ = ("_hash", "_node", "at_init")
 
-    def __init__(self, node: Hashable):
-        self._node, self._hash = node, hash(node)
+    def __init__(self, node: Hashable, at_init: tuple[Hashable, ...] = ()):
+        self._node, self._hash, self.at_init = node, hash(node), at_init
 
     def build(self, numbers: Mapping[str, Any]) -> Any:
         """Make the value again, of numbers by their paths."""
@@ -264,7 +276,7 @@ def split(**values: Any) -> tuple[Structure, dict[str, Any]]:
     """
     numbers: dict[str, Any] = {}
     node = _split(values, "", None, None, numbers)
-    return Structure(node), numbers
+    return Structure(node, tuple(_at_init(node))), numbers
 
 
 class _Call(typing.NamedTuple):
@@ -299,35 +311,56 @@ class _Fixed:
         return hash(self.identity)
 
 
+class _Start:
+    """What `init` alone reads: as good as any other to every program that does not call it."""
+
+    __slots__ = ("fixed",)
+
+    def __init__(self, fixed: Hashable):
+        self.fixed = fixed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Start)
+
+    def __hash__(self) -> int:
+        return hash(_Start)
+
+
+def _at_init(node: Hashable) -> Iterator[Hashable]:
+    """Yield all of a structure that `init` alone reads."""
+    if isinstance(node, _Start):
+        yield node.fixed
+    elif isinstance(node, _Call | _Tree):
+        for part in node.parts:
+            yield from _at_init(part)
+
+
 def _split(
-    value: Any, path: str, run_time: RunTime | None, owner: Call | None, numbers: dict[str, Any]
+    value: Any, path: str, mark: Mark, owner: Call | None, numbers: dict[str, Any]
 ) -> Hashable:
     """Return the structure of a value, and put its numbers into `numbers`.
 
-    `run_time` says whether numbers here are inputs, `owner` whose argument it is: one that may
-    differ from its like is the same only in the same call, or where nothing made it, as the same
-    object.
+    `mark` says whether numbers here are inputs, `owner` whose argument it is: one that may differ
+    from its like is the same only in the same call, or where nothing made it, as the same object.
     """
 
-    def below(name: Any, part: Any, run_time: RunTime | None, owner: Call | None) -> Hashable:
-        return _split(part, f"{path}/{name}" if path else str(name), run_time, owner, numbers)
+    def below(name: Any, part: Any, mark: Mark, owner: Call | None) -> Hashable:
+        return _split(part, f"{path}/{name}" if path else str(name), mark, owner, numbers)
 
+    if isinstance(mark, AtInit):
+        return _Start(_split(value, path, None, owner, numbers))
     call = value.call if isinstance(value, Described) else None
     if call is not None and _is_built_in(call.make):
-        marks, names = _run_time_parameters(call.make), _names(call)
+        marks, names = _marked_parameters(call.make), _names(call)
         pairs = zip(names, (*call.args, *call.kwargs.values()), strict=True)
         parts = tuple(below(name, part, marks(name), call) for name, part in pairs)
         return _Call(call.make, len(call.args), tuple(call.kwargs), parts)
     if isinstance(value, Mapping) or type(value) in (list, tuple):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         kind = dict if isinstance(value, Mapping) else type(value)
-        named = {name: below(name, part, run_time, owner) for name, part in items}
+        named = {name: below(name, part, mark, owner) for name, part in items}
         return _Tree(kind, tuple(named), tuple(named.values()))
-    if (
-        run_time is not None
-        and _is_number(value)
-        and not (run_time.unless_zero and _is_zero(value))
-    ):
+    if mark is not None and _is_number(value) and not (mark.unless_zero and _is_zero(value)):
         numbers[path] = value
         return _Number()
     identity = _identity(value)
@@ -342,6 +375,8 @@ def _build(node: Any, numbers: Mapping[str, Any], path: str) -> Any:
 
     if isinstance(node, _Number):
         return numbers[path]
+    if isinstance(node, _Start):
+        return _build(node.fixed, numbers, path)
     if isinstance(node, _Tree):
         parts = [below(name, part) for name, part in zip(node.names, node.parts, strict=True)]
         return dict(zip(node.names, parts, strict=True)) if node.kind is dict else node.kind(parts)
@@ -370,17 +405,19 @@ def _positional_names(make: Callable[..., Any], count: int) -> tuple[str, ...]:
 
 
 @functools.cache
-def _run_time_parameters(make: Callable[..., Any]) -> Callable[[str], RunTime | None]:
-    """Return which parameters of a constructor are inputs of the program, from their annotation."""
+def _marked_parameters(make: Callable[..., Any]) -> Callable[[str], Mark]:
+    """Return which parameters of a constructor are inputs of the program, or of `init` alone."""
     hints = typing.get_type_hints(inspect.unwrap(make), include_extras=True)
     marks = {name: _mark(hint) for name, hint in hints.items()}
     return marks.get
 
 
-def _mark(hint: Any) -> RunTime | None:
+def _mark(hint: Any) -> Mark:
     """Return the mark in an annotation, wherever it stands: ``Mapping[str, Hyperparameter]``."""
+    if hint is jax.nn.initializers.Initializer:
+        return AtInit()
     for data in getattr(hint, "__metadata__", ()):
-        if isinstance(data, RunTime):
+        if isinstance(data, RunTime | AtInit):
             return data
     found = (_mark(part) for part in typing.get_args(hint))
     return next((mark for mark in found if mark is not None), None)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeAlias
 
 import jax
 
-from fnn._core.description import RunTime
+from fnn._core.description import AtInit, RunTime
 
 Array: TypeAlias = jax.Array
 # A key of `jax.random`, or None where nothing is up to chance.
@@ -39,6 +39,8 @@ Scalar: TypeAlias = Any
 Number: TypeAlias = Annotated[float | jax.Array, RunTime()]
 # The same, but a plain 0 leaves its term out of the program.
 Coefficient: TypeAlias = Annotated[float | jax.Array, RunTime(unless_zero=True)]
+# A number that `init` alone reads, as it does all initializers: a new one compiles no other step.
+InitialNumber: TypeAlias = Annotated[float, AtInit()]
 # The key of noise, an input of the program too.
 NoiseKey: TypeAlias = Annotated[jax.Array, RunTime()]
 # What a check is asked about: anything that a user may have passed.

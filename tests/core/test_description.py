@@ -259,6 +259,50 @@ def test_what_shapes_the_program_compiles_one_of_its_own(caplog):
     assert count > 0
 
 
+def uniform_weights(scale):
+    return fnn.dense(2, initializer=jax.nn.initializers.uniform(scale))
+
+
+AT_INIT = {
+    "an initializer": uniform_weights,
+    "one in a chain": lambda scale: fnn.serial(fnn.tanh(), uniform_weights(scale)),
+    "a forget bias": lambda bias: fnn.serial(
+        fnn.reshape(1, 5), fnn.lstm(2, forget_bias=bias), fnn.reshape(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AT_INIT)
+def test_what_init_alone_reads_is_that_of_the_model_and_compiles_no_other_step(name):
+    steps, starts = [], []
+    for value in (0.5, 0.25):
+        model, optimizer = AT_INIT[name](value), optim.sgd(0.1)
+        steps.append(fnn.train_step(model, losses.squared_error(), optimizer))
+        starts.append(fnn.init_train_state(model, optimizer, X, key=KEY))
+    assert steps[0] is steps[1]
+    assert AT_INIT[name](0.5) != AT_INIT[name](0.25)
+    one, other = (jax.tree.leaves(start.params) for start in starts)
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+def test_a_fit_with_another_initializer_starts_there_and_compiles_nothing(caplog):
+    fitted(model=uniform_weights(0.5), epochs=1)
+    again, count = compiled(caplog, lambda: fitted(model=uniform_weights(0.0), epochs=0))
+    assert count == 0
+    assert (again.params["weight"] == 0).all()
+    _, count = compiled(caplog, lambda: fitted(model=uniform_weights(0.25), epochs=1))
+    assert count == 0
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.0])
+def test_a_start_on_a_mesh_draws_by_the_initializer_of_its_model(scale):
+    mesh = jax.make_mesh((1,), ("data",))
+    on_mesh = fitted(model=uniform_weights(scale), epochs=0, mesh=mesh).params["weight"]
+    np.testing.assert_array_equal(
+        on_mesh, fitted(model=uniform_weights(scale), epochs=0).params["weight"]
+    )
+
+
 def test_equal_steps_share_a_compiled_program(caplog):
     def run(rate):
         optimizer, loss = optim.sgd(rate, momentum=0.5), losses.squared_error()

@@ -10,7 +10,17 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast
-from fnn._core.types import Array, Cotangent, Input, Key, Output, Params, Residuals, State
+from fnn._core.types import (
+    Array,
+    Cotangent,
+    InitialNumber,
+    Input,
+    Key,
+    Output,
+    Params,
+    Residuals,
+    State,
+)
 from fnn.layer import Layer, stateful
 from fnn.layers._initializers import lecun_normal
 from fnn.layers.recurrent._cells import (
@@ -86,7 +96,7 @@ def lstm_cell(
     *,
     projection: int | None = None,
     bias: bool = True,
-    forget_bias: float | None = None,
+    forget_bias: InitialNumber | None = None,
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:

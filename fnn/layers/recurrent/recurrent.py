@@ -39,6 +39,7 @@ from fnn._core.types import (
     Array,
     Cache,
     Cotangent,
+    InitialNumber,
     Input,
     Key,
     Output,
@@ -129,7 +130,7 @@ def lstm(
     truncate: int | None = None,
     unroll: int = 1,
     bias: bool = True,
-    forget_bias: float | None = None,
+    forget_bias: InitialNumber | None = None,
     initializer: Initializer = lecun_normal,
     recurrent_initializer: Initializer = orthogonal,
 ) -> Layer:
