@@ -99,7 +99,7 @@ def test_every_file_and_every_link_leads_somewhere(page):
 def test_every_command_is_one(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = []
-    for name in ("run", "run_sweep"):
+    for name in ("run", "run_sweep", "run_in_processes"):
         monkeypatch.setattr(command_line, name, lambda *given, **_: started.append(given))
     monkeypatch.setattr(command_line, "compare_runs", lambda folders: started.append(folders))
     made = CliRunner().invoke(command_line.app, shlex.split(words))

@@ -19,10 +19,11 @@ from fnn.cli.compare_runs import compare_runs
 from fnn.cli.data import IMAGES, TOYS, problem
 from fnn.cli.networks import INITIALIZERS, Activation, Model
 from fnn.cli.optimizers import NOISES, OPTIMIZERS, SCHEDULES
+from fnn.cli.processes import LostError, check_processes, run_in_processes
 from fnn.cli.ranges import NAMES, read_settings, read_values
-from fnn.cli.resume import resume
+from fnn.cli.resume import begun, resume
 from fnn.cli.run import DivergedError, NotWrittenError, StoppedError, run
-from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings
+from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings, to_plain
 from fnn.cli.sweep import run_sweep
 
 typer: Any = require("typer", "cli")
@@ -191,6 +192,14 @@ _Plain = Annotated[
         "sgd at one learning rate; no norm, dropout, momentum or noise unless asked for.",
     ),
 ]
+_Processes = Annotated[
+    int,
+    _option(
+        "Training",
+        "Processes on the CPUs of this machine that share every batch; one of them writes.",
+        metavar="INT",
+    ),
+]
 _Output = Annotated[
     Path,
     _option("Results", "Folder; files of an earlier run are replaced.", metavar="FOLDER"),
@@ -248,6 +257,7 @@ def main(
     batch_size: _BatchSize = None,
     seed: _Seed = str(DEFAULT.seed),
     plain: _Plain = DEFAULT.plain,
+    processes: _Processes = DEFAULT.processes,
     output: _Output = DEFAULT.output,
     cache: _Cache = True,
 ) -> None:
@@ -262,7 +272,7 @@ def main(
     given = {name: value for name, value in locals().items() if name not in ("ctx", "cache")}
     if cache:
         keep_programs()
-    with _explained():
+    with explained():
         if ctx.invoked_subcommand is not None:
             _refuse_options(ctx)
             return
@@ -270,6 +280,10 @@ def main(
         lists = {n: read_values(n, given[n]) for n in _SEVERAL if given[n] is not None}
         settings = DEFAULT._replace(**given | {n: found[0] for n, found in lists.items()})
         several = {n: found for n, found in lists.items() if len(found) > 1}
+        check_processes(settings, bool(several))
+        if processes > 1:
+            task = {"settings": to_plain(settings)}
+            raise typer.Exit(run_in_processes(processes, task, output))
         if not several:
             run(problem(data, data_folder, settings.seed), settings)
             return
@@ -285,7 +299,7 @@ def compare_runs_command(
     ],
 ) -> None:
     """Show in which settings runs differ, and how they ended."""
-    with _explained():
+    with explained():
         print(compare_runs(folders))
 
 
@@ -293,7 +307,10 @@ def resume_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run wrote to.")],
 ) -> None:
     """Go on with a run that was interrupted, to the same bits."""
-    with _explained():
+    with explained():
+        processes = begun(folder).processes
+        if processes > 1:
+            raise typer.Exit(run_in_processes(processes, {"folder": str(folder)}, folder))
         resume(folder)
 
 
@@ -330,21 +347,24 @@ def sweep_command(
     interrupted goes on by the same command, to the same bits. The exit status
     is 1 where every run diverged or it was interrupted, 2 for bad settings.
     """
-    with _explained():
+    with explained():
         epochs = widths(halving) or ()
         run_sweep(read_settings(words), output, epochs, members)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Leave with one line that says why, in place of a traceback, where something is wrong."""
+def explained() -> Iterator[None]:
+    """Leave with one line that says why, in place of a traceback, where something is wrong.
+
+    Raises:    `typer.Exit` with the status.
+    """
     try:
         with naming("python -m fnn"):
             yield
     except InputError as error:
         _end(error, 2)
     except (
-        DivergedError, StoppedError, NotWrittenError, OSError, MemoryError,
+        DivergedError, StoppedError, NotWrittenError, LostError, OSError, MemoryError,
         jax.errors.JaxRuntimeError,
     ) as error:  # fmt: skip
         _end(error, 1)

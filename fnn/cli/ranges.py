@@ -55,7 +55,7 @@ _NUMBERS = ("dropout", "learning_rate", "momentum", "noise_scale")
 # Of these a sweep has one.
 _SINGLE = ("data", "data_folder", "epochs", "plain")
 # Not of what is learned.
-_NO_SETTINGS = ("compare", "costs", "output")
+_NO_SETTINGS = ("processes", "compare", "costs", "output")
 NAMES = tuple(name for name in Settings._fields if name not in _NO_SETTINGS)
 
 

@@ -9,9 +9,19 @@ from fnn.cli import checkpoints
 from fnn.cli.compare_runs import read_record
 from fnn.cli.data import described, problem
 from fnn.cli.run import Outcome, finish, prepare, start
-from fnn.cli.settings import from_plain
+from fnn.cli.settings import Settings, from_plain
 from fnn.train.files.checkpoint import checkpoint_info, load_train_state
 from fnn.train.files.checkpoint_folder import latest_checkpoint
+
+
+def begun(folder: Path) -> Settings:
+    """Return the settings that a run in a folder began with.
+
+    Args:
+        folder: of the run.
+    Raises:    InputError where there is no run.
+    """
+    return from_plain(read_record(folder)["settings"])._replace(output=folder)
 
 
 def resume(folder: Path) -> Outcome:
@@ -21,8 +31,7 @@ def resume(folder: Path) -> Outcome:
         folder: of the run, with its settings and its checkpoints.
     Raises:    InputError where there is no run, none that was interrupted, or its data has changed.
     """
-    record = read_record(folder)
-    settings = from_plain(record["settings"])._replace(output=folder)
+    settings = begun(folder)
     file = latest_checkpoint(folder / checkpoints.FOLDER)
     if file is None:
         raise InputError(
@@ -31,7 +40,7 @@ def resume(folder: Path) -> Outcome:
             "a run that is done has none: start another one",
         )
     learned = problem(settings.data, settings.data_folder, settings.seed)
-    if described(learned) != record["data"]:
+    if described(learned) != read_record(folder)["data"]:
         raise InputError(
             f"the {learned.name} that the run began with",
             "another, which was changed since",

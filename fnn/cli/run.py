@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import json
@@ -12,6 +13,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ import numpy as np
 
 from fnn import losses, plot
 from fnn._core.atomic_write import atomic_write, check_file, output_folder
+from fnn._core.keys import on_words
 from fnn._core.types import Array, Prediction, Target, Unchecked
 from fnn.cli import checkpoints, pictures
 from fnn.cli.checkpoints import Past
@@ -285,7 +288,11 @@ def train(
             callbacks=callbacks,
             progress=progress,
             start=begin,
+            sharding="data" if jax.process_count() > 1 else None,
         )
+    if jax.process_count() > 1:
+        # Every process has the whole of it: what comes after is for one of them to compute.
+        train_state = jax.tree.map(functools.partial(on_words, _here), train_state)
     said = [str(one.message) for one in caught if str(one.message).startswith("fnn.fit")]
     for one in caught:
         if str(one.message) not in said:
@@ -294,6 +301,11 @@ def train(
     return train_state, Outcome(
         history, float(score[-1]) if len(score) else math.nan, " ".join(said)
     )
+
+
+def _here(leaf: Array) -> Array:
+    """Return the copy of an array that lies in this process."""
+    return leaf.addressable_data(0)
 
 
 def run(problem: Problem, settings: Settings) -> Outcome:
@@ -317,7 +329,8 @@ def run(problem: Problem, settings: Settings) -> Outcome:
 def finish(job: Job, begin: TrainState, past: Past) -> Outcome:
     """Train from a train state to the end of a run, print, save and draw.
 
-    Checkpoints are kept until all results are written.
+    Checkpoints are kept until all results are written. Of several processes all train, and only the
+    first writes.
 
     Args:
         job: the run.
@@ -327,12 +340,18 @@ def finish(job: Job, begin: TrainState, past: Past) -> Outcome:
     """
     began, settings, epochs = time.perf_counter(), job.settings, job.settings.epochs or 0
     described = job.model, job.loss, job.optimizer
-    with checkpoints.kept(settings.output, *described, past, epochs) as callback:
-        folder = open_folder(job)
+    folder, first = settings.output, jax.process_index() == 0
+    keeping: AbstractContextManager[Callback | None] = contextlib.nullcontext()
+    if first:
+        keeping = checkpoints.kept(folder, *described, past, epochs)
+    with keeping as callback:
+        if first:
+            open_folder(job)
         comparison = _introduce(job, start(job))
         train_state, outcome = train(
-            job, begin, progress=True, epochs=epochs - past.epochs, callbacks=[callback]
-        )
+            job, begin, progress=first, epochs=epochs - past.epochs,
+            callbacks=[] if callback is None else [callback],
+        )  # fmt: skip
     history = past.joined(outcome.history, _sizes(job))
     if history.stopped.startswith("interrupted"):
         raise StoppedError(
@@ -341,6 +360,10 @@ def finish(job: Job, begin: TrainState, past: Past) -> Outcome:
         )
     scores = history.validation.get(next(iter(job.metrics)), np.zeros(0))
     outcome = Outcome(history, float(scores[-1]) if len(scores) else math.nan, outcome.diverged)
+    if not first:
+        if outcome.diverged:
+            raise DivergedError(outcome.diverged)
+        return outcome
     print(f"\n{_verdict(job, outcome)}")
     failed = save(job, folder, train_state, outcome)
     failed |= _draw(job, folder, train_state, outcome, comparison)

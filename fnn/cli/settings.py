@@ -58,6 +58,7 @@ class Settings(NamedTuple):
     batch_size: int | None = None
     seed: int = 0
     plain: bool = False
+    processes: int = 1
     compare: bool = True
     costs: bool = False
     output: Path = Path("fnn-run")

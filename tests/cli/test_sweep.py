@@ -231,4 +231,5 @@ def test_every_setting_of_the_command_can_be_given():
     numbers = ("dropout", "learning_rate", "momentum", "noise_scale")
     given = [f"{n}={words.get(n, '0.5' if n in numbers else 'name')}" for n in NAMES]
     assert set(read_settings(given)) == set(NAMES)
-    assert set(options.Settings._fields) - set(NAMES) == {"compare", "costs", "output"}
+    rest = {"processes", "compare", "costs", "output"}
+    assert set(options.Settings._fields) - set(NAMES) == rest
