@@ -205,7 +205,8 @@ def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
     """
     *leading, last = shape or (1,)
     words = jax.random.bits(key, (*leading, -(-last // 2)), jnp.uint32)
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*leading, -1)[..., :last]
+    whole = (*leading, 2 * words.shape[-1])
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(whole)[..., :last]
     return (halves <= jnp.asarray(_threshold(rate) - 1, jnp.uint16)).reshape(shape)
 
 
@@ -218,9 +219,9 @@ def scaled(kept: Array, rate: Scalar, x: Array) -> Array:
         x: (...), or the dy of the same shape.
     """
     wide = upcast(x)
-    return downcast(
-        jnp.where(kept, wide / jnp.asarray(_threshold(rate) / _STEPS, wide.dtype), 0), x
-    )
+    # A product takes a CPU half of the time of a quotient.
+    gain = jnp.asarray(_STEPS / _threshold(rate), wide.dtype)
+    return downcast(jnp.where(kept, wide * gain, 0), x)
 
 
 def _threshold(rate: Scalar) -> Scalar:

@@ -245,10 +245,11 @@ def _cross_entropy_forward(
     share, total = _shares(t, y)
     if not check.is_zero(label_smoothing):
         a = jnp.asarray(label_smoothing, y.dtype)
-        there = (y != -jnp.inf).astype(y.dtype)
-        uniform = there / there.sum(-1, keepdims=True)
-        values = (1 - a) * values - a * _expected(log_probability, uniform)
-        share, total = (1 - a) * share + a * uniform, (1 - a) * total + a
+        masked = y == -jnp.inf
+        others = (y.shape[-1] - masked.sum(-1, keepdims=True)).astype(y.dtype)
+        spread = jnp.where(masked, 0, log_probability).sum(-1) / others[..., 0]
+        values = (1 - a) * values - a * spread
+        share, total = (1 - a) * share + jnp.where(masked, 0, a / others), (1 - a) * total + a
     return values, downcast(jnp.exp(log_probability) * total - share, prediction)
 
 

@@ -88,10 +88,8 @@ def _huber(delta: Scalar, y: Array, t: Array) -> tuple[Array, Array]:
     """Return value and slope; the square of a large difference, which overflows, is not taken."""
     e, most = y - t, jnp.asarray(delta, y.dtype)
     size = jnp.abs(e)
-    # Of the value alone XLA makes one loop with its sum, on CPUs too: it knows a minimum there,
-    # and no clip.
-    near = jnp.minimum(size, most)
-    return jnp.square(near) / 2 + most * (size - near), jnp.clip(e, -most, most)
+    near = jnp.square(jnp.minimum(size, most)) / 2
+    return jnp.where(size <= most, near, most * (size - most / 2)), jnp.clip(e, -most, most)
 
 
 @constructor
