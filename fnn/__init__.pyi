@@ -44,6 +44,7 @@ from fnn.interop.export import (
     export_forward as export_forward,
     export_step as export_step,
 )
+from fnn.interop.onnx import export_onnx as export_onnx
 from fnn.interop.torch import from_torch as from_torch
 from fnn.lab.agreement import GradientError as GradientError
 from fnn.lab.check import check_layer as check_layer

@@ -23,6 +23,7 @@ from fnn._core.keys import is_key, words_of
 from fnn._core.place import check_place
 from fnn._core.types import Array, Data, Input, Params, PyTree, State, Unchecked
 from fnn.gradient.objective import as_batch
+from fnn.interop._by_path import by_path, of_path, shapes_of
 from fnn.layer import Layer, require_layer
 from fnn.train.files._arrays_file import named_leaves
 from fnn.train.step import TrainState, TrainStep
@@ -86,7 +87,7 @@ def export_forward(
     check_place(model, params, state, x)
 
     def run(place: PyTree, x: Input) -> PyTree:
-        return _by_path(model.apply(place["params"], place["state"], x)[0])
+        return by_path(model.apply(place["params"], place["state"], x)[0])
 
     place = {"params": params, "state": state}
     return _exported(run, place, (x,), any_batch, platforms, "export_forward")
@@ -177,14 +178,14 @@ def _exported(
             arrays[name] if kind is None else jax.random.wrap_key_data(arrays[name], impl=kind)
             for name, kind in kinds.items()
         ]
-        return run(jax.tree.unflatten(structure, leaves), *map(_of_path, inputs, given))
+        return run(jax.tree.unflatten(structure, leaves), *map(of_path, inputs, given))
 
     arrays = {name: np.asarray(leaf) for name, leaf in _words(named).items()}
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arrays)
-    taken = tuple(map(_by_path, inputs))
+    taken = tuple(map(by_path, inputs))
     try:
         found = export.export(jax.jit(program), platforms=list(platforms))(
-            shapes, *_symbolic(taken, any_batch)
+            shapes, *shapes_of(taken, any_batch)
         )
     except InputError:
         raise
@@ -195,34 +196,6 @@ def _exported(
         remedy = "pass any_batch=False to export it for the size of the example alone"
         raise InputError("a program for any batch size", reason, remedy) from error
     return Exported(bytes(found.serialize()), arrays)
-
-
-def _symbolic(tree: PyTree, any_batch: bool) -> PyTree:
-    """Return the shapes of a batch, the number of its examples left open where it shall be."""
-    leaves = jax.tree.leaves(tree)
-    examples = next((leaf.shape[0] for leaf in leaves if leaf.ndim), None)
-    (any_size,) = export.symbolic_shape("batch")
-
-    def shape(leaf: Unchecked) -> jax.ShapeDtypeStruct:
-        is_open = any_batch and leaf.ndim and leaf.shape[0] == examples
-        sizes = (any_size, *leaf.shape[1:]) if is_open else leaf.shape
-        return jax.ShapeDtypeStruct(sizes, leaf.dtype)
-
-    return jax.tree.map(shape, tree)
-
-
-def _by_path(tree: PyTree) -> PyTree:
-    """Return an array as it is, and a tree as a dict of its arrays by path, in their order."""
-    return tree if jax.tree_util.all_leaves([tree]) else named_leaves(tree)
-
-
-def _of_path(like: PyTree, given: PyTree) -> PyTree:
-    """Return what `_by_path` was given, of what it made."""
-    if _by_path(like) is like:
-        return given
-    return jax.tree.unflatten(
-        jax.tree.structure(like), [given[name] for name in named_leaves(like)]
-    )
 
 
 def _words(named: dict[str, Unchecked]) -> dict[str, Array]:
