@@ -9,7 +9,7 @@ from pathlib import Path
 from fnn._core.errors import InputError
 from fnn._core.table import table
 from fnn._core.types import Unchecked
-from fnn.cli.run import RECORD
+from fnn.cli.folder import RECORD
 
 _WIDTH = 80
 

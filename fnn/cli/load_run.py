@@ -16,7 +16,8 @@ from fnn._core.errors import InputError, entry, named
 from fnn._core.types import Array, Output, Params, State, Unchecked
 from fnn.cli.compare_runs import read_record
 from fnn.cli.data import Scaling
-from fnn.cli.run import RECORD, WEIGHTS, build
+from fnn.cli.folder import RECORD, WEIGHTS
+from fnn.cli.run import build
 from fnn.cli.settings import from_plain
 from fnn.layer import Layer
 from fnn.train.evaluate import predict

@@ -8,6 +8,7 @@ from fnn._core.errors import InputError
 from fnn.cli import checkpoints
 from fnn.cli.compare_runs import read_record
 from fnn.cli.data import described, problem
+from fnn.cli.folder import COMMAND
 from fnn.cli.run import Outcome, finish, prepare, start
 from fnn.cli.settings import Settings, from_plain
 from fnn.train.files.checkpoint import checkpoint_info, load_train_state
@@ -21,6 +22,9 @@ def begun(folder: Path) -> Settings:
         folder: of the run.
     Raises:    InputError where there is no run.
     """
+    if (folder / COMMAND).exists():
+        remedy = "a sweep goes on by the command that began it"
+        raise InputError("the folder of a run", f"{folder}, that of a sweep", remedy)
     return from_plain(read_record(folder)["settings"])._replace(output=folder)
 
 

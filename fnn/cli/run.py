@@ -28,6 +28,16 @@ from fnn._core.types import Array, Prediction, Target, Unchecked
 from fnn.cli import checkpoints, pictures
 from fnn.cli.checkpoints import Past
 from fnn.cli.data import Problem, described
+from fnn.cli.folder import (
+    CURVES,
+    GRADIENTS,
+    METRICS,
+    PREDICTIONS,
+    RECORD,
+    WEIGHTS,
+    clear,
+    refuse_interrupted,
+)
 from fnn.cli.networks import network
 from fnn.cli.optimizers import training
 from fnn.cli.settings import LABELED, NOTES, LossName, Settings, complete, to_plain
@@ -46,8 +56,6 @@ from fnn.train.loop._events import Callback
 from fnn.train.metrics import Metrics, accuracy as accuracy_of_labels
 from fnn.train.step import TrainState, init_train_state, train_step
 
-WEIGHTS, METRICS, RECORD = "model.safetensors", "metrics.csv", "run.json"
-CURVES, GRADIENTS, PREDICTIONS = "curves.png", "gradients.png", "predictions.png"
 _COMPARED = 64
 _WIDTH = 80
 
@@ -318,10 +326,10 @@ def run(problem: Problem, settings: Settings) -> Outcome:
         problem: what is learned.
         settings: what to do.
     Raises:    InputError for settings that do not go together and an output that cannot be written
-        to, or in which a run was interrupted; `NotWrittenError` at the end where something was not
-        written all the same, and `DivergedError` where the run diverged.
+        to, or in which a run or a sweep was interrupted; `NotWrittenError` at the end where
+        something was not written all the same, and `DivergedError` where the run diverged.
     """
-    checkpoints.refuse_interrupted(settings.output)
+    refuse_interrupted(settings.output)
     job = prepare(problem, settings)
     return finish(job, start(job), Past())
 
@@ -391,7 +399,7 @@ def files(job: Job) -> tuple[str, ...]:
 
 
 def open_folder(job: Job) -> Path:
-    """Make the folder for the results, and write the settings into it.
+    """Make the folder for the results, clear it of earlier ones, and write the settings into it.
 
     Args:
         job: the run.
@@ -400,6 +408,7 @@ def open_folder(job: Job) -> Path:
     folder = output_folder(job.settings.output)
     for name in files(job):
         check_file(folder / name)
+    clear(folder, keep=RECORD)
     write_record(folder / RECORD, job, {})
     return folder
 

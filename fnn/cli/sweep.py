@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import shutil
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,17 @@ from fnn._core.table import table
 from fnn._core.types import Unchecked
 from fnn.cli import pictures
 from fnn.cli.data import IMAGES, problem
+from fnn.cli.folder import (
+    COMMAND,
+    COORDINATES,
+    CURVES,
+    HEAT_MAP,
+    PARTS,
+    RECORD,
+    TABLE,
+    clear,
+    refuse_interrupted,
+)
 from fnn.cli.ranges import Values, check_runs
 from fnn.cli.run import DivergedError, Job, StoppedError, assemble, guessing
 from fnn.cli.settings import LABELED, Settings, complete
@@ -30,8 +40,6 @@ from fnn.train.loop._record import History
 from fnn.train.sweep.points import Point, grid
 from fnn.train.sweep.sweep import Sweep, sweep as sweep_runs
 
-COMMAND, TABLE, CURVES = "sweep.json", "runs.csv", "curves.png"
-COORDINATES, HEAT_MAP, _PARTS = "parallel_coordinates.png", "heat_map.png", "parts"
 _WIDTH = 80
 # More rows than these are told by the table on the disk alone.
 _ROWS, _LINES = 30, 8
@@ -55,10 +63,10 @@ def run_sweep(
         output: folder for the results.
         halving: as in `fnn.sweep`.
         members: as in `fnn.sweep`.
-        replace: whether another sweep in the folder gives way.
+        replace: whether another sweep, or a run, in the folder gives way.
     Raises:    InputError for settings that do not go together, too many runs, and a folder in which
-        another sweep is; `StoppedError` where it was interrupted, and `DivergedError` where every
-        run diverged.
+        another sweep, or a run, is; `StoppedError` where it was interrupted, and `DivergedError`
+        where every run diverged.
     """
     began = time.perf_counter()
     jobs = _assembled(values)
@@ -78,7 +86,7 @@ def run_sweep(
     programs = 0
     try:
         for number, part in enumerate(parts):
-            found = _run_part(jobs, part, names, folder / _PARTS / f"{number:04}", halving, members)
+            found = _run_part(jobs, part, names, folder / PARTS / f"{number:04}", halving, members)
             programs += found.programs
             for i, history in zip(part, found.histories, strict=True):
                 histories[i] = history
@@ -153,19 +161,22 @@ def _parts(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def _opened(output: Path, command: Mapping[str, Unchecked], *, replace: bool) -> Path:
-    """Make the folder; where it holds another sweep clear it of that, or raise."""
+    """Make the folder; where another sweep or a run is in it clear it of that, or raise."""
     folder = output_folder(output)
     for name in (COMMAND, TABLE, CURVES, COORDINATES, HEAT_MAP):
         check_file(folder / name)
     file = folder / COMMAND
-    if file.exists():
-        try:
+    try:
+        if file.exists():
             _check_same(file, command)
-        except InputError:
-            if not replace:
-                raise
-            shutil.rmtree(folder / _PARTS, ignore_errors=True)
-            file.unlink()
+        elif (folder / RECORD).exists():
+            remedy = "name another --output, or remove the folder"
+            raise InputError("the folder of a sweep", f"{folder}, that of a run", remedy)
+    except InputError:
+        if not replace:
+            raise
+        refuse_interrupted(folder)
+        clear(folder)
     if not file.exists():
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(command, indent=1) + "\n", "utf-8")

@@ -233,3 +233,70 @@ def test_every_setting_of_the_command_can_be_given():
     assert set(read_settings(given)) == set(NAMES)
     rest = {"processes", "compare", "costs", "output"}
     assert set(options.Settings._fields) - set(NAMES) == rest
+
+
+ALONE = ("--data", "xor", "--hidden", "4", "--epochs", "2", "--no-compare", "--output", "here")
+SEVERAL = (*ALONE, "--learning-rate", "0.1,0.2")
+
+
+def names(folder):
+    return {file.name for file in folder.iterdir()}
+
+
+def test_of_a_sweep_and_a_run_in_one_folder_the_later_one_is_there_and_nothing_else(folder):
+    found = []
+    for words in (SEVERAL, ALONE, SEVERAL):
+        run = command(*words)
+        assert run.exit_code == 0, run.output
+        found.append(names(folder / "here"))
+    assert found == [
+        {"sweep.json", "runs.csv", "parts", "curves.png", "parallel_coordinates.png"},
+        {"run.json", "metrics.csv", "model.safetensors", "curves.png", "predictions.png"},
+        found[0],
+    ]
+
+
+def test_a_file_of_ones_own_stays_where_results_give_way(folder):
+    assert command(*ALONE).exit_code == 0
+    (folder / "here/notes.txt").write_text("mine")
+    (folder / "here/runs.csv").write_text("of no sweep")
+    assert command(*ALONE).exit_code == 0
+    assert names(folder / "here") >= {"run.json", "notes.txt", "runs.csv"}
+
+
+@pytest.fixture
+def cut_short(folder, monkeypatch):
+    """The files of a sweep that was interrupted."""
+    real = sweep._train
+
+    def interrupt(plan, chunk, begin, end):
+        real(plan, chunk, begin, end)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "_train", interrupt)
+    assert command(*SEVERAL).exit_code == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    # What a kill leaves: of an interruption nothing of the epoch under way.
+    (next((folder / "here/parts").iterdir()) / "epoch-000001-part-000000.safetensors").touch()
+    return {file: file.read_bytes() for file in (folder / "here").rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("words", [ALONE, (*SEVERAL, "--seed", "1")], ids=["a run", "a sweep"])
+def test_an_interrupted_sweep_gives_way_to_nothing_else(cut_short, words):
+    run = command(*words)
+    assert run.exit_code == 2
+    assert "expected a folder without an interrupted sweep, got here; go on with it" in run.stderr
+    assert {file: file.read_bytes() for file in cut_short} == cut_short
+
+
+def test_a_sweep_is_not_resumed_and_a_folder_of_a_run_is_not_swept_into(cut_short, folder):
+    run = command("resume", "here")
+    assert run.exit_code == 2
+    assert "here, that of a sweep; a sweep goes on by the command that began it" in run.stderr
+    (folder / "there").mkdir()
+    (folder / "there/run.json").write_text("{}")
+    run = command("sweep", *SMALL, "--output", "there")
+    assert run.exit_code == 2
+    assert "expected the folder of a sweep, got there, that of a run" in run.stderr
+    assert names(folder / "there") == {"run.json"}
