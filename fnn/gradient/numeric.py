@@ -81,34 +81,3 @@ def with_doubt(
     twice, steps = jnp.tile(indices, 2), jnp.repeat(jnp.array([1.0, 0.5]), indices.size)
     coarse, fine = central_differences(function, flat, twice, steps).reshape(2, -1)
     return fine, jnp.abs(fine - coarse)
-
-
-def jumps(function: Callable[[Array], Array], flat: Array, indices: Unchecked) -> Array:
-    """Return by how much the slope jumps at a kink, 0 where there is none.
-
-    The slopes to the right and to the left of a place differ by ``h f''``, half as much for half
-    the step; at a kink by as much whatever the step. Where equal numbers meet in a max-pool, or 0
-    in a relu, a central difference is the mean of two slopes, and no derivative.
-
-    Args:
-        function: of the vector, to one value.
-        flat: the vector.
-        indices: of the entries to look at.
-
-    >>> import jax.numpy as jnp
-    >>> jumps(lambda p: jnp.abs(p[0]) + p[1] ** 2, jnp.array([0.0, 3.0]), [0, 1]).round(2)
-    Array([2., 0.], dtype=float32)
-
-    """
-    here = function(flat)
-
-    def apart(place: tuple[Array, Array]) -> Array:
-        i, step = place
-        h = step * float(jnp.finfo(flat.dtype).eps) ** (1 / 3) * jnp.maximum(1, jnp.abs(flat[i]))
-        up, down = (function(flat.at[i].add(side)) for side in (h, -h))
-        return jnp.abs(up - 2 * here + down) / h
-
-    indices = jnp.asarray(indices)
-    steps = jnp.repeat(jnp.array([1.0, 0.5], flat.dtype), indices.size)
-    coarse, fine = jax.lax.map(apart, (jnp.tile(indices, 2), steps)).reshape(2, -1)
-    return jnp.where(fine > 0.75 * coarse, fine, 0)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from fnn._core import check
@@ -271,7 +272,10 @@ def widened(a: Array) -> Array:
     Args:
         a: an array of any shape and dtype.
     """
-    return jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.asarray(a)
+    if not jnp.issubdtype(a.dtype, jnp.floating):
+        return jnp.asarray(a)
+    # By NumPy, since JAX compiles a program for every shape.
+    return jnp.asarray(np.asarray(a, np.float64))
 
 
 def _moved(key: Array, tree: PyTree) -> PyTree:

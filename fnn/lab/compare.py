@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import textwrap
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from fnn._core import check
 from fnn._core.errors import InputError, entry
 from fnn._core.place import check_place
 from fnn._core.table import table
-from fnn._core.tree import inexact_leaves
+from fnn._core.tree import combine, inexact_leaves
 from fnn._core.types import Array, Data, Grads, Params, PyTree, State, Unchecked
-from fnn.gradient.numeric import jumps, with_doubt
 from fnn.gradient.objective import (
     auto_gradients,
     manual_gradients,
     objective_in,
     value_and_grad,
 )
+from fnn.lab._directions import Direction, directions, draw_signs
 from fnn.lab._input import read_batch
 from fnn.lab._measure import Measurement, both_ways, machine
 from fnn.lab.agreement import Agreement, agreements, largest
@@ -31,22 +32,23 @@ from fnn.lab.summary import layer_shapes
 from fnn.lab.tolerance import difference, rounding
 from fnn.layer import Layer
 from fnn.losses import Loss
-from fnn.optim import global_norm
+from fnn.train.precision import narrowest
 
-_SAMPLES = 8
+_DIRECTIONS = 3
 
 
 class Leaf(NamedTuple):
     """Leaf: one array of the gradient, by every way of computing it.
 
+    Errors are relative to the largest entry of the whole gradient.
+
     Args:
         name: its path.
         norm: its norm.
-        manual_auto: how manual agrees with auto in the working precision. Errors are relative to
-            the largest entry of the whole gradient.
-        manual: how manual agrees with auto in float64.
-        auto: how auto agrees with auto in float64.
-        numeric: the error of central differences against auto in float64, at some positions.
+        manual_auto: how manual agrees with auto in the working precision.
+        manual: how manual in the working precision agrees with auto in float64.
+        auto: how auto in the working precision agrees with auto in float64.
+        float64: how manual agrees with auto, both in float64.
 
     """
 
@@ -55,7 +57,7 @@ class Leaf(NamedTuple):
     manual_auto: Agreement
     manual: Agreement
     auto: Agreement
-    numeric: float
+    float64: Agreement
 
 
 class Comparison(NamedTuple):
@@ -63,15 +65,17 @@ class Comparison(NamedTuple):
 
     Args:
         leaves: how equal the gradients are, leaf by leaf.
+        directions: how equal the automatic gradient and differences are, along random directions.
         costs: what every layer and, last, the whole model costs; empty where not measured.
         dtype: the working precision.
         bound: the error that rounding allows in it.
-        numeric_bound: the error that a central difference may have.
+        numeric_bound: the error that a difference may have, relative to the norm of the gradient.
         machine: the machine of the measurements.
 
     """
 
     leaves: tuple[Leaf, ...]
+    directions: tuple[Direction, ...]
     costs: tuple[Cost, ...]
     dtype: str
     bound: float
@@ -81,15 +85,18 @@ class Comparison(NamedTuple):
     @property
     def agrees(self) -> bool:
         """Whether manual equals auto and float64 within rounding, and numeric within its error."""
-        return all(
-            leaf.manual_auto.agrees
-            and leaf.manual.agrees
-            and leaf.numeric <= self.numeric_bound < float("inf")
+        leaves = all(
+            leaf.manual_auto.agrees and leaf.manual.agrees and leaf.float64.agrees
             for leaf in self.leaves
+        )
+        return leaves and all(
+            row.error <= self.numeric_bound < float("inf")
+            for row in self.directions
+            if not row.kink
         )
 
     def to_dict(self) -> dict[str, Unchecked]:
-        """Return everything as plain values; ``leaves`` and ``costs`` are columns of equal length.
+        """Return everything as plain values; leaves, directions and costs as columns.
 
         ``pandas.DataFrame(comparison.to_dict()["leaves"])`` is a frame of one row a leaf: its
         errors and, for each two ways, the index at which they differ most, the two values there,
@@ -98,16 +105,20 @@ class Comparison(NamedTuple):
         leaves: dict[str, list[Unchecked]] = {
             "leaf": [leaf.name for leaf in self.leaves],
             "norm": [leaf.norm for leaf in self.leaves],
-            "numeric_error": [leaf.numeric for leaf in self.leaves],
         }
-        for way in ("manual_auto", "manual", "auto"):
+        for way in ("manual_auto", "manual", "auto", "float64"):
             found: list[Agreement] = [getattr(leaf, way) for leaf in self.leaves]
             for column in ("error", "place", "value", "reference", "ratio", "agrees", "guess"):
                 leaves[f"{way}_{column}"] = [getattr(row, column) for row in found]
         plain = {"agrees": self.agrees, "dtype": self.dtype, "bound": self.bound}
         return plain | {
+            "numeric_bound": self.numeric_bound,
             "machine": self.machine,
             "leaves": leaves,
+            "directions": {
+                column: [getattr(row, column) for row in self.directions]
+                for column in Direction._fields
+            },
             "costs": cost_columns(self.costs),
         }
 
@@ -119,27 +130,56 @@ class Comparison(NamedTuple):
                 f"{leaf.manual_auto.error:.1e}",
                 f"{leaf.manual.error:.1e}",
                 f"{leaf.auto.error:.1e}",
-                f"{leaf.numeric:.1e}",
+                f"{leaf.float64.error:.1e}",
             )
             for leaf in self.leaves
         ]
-        header = ("gradient", "size", "manual-auto", "manual-f64", "auto-f64", "numeric-f64")
-        # A NaN is worse than any error, and equal to none.
-        worst = max(
-            (leaf.manual_auto for leaf in self.leaves),
-            key=lambda row: (row.error != row.error, row.error),
-        )
+        header = ("gradient", "size", "manual-auto", "manual-f64", "auto-f64", "both f64")
         relation = "equals" if self.agrees else "DIFFERS FROM"
-        verdict = (
-            f"manual {relation} auto: they differ by {worst.error:.1e} at most, in {self.dtype};"
-            f" rounding\nallows {self.bound:.1e}. f64 is auto in float64; numeric is by central"
-            " differences in it."
+        working, exact = (
+            _worst([getattr(leaf, way) for leaf in self.leaves])
+            for way in ("manual_auto", "float64")
         )
-        wrong = [leaf.manual.sentence() for leaf in self.leaves if not leaf.manual.agrees]
-        parts = ["\n".join([table(header, rows, WIDTH), verdict, *wrong])]
+        verdict = (
+            f"manual {relation} auto: they differ by {working.error:.1e} at most, in {self.dtype};"
+            f" rounding allows {working.bound:.1e}. Both in float64 differ by {exact.error:.1e};"
+            f" rounding allows {exact.bound:.1e}. f64 is auto in float64."
+        )
+        texts = [textwrap.fill(text, WIDTH) for text in (verdict, self._numeric()) if text]
+        parts = ["\n".join([table(header, rows, WIDTH), *texts, *self._wrong()])]
         if self.costs:
             parts += [cost_tables(self.costs), cost_note(self.costs, self.machine)]
         return "\n\n".join(parts)
+
+    def _wrong(self) -> list[str]:
+        """Say of every leaf in error where and how; in float64 a mistake shows best."""
+        wrong = []
+        for leaf in self.leaves:
+            ways = leaf.float64, leaf.manual, leaf.manual_auto
+            wrong += [way.sentence() for way in ways if not way.agrees][:1]
+        return wrong
+
+    def _numeric(self) -> str:
+        """Say what differences show."""
+        told = [row for row in self.directions if not row.kink]
+        by_name = {row.of: sum(other.of == row.of for other in told) for row in self.directions}
+        silent = [name for name, count in by_name.items() if not count]
+        parts = []
+        if told:
+            worst = max(told, key=lambda row: (row.error != row.error, row.error))
+            parts.append(
+                f"Differences along {len(told)} random directions differ from auto by"
+                f" {worst.error:.1e} of its norm at most, in {worst.of}; {self.numeric_bound:.1e}"
+                " is allowed."
+            )
+        if silent:
+            parts.append(f"At a kink in {', '.join(silent)}: differences say nothing there.")
+        return " ".join(parts)
+
+
+def _worst(rows: list[Agreement]) -> Agreement:
+    """Return the row of the largest error: a NaN is worse than any, and equal to none."""
+    return max(rows, key=lambda row: (row.error != row.error, row.error))
 
 
 @entry
@@ -151,15 +191,27 @@ def compare(
     batch: Data,
     *,
     key: Array,
-    time: bool = True,
+    by_leaf: bool = False,
+    time: bool = False,
 ) -> Comparison:
-    """Compare the manual gradient of a model with `jax.grad`, and both with float64.
+    """Compare the manual gradient of a model with `jax.grad` and differences, in float64 too.
 
     The gradient of the mean loss of one batch, in training mode, for every leaf of the parameters
-    and for x. Four ways: manual and auto in the precision of the parameters; auto in float64, which
-    tells the error that each of the two has; central differences in float64, at some positions of
-    every leaf. Errors are relative to the largest entry of the whole gradient. The result prints;
-    `Comparison.to_dict` gives it as columns for pandas, and `fnn.plot.gradients` draws it.
+    and for x. The result prints; `Comparison.to_dict` gives it as columns for pandas, and
+    `fnn.plot.gradients` draws it. Each check sees what another cannot:
+
+    - *Manual against auto in float64* looks at every entry of every leaf, to some 13 digits of the
+      largest entry of the whole gradient: a mistake in a single entry shows, however small. What it
+      cannot see is a mistake of both, such as an `apply` with a custom derivative that is wrong.
+    - *Manual and auto in the precision of the parameters against auto in float64* tells what
+      rounding does to either, and a mistake that float64 does not make, such as an overflow. What
+      is below rounding it cannot see.
+    - *Central differences in float64* know nothing but the values of the loss: they are the witness
+      of auto. All entries of all parameters move at once, each one way or the other at random, and
+      likewise x; the slope must be the product of gradient and direction, to some 8 digits of the
+      norm of the gradient. A mistake in a single entry shows there too, if it is no smaller. What
+      they cannot see is two mistakes that cancel in all directions; and at a kink, such as
+      equal values under a max-pool, a difference is the mean of two slopes and says nothing.
 
     Args:
         model: a layer or model.
@@ -167,7 +219,9 @@ def compare(
         params: the parameters at which gradients are compared.
         state: the state of the layers.
         batch: ``(x, target)`` or ``(x, target, weights)``.
-        key: the randomness of the layers, the same for all ways.
+        key: the randomness of the layers, the same for all ways, and of the directions.
+        by_leaf: whether each leaf moves by itself, which tells the leaf in which auto is wrong, and
+            does not let mistakes in two of them cancel. It evaluates the model 30 times a leaf.
         time: whether to measure too: every layer by itself, both ways, on random inputs of its
             shape, and the whole model on the batch. The median time of forward and backward in one
             compiled program, its temporary bytes and operations, and the bytes kept in between.
@@ -180,12 +234,13 @@ def compare(
     >>> model, loss = fnn.serial(fnn.dense(4), fnn.tanh(), fnn.dense(2)), fnn.losses.squared_error()
     >>> params, state = model.init(jax.random.key(0), x)
     >>> run = model, loss, params, state, (x, x[:, :2])
-    >>> comparison = fnn.compare(*run, key=jax.random.key(2), time=False)
+    >>> comparison = fnn.compare(*run, key=jax.random.key(2))
     >>> comparison.agrees, [leaf.name for leaf in comparison.leaves]
     (True, ['params/0/bias', 'params/0/weight', 'params/2/bias', 'params/2/weight', 'x'])
 
     """
     value_and_grad(model, loss)  # for its checks
+    check.flag(by_leaf, "by_leaf")
     check.flag(time, "time")
     batch, key = read_batch(batch), check.key(key)
     check_place(model, params, state, batch.x)
@@ -193,20 +248,30 @@ def compare(
     if not floats:
         raise InputError("parameters or an x of floating values", "none", "pass a batch of floats")
     run = _Run(params, state, batch.x, batch.target, batch.weights, key)
-    found = _gradients(model, loss, run)
     dtype = jnp.result_type(*(jax.tree.leaves(inexact_leaves(params)) or floats))
     # The longest sum runs over the batch or over the inputs of a layer; the model chains them.
     layers = layer_shapes(model, params, state, batch.x)
     widest = max(max(a.shape[-1:] + a.shape[:1]) for a in jax.tree.leaves(layers) if a.shape)
     bound = rounding(dtype, widest)
+    with jax.default_matmul_precision("highest"):
+        working = _gradients(model, loss, run)
+        with jax.enable_x64(True):
+            wide_run = run._replace(**{
+                name: jax.tree.map(widened, getattr(run, name))
+                for name in ("params", "state", "x", "weights")
+            })  # fmt: skip
+            wide = _gradients(model, loss, wide_run)
+            found = _directions(model, loss, wide_run, wide.auto, bool(by_leaf), widest)
     shape = tuple(jax.tree.leaves(batch.x)[0].shape)
-    leaves = _leaves(found, bound, shape)
+    exact = rounding(narrowest(model, jnp.float64), widest)
+    leaves = _leaves(working, wide, bound, exact, shape)
+    doubt = largest([row.doubt for row in found if not row.kink])
     costs: tuple[Cost, ...] = ()
     if time:
         whole = both_ways(*ways_of(model, loss, run))
         costs = (*layer_costs(model, layers, key), Cost("", "the whole", Measurement(**whole)))
-    numeric_bound = difference("float64", widest, found.doubt)
-    return Comparison(leaves, costs, dtype.name, bound, numeric_bound, machine())
+    numeric_bound = difference("float64", widest, doubt)
+    return Comparison(leaves, found, costs, dtype.name, bound, numeric_bound, machine())
 
 
 class _Run(NamedTuple):
@@ -221,89 +286,69 @@ class _Run(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """``(dparams, dx)`` in three ways, and of the fourth the errors by leaf, and their doubt."""
+    """``(dparams, dx)`` in two ways, in one precision."""
 
     manual: Grads
     auto: Grads
-    wide: Grads
-    numeric: list[float]
-    doubt: float
 
 
+# All runs once, or some thirty times forwards: the first level of optimization takes three quarters
+# of the time of the second to compile, and no level at all runs far longer.
+_COMPILED = functools.partial(
+    jax.jit,
+    static_argnums=(0, 1),
+    compiler_options={"xla_backend_optimization_level": "1"},
+)
+
+
+@_COMPILED
 def _gradients(model: Layer, loss: Loss, run: _Run) -> _Gradients:
-    """Compute the gradients in all ways."""
-    with jax.default_matmul_precision("highest"):
-        manual = jax.jit(manual_gradients, static_argnums=(0, 1))(model, loss, *run)[1]
-        auto = jax.jit(auto_gradients, static_argnums=(0, 1))(model, loss, *run)[1]
-        with jax.enable_x64(True):
-            params, state, x, weights = jax.tree.map(
-                widened, (run.params, run.state, run.x, run.weights)
-            )
-            wide_run = _Run(params, state, x, run.target, weights, run.key)
-            wide = jax.jit(auto_gradients, static_argnums=(0, 1))(model, loss, *wide_run)[1]
-            numeric, doubt = _numeric_errors(model, loss, wide_run, wide)
-    return _Gradients(manual, auto, wide, numeric, doubt)
+    """Compute the gradients both ways: as one program, which shares what they have in common."""
+    return _Gradients(manual_gradients(model, loss, *run)[1], auto_gradients(model, loss, *run)[1])
 
 
-def _leaves(found: _Gradients, bound: float, shape: tuple[int, ...]) -> tuple[Leaf, ...]:
+@_COMPILED
+def _value(model: Layer, loss: Loss, run: _Run) -> Array:
+    """Compute the objective."""
+    return objective_in(model, loss, run)(run.params, inexact_leaves(run.x))[0]
+
+
+def _directions(
+    model: Layer, loss: Loss, run: _Run, gradient: Grads, by_leaf: bool, terms: int
+) -> tuple[Direction, ...]:
+    """Compare auto with differences along random directions."""
+    named = {"params": run.params, "x": inexact_leaves(run.x)}
+    groups = [
+        jax.tree_util.keystr(path if by_leaf else path[:1], simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(named)
+    ]
+    signs = draw_signs(run.key, named, _DIRECTIONS)
+
+    def value(moved: PyTree) -> Array:
+        x = combine(moved["x"], run.x)
+        found: Array = _value(model, loss, run._replace(params=moved["params"], x=x))
+        return found
+
+    return directions(value, named, gradient, signs, groups, terms)
+
+
+def _leaves(
+    working: _Gradients, wide: _Gradients, bound: float, exact: float, shape: tuple[int, ...]
+) -> tuple[Leaf, ...]:
     """Compare the gradients leaf by leaf."""
     rows = zip(
-        agreements(found.manual, found.auto, "auto", bound, shape),
-        agreements(found.manual, found.wide, "float64", bound, shape),
-        agreements(found.auto, found.wide, "float64", bound, shape),
-        jax.tree.leaves(found.manual),
-        found.numeric,
+        agreements(working.manual, working.auto, "auto", bound, shape),
+        agreements(working.manual, wide.auto, "float64", bound, shape),
+        agreements(working.auto, wide.auto, "float64", bound, shape),
+        agreements(wide.manual, wide.auto, "auto in float64", exact, shape),
+        jax.tree.leaves(working.manual),
         strict=True,
     )
     return tuple(
         Leaf(
-            first.leaf.removeprefix("d"),
-            float(global_norm(gradient)),
-            first,
-            second,
-            third,
-            fourth,
+            ways[0].leaf.removeprefix("d"),
+            float(np.linalg.norm(np.asarray(gradient, np.float64))),
+            *ways,
         )
-        for first, second, third, gradient, fourth in rows
+        for *ways, gradient in rows
     )
-
-
-def _numeric_errors(
-    model: Layer, loss: Loss, run: _Run, reference: Grads
-) -> tuple[list[float], float]:
-    """Return the error of central differences at some positions of every leaf, and their doubt.
-
-    Both are relative to the largest entry of the gradient. Half of the positions are those of the
-    largest gradient, half are spread evenly over the leaf; one at a kink, where a difference is the
-    mean of two slopes and no derivative, says nothing, and is left out.
-    """
-    flat, unravel = ravel_pytree((run.params, inexact_leaves(run.x)))
-    right = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(reference)]
-    begins = np.cumsum([0, *(leaf.size for leaf in right)])
-    chosen = [_positions(leaf) for leaf in right]
-
-    def objective(flat: Array) -> Array:
-        return objective_in(model, loss, run)(*unravel(flat))[0]
-
-    indices = np.concatenate([begin + i for begin, i in zip(begins, chosen, strict=False)])
-    found, doubts, jump = jax.jit(
-        lambda flat, at: (*with_doubt(objective, flat, at), jumps(objective, flat, at))
-    )(flat, indices)
-    scale = largest(right) or 1.0
-    expected = np.concatenate([leaf[i] for leaf, i in zip(right, chosen, strict=True)])
-    # A jump that is not finite is no kink: a value is infinite or NaN, and that is to be seen.
-    jump = np.asarray(jump)
-    kink = np.isfinite(jump) & (jump > difference("float64", 1) * scale)
-    apart = np.where(kink, 0, np.abs(found - expected))
-    by_leaf = np.split(apart, np.cumsum([len(i) for i in chosen])[:-1])
-    errors = [float(values.max(initial=0)) / scale for values in by_leaf]
-    return errors, largest(np.where(kink, 0, doubts)) / scale
-
-
-def _positions(leaf: np.ndarray) -> np.ndarray:
-    """Return the positions of a leaf at which differences are taken."""
-    if not leaf.size:
-        return np.zeros(0, int)
-    sharpest = np.argsort(np.abs(leaf))[-_SAMPLES // 2 :]
-    even = np.linspace(0, leaf.size - 1, _SAMPLES // 2).astype(int)
-    return np.union1d(sharpest, even)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.lab import Agreement, measure
+from fnn.lab import Agreement, difference, measure
+from fnn.lab._directions import directions, draw_signs
 from fnn.lab.agreement import agreements, largest
 from tests.layers.test_laws import assert_close
 
@@ -21,10 +24,10 @@ DENSE = fnn.dense(6)
 PARAMS, STATE = DENSE.init(KEY, X)
 
 
-def compared(model, x=X, target=X, loss=LOSS, dtype="float32"):
+def compared(model, x=X, target=X, loss=LOSS, dtype="float32", **options):
     params, state = model.init(jax.random.key(0), x)
     params = jax.tree.map(lambda a: a.astype(dtype), params)
-    return fnn.compare(model, loss, params, state, (x, target), key=KEY, time=False)
+    return fnn.compare(model, loss, params, state, (x, target), key=KEY, **options)
 
 
 def with_backward(backward):
@@ -105,6 +108,111 @@ def test_a_comparison_with_a_nan_does_not_agree_and_shows_it():
     result = compared(fnn.serial(DENSE, nan, DENSE))
     assert not result.agrees
     assert "DIFFERS FROM auto: they differ by nan at most" in str(result)
+
+
+def wrong_by_hand(by):
+    """A scale, one entry of whose gradient by hand is wrong."""
+    return with_backward(
+        lambda p, x, dy: ({"scale": (x * dy).sum(0).at[3].add(by)}, p["scale"][None] * dy)
+    )
+
+
+def wrong_both_ways(by):
+    """A scale, one entry of whose gradient is wrong by hand and by autodiff alike."""
+
+    @jax.custom_vjp
+    def same(scale):
+        return scale
+
+    same.defvjp(lambda scale: (scale, ()), lambda _, dscale: (dscale.at[3].add(by),))
+    return fnn.autodiff(
+        lambda key, x: ({"scale": jnp.ones(x.shape[-1])}, ()),
+        lambda p, s, x, *, key=None, train=False: (same(p["scale"])[None] * x, s),
+    )
+
+
+def told(result, way):
+    """The leaves that do not agree, in one of the ways."""
+    return [leaf.name for leaf in result.leaves if not getattr(leaf, way).agrees]
+
+
+def test_a_mistake_in_one_entry_below_the_rounding_of_float32_shows_in_float64():
+    result = compared(fnn.serial(DENSE, wrong_by_hand(1e-9), DENSE))
+    assert not result.agrees
+    assert [told(result, way) for way in ("manual_auto", "manual", "auto")] == [[], [], []]
+    (wrong,) = told(result, "float64")
+    assert wrong == "params/1/scale"
+    assert result.leaves[2].float64.place == (3,)
+    assert "dparams/1/scale is" in str(result)
+    assert "by auto in float64" in str(result)
+
+
+def test_a_mistake_that_manual_and_auto_share_shows_in_differences_and_by_leaf_where():
+    model = fnn.serial(DENSE, wrong_both_ways(1e-5), DENSE)
+    together, apart = compared(model), compared(model, by_leaf=True)
+    for result in (together, apart):
+        assert not any(told(result, way) for way in ("manual_auto", "manual", "float64"))
+        assert not result.agrees
+    assert {row.of for row in together.directions} == {"params", "x"}
+    assert {row.of for row in together.directions if row.error > together.numeric_bound} == {
+        "params"
+    }
+    assert {row.of for row in apart.directions} == {leaf.name for leaf in apart.leaves}
+    assert {row.of for row in apart.directions if row.error > apart.numeric_bound} == {
+        "params/1/scale"
+    }
+    assert "in params/1/scale;" in str(apart)
+
+
+def test_differences_are_as_sharp_among_thousands_of_kinks():
+    wide = fnn.serial(fnn.dense(512), fnn.relu(), fnn.dense(512), fnn.relu(), fnn.dense(6))
+    x = np.random.default_rng(3).normal(size=(64, 6)).astype(np.float32)
+    result = compared(wide, x, x)
+    assert result.agrees
+    assert result.numeric_bound < 1e-5
+    assert not any(row.kink for row in result.directions)
+
+
+def bent(p):
+    return jnp.exp(3 * p["bent"][0]) + 5.0
+
+
+KINKS = {
+    "a kink": (lambda p: jnp.abs(p["kink"]).sum() + bent(p), {"kink"}),
+    "a bend": (lambda p: p["kink"].sum() + bent(p), set()),
+    "a line": (lambda p: 1e3 + p["kink"].sum() + p["bent"].sum(), set()),
+    "a kink near by": (lambda p: jnp.abs(p["kink"] - 1e-6).sum() + bent(p), set()),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_a_kink_is_told_from_a_bend_from_rounding_and_from_one_near_by(name):
+    function, kinks = KINKS[name]
+    with jax.enable_x64(True):
+        place = {"bent": jnp.array([1.0]), "kink": jnp.array([0.0])}
+        signs = draw_signs(KEY, place, 2)
+        right = jax.grad(function)(place)
+        rows = directions(function, place, right, signs, list(place), 1)
+    assert {row.of for row in rows if row.kink} == kinks
+    assert all(row.error <= difference("float64", 1, row.doubt) for row in rows if not row.kink)
+
+
+def test_costs_are_measured_on_request():
+    assert compared(DENSE).costs == ()
+    assert [cost.name for cost in compared(DENSE, time=True).costs] == ["dense", "the whole"]
+
+
+def test_models_that_are_equal_share_their_programs(caplog):
+    def compiled():
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            caplog.clear()
+            compared(fnn.serial(fnn.dense(7), fnn.tanh(), fnn.dense(6)))
+        found = (re.search(r"XLA compilation of jit\((\w+)\)", text) for text in caplog.messages)
+        return [match[1] for match in found if match]
+
+    names = compiled()
+    assert [names.count(name) for name in ("_gradients", "_value")] == [2, 1]
+    assert compiled() == []
 
 
 def test_an_infinite_difference_does_not_make_everything_agree():
