@@ -118,9 +118,9 @@ with the standard noise put in.
 `python -m tests.mutation` changes one expression of the package at a time: another operator, a
 constant one larger, arguments in another order, a term left out. A mutant is killed by a test that
 fails with it and passes without it. Of the {possible} that there are in these rooms {mutants} were
-drawn by chance, as many in one room as in another, and planted {mutated}. Those that survived
-give the same results as the package, or faster or slower: `tests/mutation/survivors.toml` says of
-each why. A mutant that survived and was no such, in this run or an earlier one, has a test now.
+drawn by chance, as many in one room as in another, and planted {mutated}. What
+survived changes no result that could be told: `tests/mutation/survivors.toml` says of each why. To
+every other survivor, of this run and of earlier ones, there is a test now that kills it.
 
 {mutant_rooms}
 

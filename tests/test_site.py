@@ -102,6 +102,15 @@ def test_no_page_of_the_api_is_too_long_for_a_phone(pages):
     assert {name: count for name, count in long.items() if count > 5000} == {}
 
 
+def test_search_finds_every_public_name_as_it_is_typed(site):
+    text = (site / "search/search_index.js").read_text("utf-8").partition("=")[2]
+    found = json.loads(text)
+    places = {one["location"] for one in found["docs"]}
+    assert [name for name in PUBLIC if not any(one.endswith(f"#{name}") for one in places)] == []
+    # A name is sought as the beginning of a word: words are not to be cut to their stems.
+    assert found["config"]["pipeline"] == ["stopWordFilter"]
+
+
 def wordless(listed, names):
     """Which parameters have no words in a list of the page of a public name."""
     rows = re.findall(r"<li>(?:<p>)?<code>([^<]+)</code>:\s*(.*?)(?:</p>|</li>|$)", listed, re.S)
