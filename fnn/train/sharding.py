@@ -45,13 +45,15 @@ class Layout:
     """Where everything of a training lies.
 
     Args:
-        mesh: the devices; batches are split over its first axis.
+        mesh: the devices; batches are split over its first axis but `runs`.
         rules: a word for all parameters, or pairs of a pattern and what is meant by it: the path of
             a parameter counts before all patterns, and of these the first that matches.
+        runs: an axis over which every run of a sweep has devices of its own; None for one run.
     """
 
     mesh: Mesh
     rules: Whole | tuple[tuple[str, PartitionSpec | Whole], ...]
+    runs: str | None = None
 
     def of(self, train_state: TrainState) -> TrainState:
         """Return a tree of shardings like a train state.
@@ -118,7 +120,7 @@ class Layout:
         if wanted == "data":
             return PartitionSpec()
         if wanted != "full":
-            _check_spec(self.mesh, path, leaf, wanted)
+            _check_spec(self, path, leaf, wanted)
             return wanted
         devices = self.mesh.shape[self.axis]
         fits = [i for i, n in enumerate(leaf.shape) if n % devices == 0]
@@ -130,7 +132,12 @@ class Layout:
     @property
     def axis(self) -> str:
         """The axis of the mesh that batches are split over."""
-        return str(self.mesh.axis_names[0])
+        return self.axes[0]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of the mesh that arrays may be split over."""
+        return tuple(str(name) for name in self.mesh.axis_names if name != self.runs)
 
     @property
     def is_shared(self) -> bool:
@@ -156,7 +163,12 @@ class Layout:
         Args:
             spec: which axes are split; None for whole arrays on every device.
         """
-        return NamedSharding(self.mesh, PartitionSpec() if spec is None else spec)
+        mesh: Unchecked = self.mesh
+        if self.runs is not None:
+            # Inside of `jax.shard_map` over the runs only the mesh that says so will do.
+            around = jax.sharding.get_abstract_mesh()
+            mesh = around if self.runs in around.manual_axes else mesh
+        return NamedSharding(mesh, PartitionSpec() if spec is None else spec)
 
     def held_bytes(self, leaf: Array, spec: PartitionSpec) -> int:
         """Return how many bytes of an array each device holds.
@@ -257,7 +269,7 @@ def _put(leaf: Unchecked, place: NamedSharding) -> Array:
     return placed
 
 
-def _check_spec(mesh: Mesh, path: str, leaf: Array, spec: PartitionSpec) -> None:
+def _check_spec(layout: Layout, path: str, leaf: Array, spec: PartitionSpec) -> None:
     """Raise unless the axes of a parameter can be split so."""
     if len(spec) > len(leaf.shape):
         raise InputError(
@@ -268,10 +280,10 @@ def _check_spec(mesh: Mesh, path: str, leaf: Array, spec: PartitionSpec) -> None
     for i, names in enumerate(spec):
         parts = 1
         for name in axes_of(names):
-            if name not in mesh.axis_names:
-                known = f"the axes {', '.join(map(repr, mesh.axis_names))} of the mesh"
+            if name not in layout.axes:
+                known = f"the axes {', '.join(map(repr, layout.axes))} of the mesh"
                 raise InputError(f"{known} in the sharding of {path!r}", repr(name), "name one")
-            parts *= mesh.shape[name]
+            parts *= layout.mesh.shape[name]
         if leaf.shape[i] % parts:
             raise InputError(
                 f"axis {i} of {path!r} to be divisible by {parts}, as {spec} splits it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import fnn
 from fnn import optim, train
+from tests.tolerance import rounding
+from tests.xla import compile_in_haste
 
 sweep = importlib.import_module("fnn.train.sweep.sweep")
 ROWS = np.random.default_rng(0).normal(size=(23, 4)).astype("float32")
@@ -163,25 +167,100 @@ def test_the_summary_is_mean_and_standard_error_over_seeds_of_runs_that_came_to_
     assert columns["steps"][:2] == [6, 6]
 
 
-DEVICES = """
-import jax, numpy as np
-from tests.train.test_sweep import LABELS, OPTIONS, POINTS, ROWS, alone, assert_same, build
-import fnn
-assert jax.device_count() == 3
-options = OPTIONS | {"validation": (ROWS, LABELS)}
-result = fnn.sweep(build, POINTS, (ROWS, LABELS), **options)
-for point, run, history in zip(result.points, result.train_states, result.histories):
-    assert_same(run, history, alone(point))
-print("the same")
-"""
+def mesh_of(*shape):
+    devices = jax.devices()[: int(np.prod(shape))]
+    return jax.make_mesh(shape, ("runs", "data", "model")[: len(shape)], devices=devices)
+
+
+SPLIT = {"0/weight": PartitionSpec(None, "model"), "4/weight": PartitionSpec("model")}
+SHARING = {
+    "batches": {"shape": (2, 2)},
+    "parameters": {"shape": (2, 1, 2), "sharding": SPLIT},
+    "batches and parameters, side by side": {"shape": (2, 2), "sharding": "full", "how": "vmap"},
+}
+
+
+def swept_on(shape, **options):
+    options = OPTIONS | {"validation": (ROWS, LABELS), "mesh": mesh_of(*shape)} | options
+    return fnn.sweep(build, POINTS, (ROWS, LABELS), **options)
+
+
+def shared():
+    """Say that 4 devices change no run, those of a mesh of several axes but in rounding."""
+    assert jax.device_count() == 4
+    compile_in_haste()
+    texts = programs()
+    # A fourth run has two that rest beside it.
+    expected = swept_on((3,))
+    for i, point in enumerate(expected.points):
+        assert_same(expected.train_states[i], expected.histories[i], alone(point))
+    for options in SHARING.values():
+        result = swept_on(**options)
+        assert_close(result, expected)
+        check_sent(texts[-1])
+    swapped = [*expected.train_states[1::-1], *expected.train_states[2:]]
+    assert is_seen(lambda: assert_close(expected._replace(train_states=swapped), expected))
+    assert is_seen(lambda: check_sent(texts[0]))
+    print("the same")
+
+
+def is_seen(fault):
+    try:
+        fault()
+    except AssertionError:
+        return True
+    return False
+
+
+def programs():
+    """The programs of the steps, as they are run from here on."""
+    members = importlib.import_module("fnn.train.sweep._members")
+    together, compiled, texts = members._together, {}, []
+
+    def noted(*args):
+        # How, devices, step and transform make the program, with the shapes of the rest.
+        program = *args[:4], args[6].shape
+        if program not in compiled:
+            compiled[program] = together.lower(*args).compile()
+            texts.append(compiled[program].as_text())
+        return compiled[program](*args[4:])
+
+    members._together = noted
+    return texts
+
+
+def check_sent(text):
+    """Raise unless the devices of a run send each other something, and no other device does."""
+    groups = set(re.findall(r"replica_groups=(\S+?),? ", text))
+    assert groups
+    assert groups <= {"{{0,1},{2,3}}", "[2,2]<=[4]"}
+
+
+def assert_close(result, expected):
+    for run, history, other, known in zip(
+        result.train_states, result.histories, expected.train_states, expected.histories,
+        strict=True,
+    ):  # fmt: skip
+        assert history.stopped == known.stopped
+        if known.stopped:
+            continue
+        np.testing.assert_allclose(history.loss, known.loss, rtol=ROUNDED)
+        for name, values in known.validation.items():
+            np.testing.assert_allclose(history.validation[name], values, rtol=ROUNDED)
+        for one, two in zip(numbers(run), numbers(other), strict=True):
+            np.testing.assert_allclose(one, two, rtol=ROUNDED, atol=ROUNDED)
+
+
+# Sums over a batch and a width, in each of the six steps.
+ROUNDED = rounding("float32", 6 * 8 * 6)
 
 
 @pytest.mark.once
-def test_devices_share_the_runs_and_change_none():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
+def test_devices_share_the_runs_and_those_of_a_mesh_batches_and_parameters_and_change_none():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", DEVICES], cwd=Path(__file__).parents[2], capture_output=True,
-        text=True, env=os.environ | flags,
+        [sys.executable, "-c", "import tests.train.test_sweep as t; t.shared()"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, env=os.environ | flags,
     )  # fmt: skip
     assert done.stdout == "the same\n", done.stderr
 
@@ -205,6 +284,23 @@ REFUSED = {
     ),
     "halving at the end": ((build, POINT, (ROWS, LABELS)), {"halving": (2,)}, "growing epochs"),
     "labels of one kind too many": ((build, POINT, (ROWS, LABELS + 1)), {}, "label"),
+    "no mesh": ((build, POINT, (ROWS, LABELS)), {"mesh": 2}, "a jax.sharding.Mesh"),
+    "a sharding alone": ((build, POINT, (ROWS, LABELS)), {"sharding": "full"}, "sharding.Mesh"),
+    "a sharding over no axis": (
+        (build, POINT, (ROWS, LABELS)),
+        {"sharding": "full", "mesh": mesh_of(1)},
+        "two axes",
+    ),
+    "a split over the runs": (
+        (build, POINT, (ROWS, LABELS)),
+        {"sharding": {"0/weight": PartitionSpec("runs")}, "mesh": mesh_of(1, 1)},
+        "the axes 'data' of the mesh in the sharding of '0/weight'",
+    ),
+    "in turn on a mesh": (
+        (build, POINT, (ROWS, LABELS)),
+        {"how": "turn", "mesh": mesh_of(1)},
+        "how='map' or 'vmap'",
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fnn._core import check
 from fnn._core.description import split
@@ -32,6 +33,7 @@ from fnn.train.loop._program import Transform, check_transform, no_losses, trans
 from fnn.train.loop._record import History
 from fnn.train.metrics import Metrics, check_metrics
 from fnn.train.precision import Precision
+from fnn.train.sharding import Sharding
 from fnn.train.step import TrainState, TrainStep, init_train_state, train_step
 from fnn.train.sweep._folder import (
     Folder,
@@ -43,7 +45,17 @@ from fnn.train.sweep._folder import (
     opened,
     versions,
 )
-from fnn.train.sweep._members import How, evaluate_members, placed, run_members, stacked, take
+from fnn.train.sweep._members import (
+    Devices,
+    How,
+    devices_of,
+    evaluate_members,
+    placed,
+    placed_states,
+    run_members,
+    stacked,
+    take,
+)
 from fnn.train.sweep.points import Point, grid
 
 Build: TypeAlias = Callable[..., tuple[Layer, Loss, Optimizer]]
@@ -158,6 +170,7 @@ class _Plan(NamedTuple):
     transform: Transform | None
     folds: int | None
     how: How
+    devices: Devices | None
 
     def rows(self, fold: int | None) -> tuple[int, int]:
         """Return the first and the last but one of the examples that a fold holds out."""
@@ -185,13 +198,17 @@ def sweep(
     how: How = "map",
     members: int = 64,
     folder: Path | str | None = None,
+    mesh: Mesh | None = None,
+    sharding: Sharding | None = None,
 ) -> Sweep:
     """Train a model at many settings, and return what came of every run.
 
     Run i is ``fnn.fit(*build(**point), data, key=jax.random.key(seed), ...)`` alone: to the last
     bit where `how` is ``"map"`` or ``"turn"``, to rounding where it is ``"vmap"``. Settings that
     are numbers (learning rates, noise, dropout rates, seeds) share one compiled program; what
-    shapes a program (a width, a flag) has a program of its own. Several devices share the runs.
+    shapes a program (a width, a flag) has a program of its own. Several devices share the runs; of
+    a mesh of two axes and more each run has the devices along all but the first, and computes there
+    what it does alone to rounding.
 
     A run whose parameters are not finite is stopped, and takes no more time.
 
@@ -222,8 +239,13 @@ def sweep(
         folder: where the runs of a program are written when they are done, whole or not at all: the
             same call goes on from there after it was killed, to the same bits. Fewer `members`
             write more often.
+        mesh: devices, the runs shared over the first axis; over the others each run is trained as
+            `fnn.fit` does on a mesh of these. None for all devices along one axis.
+        sharding: where parameters and optimizer state of a run lie over the other axes, as in
+            `fnn.fit`; None for ``"data"``. A run is drawn on one device, and ends on the host.
     Raises:    InputError as `fnn.fit` does, for points without a seed, and for a folder in which
-        another sweep is, with the first difference: of settings, models, data or versions.
+        another sweep is, with the first difference: of settings, models, data or versions; for a
+        sharding beside a mesh of one axis, one of several processes, and ``how="turn"`` on a mesh.
     Source:    Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and
         hyperparameter optimization", for `halving`.
 
@@ -243,6 +265,7 @@ def sweep(
     """
     began = time.perf_counter()
     check.one_of(how, "how", ("map", "vmap", "turn"))
+    devices = devices_of(mesh, sharding, how)
     check.count(members, "members")
     check.count(epochs, "epochs")
     _check_held_out(validation, metrics, folds)
@@ -262,7 +285,9 @@ def sweep(
     x = transformed_spec(transform, source.spec).x
     runs = list(_begun(build, found, x, gradient, precision))
     batch, held_out = _checked_data(runs, source.batch, validation, metrics, transform)
-    plan = _Plan(batch, batch_size, held_out, check_metrics(metrics), transform, folds, how)
+    plan = _Plan(
+        batch, batch_size, held_out, check_metrics(metrics), transform, folds, how, devices
+    )
     about = {} if folder is None else _about(plan, found, runs, rungs, members, gradient, precision)
     with opened(folder, about) as kept:
         _go_through(plan, runs, rungs, members, kept)
@@ -279,6 +304,8 @@ def _about(
     """Return what tells a sweep from another one, to be written beside its runs."""
     named: dict[str, Unchecked] = {"gradient": gradient, "precision": precision}
     named |= {"transform": plan.transform, "metrics": dict(plan.metrics)}
+    layout = plan.devices and plan.devices.layout
+    named |= {"sharding": layout and layout.rules}
     return {
         "epochs": rungs[-1],
         "halving": list(rungs[:-1]),
@@ -286,6 +313,7 @@ def _about(
         "folds": plan.folds,
         "how": plan.how,
         "members": members,
+        "mesh": None if plan.devices is None else dict(plan.devices.mesh.shape),
         **{name: in_words(value) for name, value in named.items()},
         "runs": about_runs(points, runs),
         "data": digest(plan.data),
@@ -424,21 +452,23 @@ def _resting(run: Member) -> Member:
 def _train(plan: _Plan, chunk: Sequence[Member], begin: int, end: int) -> None:
     """Train the runs of a chunk from one epoch to another."""
     count = len(chunk)
-    spare = -count % jax.device_count()
+    devices = plan.devices
+    spare = 0 if devices is None else -count % devices.mesh.shape[devices.axis]
     chunk = [*chunk, *[_resting(chunk[0])] * spare]
     step, first = chunk[0].step, chunk[0].train_state
     watched = finite_leaves(first.params)
     seeds = [key_words(one.train_state.key) for one in chunk]
-    states = placed(stacked([one.train_state for one in chunk]))
+    states = placed_states(devices, [one.train_state for one in chunk])
     alive = np.array([not one.stopped for one in chunk])
     for epoch in range(begin, end):
         losses = []
         for orders in _orders(plan, chunk, seeds, epoch):
             room = np.stack([no_losses(orders.shape[1])] * len(chunk))
-            given = placed(orders), placed(room)
+            given = placed(devices, orders), placed(devices, room)
             states, values, now = run_members(
-                plan.how, step, plan.transform, states, plan.data, *given, watched, placed(alive)
-            )
+                plan.how, devices, step, plan.transform, states, plan.data, *given, watched,
+                placed(devices, alive),
+            )  # fmt: skip
             alive = np.asarray(now)
             losses.append((orders.shape[2], np.asarray(values)))
         _note(chunk, losses, np.asarray(states.step), alive)
@@ -498,15 +528,17 @@ def _measured(plan: _Plan, chunk: Sequence[Member], states: TrainState) -> list[
     made = [split(model=one.model, functions={"loss": one.loss, **plan.metrics}) for one in chunk]
     structure = made[0][0]
     numbers: dict[str, Scalar] = placed(
-        stacked([{name: jnp.asarray(v) for name, v in numbers.items()} for _, numbers in made])
+        plan.devices,
+        stacked([{name: jnp.asarray(v) for name, v in numbers.items()} for _, numbers in made]),
     )
     rows, data = None, plan.held_out
     if data is None:
         data = plan.data
-        rows = placed(np.stack([np.arange(*plan.rows(one.fold), dtype=np.int32) for one in chunk]))
+        held_out = [np.arange(*plan.rows(one.fold), dtype=np.int32) for one in chunk]
+        rows = placed(plan.devices, np.stack(held_out))
     size = min(plan.batch_size, _EVALUATED)
     how: How = "map" if plan.how == "turn" else plan.how
-    found = evaluate_members(how, structure, numbers, states, data, rows, size)
+    found = evaluate_members(how, plan.devices, structure, numbers, states, data, rows, size)
     values = {name: np.asarray(found[name]) for name in ("loss", *plan.metrics)}
     return [{name: float(value[i]) for name, value in values.items()} for i in range(len(chunk))]
 
