@@ -143,14 +143,16 @@ def test_compare_fits_a_terminal_80_columns_wide():
 
 def test_compare_names_the_worst_place_of_a_wrong_leaf_and_guesses_why():
     wrong = fnn.stateless(lambda key, x: (), lambda p, x: (x, ()), lambda p, r, dy: ((), -dy))
-    result = comparison(fnn.serial(fnn.dense(4), wrong, fnn.dense(3)), time=False)
+    result = comparison(fnn.serial(fnn.dense(4), wrong, fnn.dense(3)))
     lines = " ".join(str(result).split())
-    found = re.findall(r"params/0/weight is (\S+) at \[(\d), (\d)\], and (\S+) by float64", lines)
+    found = re.findall(
+        r"params/0/weight is (\S+) at \[(\d), (\d)\], and (\S+) by auto in float64", lines
+    )
     ((value, row, column, reference),) = found
     assert float(value) == -float(reference)
     assert lines.count("ratio -1; guess: sign") == 3
     leaves = result.to_dict()["leaves"]
-    assert leaves["manual_place"][leaves["leaf"].index("params/0/weight")] == (
+    assert leaves["float64_place"][leaves["leaf"].index("params/0/weight")] == (
         int(row), int(column),
     )  # fmt: skip
     assert max(map(len, str(result).splitlines())) <= 80
@@ -158,11 +160,13 @@ def test_compare_names_the_worst_place_of_a_wrong_leaf_and_guesses_why():
 
 def test_a_comparison_is_columns_of_equal_length():
     # Two leaves of the dense layer and x; the layer and the whole.
-    plain = comparison(fnn.serial(fnn.dense(3))).to_dict()
+    plain = comparison(fnn.serial(fnn.dense(3)), time=True).to_dict()
     assert {len(column) for column in plain["leaves"].values()} == {3}
     assert {len(column) for column in plain["costs"].values()} == {2}
     assert plain["costs"]["layer"] == ["dense", "the whole"]
     assert plain["leaves"]["manual_guess"] == ["", "", ""]
+    assert plain["directions"]["of"] == ["params"] * 3 + ["x"] * 3
+    assert {len(column) for column in plain["directions"].values()} == {6}
     value, reference, ratio = (
         plain["leaves"][f"auto_{c}"] for c in ("value", "reference", "ratio")
     )
@@ -244,7 +248,7 @@ def test_differences_at_kinks_are_left_out_of_a_comparison():
     found = fnn.compare(model, fnn.losses.squared_error(), params, state, (x, target), key=KEY)
     assert found.agrees, str(found)
     assert {row.of for row in found.directions if row.kink} == {"x"}
-    assert "At a kink in x: differences say nothing there." in str(found)
+    assert "At a kink in x: differences say nothing" in str(found)
 
 
 def test_what_a_model_keeps_counts_the_loss_in_both_ways():
