@@ -20,7 +20,7 @@ from fnn._core.errors import InputError, describe, entry
 from fnn._core.extras import require
 from fnn._core.keys import is_key
 from fnn._core.place import check_place
-from fnn._core.types import Array, Input, Output, Params, PyTree, State
+from fnn._core.types import Array, Input, Output, Params, PyTree, State, Unchecked
 from fnn.interop._by_path import by_path, of_path, repeated, shapes_of
 from fnn.interop._program import Operation, plain_model, simplified
 from fnn.lab.tolerance import rounding
@@ -162,8 +162,18 @@ def _converted(
             enable_double_precision=wide,
             input_names=inputs,
             output_names=outputs,
+            return_mode="ir",
         )
-        return bytes(made.SerializeToString())
+        _tidy(made)
+        return bytes(require("onnx_ir", "export_onnx", "onnx").to_proto(made).SerializeToString())
+
+
+def _tidy(made: Unchecked) -> None:
+    """Remove constants that nothing reads: a runtime warns of each whenever it loads the file."""
+    for graph in made.graphs():
+        for name, value in list(graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del graph.initializers[name]
 
 
 def _loaded(

@@ -323,6 +323,7 @@ def training(folder: Path) -> list[Target]:
         of(fnn.save_weights, folder / "more.safetensors", PARAMS, STATE, data=place),
         of(fnn.load_weights, files[0], (PARAMS, STATE), data="like"),
         of(fnn.save_train_state, folder / "state.safetensors", train_state, data="train_state"),
+        of(fnn.export_onnx, folder / "model.onnx", MODEL, PARAMS, STATE, X, data=f"{place} x"),
         of(fnn.load_train_state, files[1], train_state, data="like"),
         of(fnn.privacy_spent, 1.0, 10, 100, 10, 1e-5),
     ]

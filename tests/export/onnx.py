@@ -11,9 +11,7 @@ one on the same; y is that of fnn, up to the rounding of a sum of as many terms 
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 import fnn
 from fnn.lab.check import moved_place
 from tests import cases
+from tests.export.command import print_table
 from tests.sharding.table import BATCH, PLACE_KEY, difference, grown
 from tests.xla import compile_in_haste
 
@@ -110,35 +109,16 @@ def cell(job: Job, any_batch: bool) -> str:
     return "ok" if apart <= 1 else f"differs, {apart:.3g} roundings"
 
 
-def row(name: str, make: Callable[[], Job]) -> dict[str, str]:
+def row(job: Job) -> dict[str, str]:
     """Return the row of a case."""
-    job = make()
-    return {"case": name} | {column: cell(job, any_batch) for column, any_batch in COLUMNS.items()}
-
-
-def totals(rows: list[dict[str, str]]) -> list[str]:
-    """Return lines of how many cases are right."""
-    return [f"{name}: {sum(r[name] == 'ok' for r in rows)} of {len(rows)}" for name in COLUMNS]
+    return {column: cell(job, any_batch) for column, any_batch in COLUMNS.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", action="append", default=[], metavar="PART")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="a line of JSON for every row")
-    options = parser.parse_args()
     compile_in_haste()
-    lines = options.json.read_text().splitlines() if options.json and options.json.exists() else []
-    rows = [json.loads(line) for line in lines]
-    known = {row["case"] for row in rows}
-    for name, make in jobs().items():
-        if name in known or not (not options.only or any(part in name for part in options.only)):
-            continue
-        rows.append(row(name, make))
-        print(*rows[-1].values(), sep=" | ", flush=True)
-        if options.json:
-            with options.json.open("a") as file:
-                print(json.dumps(rows[-1]), file=file)
-    print(*totals(rows), sep="\n")
+    made = {**jobs(), "planted": planted}
+    rows = {name: lambda make=make: row(make()) for name, make in made.items()}
+    print_table(__doc__.split("\n")[0], rows, {"ok"})
 
 
 if __name__ == "__main__":
