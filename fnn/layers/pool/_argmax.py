@@ -17,7 +17,13 @@ import numpy as np
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array
 from fnn.layers._window import Geometry, Sizes, pad, unpadded
-from fnn.layers.pool._window_sum import UNROLLED, interleave, split_axis, strided_slices
+from fnn.layers.pool._window_sum import (
+    UNROLLED,
+    interleave,
+    join_axis,
+    split_axis,
+    strided_slices,
+)
 
 # What `window_argmax` found, and a witness of the shape of x.
 Found: TypeAlias = tuple[tuple[Array, ...], Array]
@@ -94,30 +100,40 @@ def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, 
     """Reduce windows side by side along one axis."""
     axis, size, inner, kind = along.axis, along.size, along.inner, along.kind
     values = split_axis(x, axis, size, along.positions)
-    top = values.max(axis + 1, keepdims=True)
-    code = jnp.zeros_like(values, kind) + kind(inner) * jax.lax.broadcasted_iota(
-        kind, values.shape, axis + 1
-    )
+    # XLA for CPU reduces floating numbers several times as fast as integers.
+    ranks = np.float32 if inner * size < 2**24 else np.int32
+    code = ranks(inner) * jax.lax.broadcasted_iota(ranks, values.shape, axis + 1)
     if index is not None:
-        code = code + split_axis(index, axis, size, along.positions)
-    # By themselves: a maximum of XLA over many elements may lose a NaN.
-    nan = jnp.isnan(values)
-    some = nan.any(axis + 1, keepdims=True)
-    hit = values == top
+        code = code + split_axis(index, axis, size, along.positions).astype(ranks)
+    hit = values == values.max(axis + 1, keepdims=True)
     if along.low:
         offsets = np.arange(along.positions)[:, None] * size + np.arange(size)
         others = [i for i in range(values.ndim) if i not in (axis, axis + 1)]
         hit &= np.expand_dims(offsets >= along.low, others)
     # The least code of those that are as large; of NaN, which equals nothing, the largest.
-    last = kind(inner * size - 1)
-    rank = jnp.where(nan, last - code, code)
-    rank = jnp.where(jnp.where(some, nan, hit), rank, np.iinfo(kind).max).min(
-        axis + 1, keepdims=True
-    )
-    best = jnp.where(some, last - rank, rank)
-    # Not the maximum itself, whose derivative would share among equal ones.
-    y = jnp.take_along_axis(values, (best // kind(inner)).astype(jnp.int32), axis + 1)
-    return y.squeeze(axis + 1), best.squeeze(axis + 1)
+    rank = jnp.where(hit, -code, ranks(-inner * size))
+    top = jnp.where(jnp.isnan(values), 1 + code, rank).max(axis + 1)
+    best = jnp.where(top > 0, top - 1, -top)
+    return _largest(x, along), best.astype(kind)
+
+
+def _largest(x: Array, along: _Along) -> Array:
+    """Return the largest elements of windows side by side, a few compared at a time.
+
+    Not by a maximum, whose derivative would share among equal ones, nor from where they are: the
+    program of y alone would look for that. A window is taken as several, the end of it filled.
+    """
+    while along.size > 1:
+        axis, size, positions = along.axis, along.size, along.positions
+        few = next((k for k in range(UNROLLED, UNROLLED // 4, -1) if size % k == 0), UNROLLED)
+        few, several = min(few, size), -(-size // few)
+        ends = [(0, 0, 0)] * (x.ndim + 1)
+        ends[axis + 1] = (0, several * few - size, 0)
+        filled = jax.lax.pad(split_axis(x, axis, size, positions), x.dtype.type(-math.inf), ends)
+        part = along._replace(size=few, stride=few, positions=several * positions)
+        x = _written_out(join_axis(filled, axis), None, part)[0]
+        along = along._replace(size=several, stride=several, low=along.low // few)
+    return x
 
 
 def scatter_to_argmax(
