@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import textwrap
 from typing import NamedTuple
 
@@ -253,14 +254,16 @@ def compare(
     layers = layer_shapes(model, params, state, batch.x)
     widest = max(max(a.shape[-1:] + a.shape[:1]) for a in jax.tree.leaves(layers) if a.shape)
     bound = rounding(dtype, widest)
+    outputs = sum(math.prod(y.shape) for y in jax.tree.leaves([y for _, y in layers.values()]))
+    both = _in_haste if outputs <= _FEW else _optimized
     with jax.default_matmul_precision("highest"):
-        working = _gradients(model, loss, run)
+        working = both(model, loss, run)
         with jax.enable_x64(True):
             wide_run = run._replace(**{
                 name: jax.tree.map(widened, getattr(run, name))
                 for name in ("params", "state", "x", "weights")
             })  # fmt: skip
-            wide = _gradients(model, loss, wide_run)
+            wide = both(model, loss, wide_run)
             found = _directions(model, loss, wide_run, wide.auto, bool(by_leaf), widest)
     shape = tuple(jax.tree.leaves(batch.x)[0].shape)
     exact = rounding(narrowest(model, jnp.float64), widest)
@@ -292,22 +295,31 @@ class _Gradients(NamedTuple):
     auto: Grads
 
 
-# All runs once, or some thirty times forwards: the first level of optimization takes three quarters
-# of the time of the second to compile, and no level at all runs far longer.
-_COMPILED = functools.partial(
-    jax.jit,
-    static_argnums=(0, 1),
-    compiler_options={"xla_backend_optimization_level": "1"},
-)
-
-
-@_COMPILED
 def _gradients(model: Layer, loss: Loss, run: _Run) -> _Gradients:
     """Compute the gradients both ways: as one program, which shares what they have in common."""
     return _Gradients(manual_gradients(model, loss, *run)[1], auto_gradients(model, loss, *run)[1])
 
 
-@_COMPILED
+# It runs once. Compiled without optimization it takes a third of the time to compile, and where
+# much is computed several times as long to run: up to so many entries of the layers' outputs the
+# first is more. The fusion emitters of XLA for CPUs, in the releases measured, take half of the
+# rest, and know no option in JAX.
+_FEW = 2**24
+_MEASURED = {(0, 8), (0, 9), (0, 10)}
+_EMITTERS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__[:2] in _MEASURED else {}
+_in_haste = jax.jit(
+    _gradients,
+    static_argnums=(0, 1),
+    compiler_options={"xla_backend_optimization_level": "0", **_EMITTERS},
+)
+# The first level of optimization takes three quarters of the time of the second.
+_OPTIMIZED = functools.partial(
+    jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": "1"}
+)
+_optimized = _OPTIMIZED(_gradients)
+
+
+@_OPTIMIZED
 def _value(model: Layer, loss: Loss, run: _Run) -> Array:
     """Compute the objective."""
     return objective_in(model, loss, run)(run.params, inexact_leaves(run.x))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import re
 
@@ -200,6 +201,18 @@ def test_a_kink_is_told_from_a_bend_from_rounding_and_from_one_near_by(name):
 def test_costs_are_measured_on_request():
     assert compared(DENSE).costs == ()
     assert [cost.name for cost in compared(DENSE, time=True).costs] == ["dense", "the whole"]
+
+
+@pytest.mark.parametrize(
+    ("few", "way"), [(X.size, "_in_haste"), (X.size - 1, "_optimized")], ids=["little", "much"]
+)
+def test_what_computes_much_is_compiled_with_optimization(few, way, monkeypatch):
+    # By the name of the module: the package has the function in its place.
+    module = importlib.import_module("fnn.lab.compare")
+    monkeypatch.setattr(module, "_FEW", few)
+    other = ({"_in_haste", "_optimized"} - {way}).pop()
+    monkeypatch.setattr(module, other, None)
+    assert compared(DENSE).agrees
 
 
 def test_models_that_are_equal_share_their_programs(caplog):
