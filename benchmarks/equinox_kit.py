@@ -85,6 +85,9 @@ class EquinoxKit(PlainKit):
     def join(self, forward: Forward, *parts: Part) -> Part:
         return EqxJoined(list(parts), forward)
 
+    def size_of(self, model: Part) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)))
+
     def conv(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True
     ) -> Part:

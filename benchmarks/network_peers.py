@@ -38,7 +38,9 @@ class PlainKit:
     """Plain JAX: parameters in lists, functions of `jax.nn` and `jax.lax`."""
 
     channel_axis, image_axes = -1, (-3, -2)
-    relu, gelu = staticmethod(jax.nn.relu), staticmethod(jax.nn.gelu)
+    relu = staticmethod(jax.nn.relu)
+    # As PyTorch's and ours, not the approximation.
+    gelu = staticmethod(functools.partial(jax.nn.gelu, approximate=False))
 
     def __init__(self) -> None:
         self.count = 0
@@ -57,6 +59,10 @@ class PlainKit:
 
     def whole(self, model: Part) -> Part:
         return model
+
+    def size_of(self, model: Part) -> int:
+        """Return the number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(model.params))
 
     def conv(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True
@@ -203,6 +209,11 @@ class TorchKit:
             return parts[0](x.permute(0, 3, 1, 2) if x.ndim == 4 else x)
 
         return self.join(forward, model).to(memory_format=torch.channels_last)
+
+    def size_of(self, model: Part) -> int:
+        # The second bias of an LSTM does nothing that the first does not.
+        own = [p.numel() for name, p in model.named_parameters() if "bias_hh" not in name]
+        return sum(own)
 
     def conv(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True

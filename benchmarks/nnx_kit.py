@@ -57,6 +57,9 @@ class NnxKit(PlainKit):
     def join(self, forward: Forward, *parts: Part) -> Part:
         return NnxJoined(forward, parts)
 
+    def size_of(self, model: Part) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
     def conv(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True
     ) -> Part:

@@ -3,7 +3,9 @@
 - ``fit manual / plain jax``, ``fit auto / plain jax``: the network of the main job (784-256-128-10,
   batch_norm, relu, dropout 0.2, gradient noise, SGD with momentum, batches of 128 and a last one of
   32) on the digits that come with fnn, against plain.py, which is as compiled as fnn.
-- ``cnn ...``, ``lstm ...``: a convolutional and a recurrent network, see network_step.py.
+- ``cnn: ...``: a convolutional network on Fashion-MNIST, or where it is not installed on images of
+  its shape drawn at random; batches of 128. ``lstm: ...``: 256 units of long short-term memory, 100
+  steps, 64 sequences. Against those of cnn_peers.py and lstm_peers.py, see network_step.py.
 - ``fit / ...``: a small perceptron (64-32-10, batches of 32), where the step costs little and
   the loop around it most, against the Python loops of peers.py.
 
@@ -21,10 +23,12 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import cnn_peers
 import jax
+import lstm_peers
 import numpy as np
 from measure import Row, arguments, compared, interleaved, machine, picked, report, write
-from network_step import rows as network_rows
+from network_step import Batch, Network, network_rows
 from peers import MAKERS
 from plain import init, run_epoch
 
@@ -33,7 +37,7 @@ import fnn
 COLUMNS = ("name", "size", "time_ratio", "memory_ratio", "ours_ms", "other_ms", "call_ms")
 EPOCHS, BATCH_SIZE = 4, 128
 SMALL, SMALL_RATE, SMALL_BATCH, SMALL_EXAMPLES = (64, 32, 10), 0.1, 32, 2048
-SMALL_EPOCHS, LOOP_EPOCHS = 20, 4
+SMALL_EPOCHS, LOOP_EPOCHS, NETWORK_ROUNDS = 20, 4, 25
 
 
 def main_network() -> fnn.Layer:
@@ -42,6 +46,47 @@ def main_network() -> fnn.Layer:
         dense = fnn.dense(width, initializer=jax.nn.initializers.he_normal())
         layers += [dense, fnn.batch_norm(), fnn.relu(), fnn.dropout(0.2)]
     return fnn.serial(*layers, fnn.dense(10))
+
+
+def cnn() -> fnn.Layer:
+    he = jax.nn.initializers.he_normal()
+    return fnn.serial(
+        fnn.conv(32, 3, initializer=he),
+        fnn.relu(),
+        fnn.conv(64, 3, initializer=he),
+        fnn.relu(),
+        fnn.max_pool(2),
+        fnn.flatten(),
+        fnn.dense(128, initializer=he),
+        fnn.relu(),
+        fnn.dense(10),
+    )
+
+
+def clothes(count: int = 128) -> Batch:
+    try:
+        x, label = fnn.datasets.fashion_mnist().train
+    except fnn.InputError as error:
+        print(f"images at random: {error}\n")
+        random = np.random.default_rng(0)
+        x, label = random.integers(0, 256, (count, 28, 28)), random.integers(0, 10, count)
+    return x[:count, ..., None].astype(np.float32) / 255, label[:count].astype(np.int32)
+
+
+def lstm() -> fnn.Layer:
+    return fnn.serial(fnn.lstm(lstm_peers.WIDTH), fnn.dense(lstm_peers.CLASSES))
+
+
+def sequences() -> Batch:
+    """Return sequences drawn at random; a label of a step tells the largest of its first inputs."""
+    x = np.random.default_rng(0).normal(size=(64, 100, lstm_peers.INPUTS)).astype(np.float32)
+    return x, x[..., : lstm_peers.CLASSES].argmax(-1).astype(np.int32)
+
+
+NETWORKS = {
+    "cnn": Network("28x28x1, batch 128", cnn, clothes, 0.01, cnn_peers.MAKERS),
+    "lstm": Network("T 100, batch 64, 128-256-10", lstm, sequences, 0.1, lstm_peers.MAKERS),
+}
 
 
 def timed_fit(walls: list[float], losses: list[float], *of: Any, **settings: Any) -> float:
@@ -161,7 +206,11 @@ def small_rows(options: argparse.Namespace) -> list[Row]:
 def main() -> None:
     options = arguments(__doc__, rounds=15)
     print(f"{machine()}\n")
-    rows = main_rows(options) + small_rows(options) + network_rows(options)
+    rows = main_rows(options) + small_rows(options)
+    # Memory taken from the system makes these steps vary.
+    options.rounds = max(options.rounds, NETWORK_ROUNDS)
+    for name, network in NETWORKS.items():
+        rows += network_rows(name, network, options)
     report(rows, COLUMNS)
     write(rows, options.json)
 
