@@ -22,7 +22,6 @@ from fnn._core.types import Unchecked
 from fnn.cli import checkpoints
 from fnn.cli.run import StoppedError
 from fnn.cli.settings import Settings
-from fnn.cli.worker import LOST
 from fnn.train.files.checkpoint_folder import latest_checkpoint
 
 # More processes of one machine than these share no batch that is worth it.
@@ -30,6 +29,8 @@ _MOST = 64
 # So long the others may take to end by themselves, once one was lost: the first may write still.
 _GRACE = 10.0
 _POLL = 0.02
+# The status of a process whose device failed, as it does where another process is gone.
+LOST = 70
 # No process ends with a larger status.
 _LARGEST = 255
 

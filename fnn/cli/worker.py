@@ -19,8 +19,6 @@ from fnn._core.types import Unchecked
 
 # So long a run may take to end by itself when nobody waits for it any more.
 _GRACE = 10.0
-# The status of a process that cannot say which one is at fault.
-LOST = 70
 
 
 def main() -> None:
@@ -57,6 +55,7 @@ def _run(task: Mapping[str, Unchecked], first: bool) -> int:
     """Run what the command names, once the processes know each other."""
     from fnn.cli.data import problem
     from fnn.cli.main import explained, typer
+    from fnn.cli.processes import LOST
     from fnn.cli.resume import resume
     from fnn.cli.run import DivergedError, StoppedError, run
     from fnn.cli.settings import from_plain
@@ -64,7 +63,7 @@ def _run(task: Mapping[str, Unchecked], first: bool) -> int:
     # These come in all processes alike, and the first one tells of them.
     told = contextlib.nullcontext() if first else contextlib.suppress(StoppedError, DivergedError)
     try:
-        with explained(), told, _lost():
+        with explained(), told, _lost(LOST):
             if "folder" in task:
                 resume(Path(task["folder"]))
             else:
@@ -76,13 +75,13 @@ def _run(task: Mapping[str, Unchecked], first: bool) -> int:
 
 
 @contextlib.contextmanager
-def _lost() -> Iterator[None]:
+def _lost(status: int) -> Iterator[None]:
     """End a process whose device fails, as it does where another process is gone, and log why."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         os.write(2, " ".join(str(error).split()).encode())
-        os._exit(LOST)
+        os._exit(status)
 
 
 def _part_from_libraries(log: str) -> None:
