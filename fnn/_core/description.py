@@ -468,6 +468,9 @@ def _identity(value: Any) -> Hashable | None:
     if isinstance(value, functools.partial):
         parts = [_identity(part) for part in (value.func, value.args, dict(value.keywords))]
         return None if None in parts else (functools.partial, *parts)
+    if value is None:
+        # Its hash is that of any object before Python 3.12.
+        return (type(None), None)
     if isinstance(value, Described | type):
         return value
     if callable(value):

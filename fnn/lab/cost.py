@@ -14,7 +14,8 @@ from fnn._core.tree import inexact_leaves
 from fnn._core.types import Array, Input, Output, Params, PyTree, State, Target, Unchecked
 from fnn.combinators.walk import layers_by_path
 from fnn.gradient.objective import auto_gradients, manual_gradients, objective_in
-from fnn.lab._measure import Measurement, measure
+from fnn.lab._measure import Measurement, Way, measure
+from fnn.lab._remembered import Remembered
 from fnn.lab.summary import unique_bytes
 from fnn.layer import Layer
 from fnn.losses import Loss
@@ -38,7 +39,10 @@ class Cost(NamedTuple):
 
 
 def layer_costs(
-    model: Layer, shapes: dict[str, tuple[Input, Output]], key: Array
+    model: Layer,
+    shapes: dict[str, tuple[Input, Output]],
+    key: Array,
+    remembered: Remembered | None = None,
 ) -> tuple[Cost, ...]:
     """Measure every layer by itself at the shape that reaches it, equal ones once.
 
@@ -46,6 +50,7 @@ def layer_costs(
         model: a layer or model.
         shapes: input and output of its layers by path, as `layer_shapes` gives them.
         key: of the parameters and of the layers' randomness.
+        remembered: what was measured before, None where all is to be measured.
     """
     layers = layers_by_path(model)
     found: dict[Hashable, Measurement] = {}
@@ -54,9 +59,15 @@ def layer_costs(
         layer = layers[path]
         alike = layer, *jax.tree.leaves(x), jax.tree.structure(x)
         if alike not in found:
-            found[alike] = measure(layer, x, key=key)
+            made = functools.partial(_measured, layer, x, key)
+            ways = made() if remembered is None else remembered.ways((layer,), x, made)
+            found[alike] = Measurement(**ways)
         costs.append(Cost(path, layer.name, found[alike]))
     return tuple(costs)
+
+
+def _measured(layer: Layer, x: Input, key: Array) -> dict[str, Way]:
+    return measure(layer, x, key=key)._asdict()
 
 
 def ways_of(

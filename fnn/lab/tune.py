@@ -10,15 +10,19 @@ from typing import Literal, NamedTuple, get_args
 from fnn._core import check
 from fnn._core.errors import entry
 from fnn._core.table import in_bytes, table
-from fnn._core.types import Array, Data
+from fnn._core.types import Array, Data, PyTree
 from fnn.combinators.walk import map_layers
 from fnn.gradient.objective import manual_gradients, value_and_grad
 from fnn.lab._input import read_batch
-from fnn.lab._measure import By, Way, both_ways, choose, machine
+from fnn.lab._measure import By, Way, both_ways, choose
+from fnn.lab._remembered import Remembered
 from fnn.lab.cost import WIDTH, Cost, kept_bytes, layer_costs, ways_of
 from fnn.lab.summary import layer_shapes
 from fnn.layer import Layer, use_auto
 from fnn.losses import Loss
+
+# Of the whole, which takes longest and decides nothing.
+_ROUNDS = 5
 
 
 class Tuning(NamedTuple):
@@ -31,6 +35,7 @@ class Tuning(NamedTuple):
             (``"auto"``) and as tuned (``"tuned"``).
         by: what was to be small, ``"time"`` or ``"bytes"``.
         machine: the machine of the measurements.
+        notes: what was measured before, here and elsewhere, and what could not be kept.
 
     """
 
@@ -39,6 +44,10 @@ class Tuning(NamedTuple):
     whole: Mapping[str, Way]
     by: By
     machine: str
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         rows = [
@@ -48,12 +57,12 @@ class Tuning(NamedTuple):
         unit = " ms" if self.by == "time" else " temp"
         header = ("path", "layer", f"manual{unit}", f"auto{unit}", "ratio", "used")
         whole = ", ".join(f"{name} {self._number(way)}" for name, way in self.whole.items())
-        note = textwrap.fill(
+        note = (
             f"The whole: {whole}{' ms' if self.by == 'time' else ''}. Forward and backward in"
-            f" training, on {self.machine}.",
-            WIDTH,
+            f" training, on {self.machine}."
         )
-        return f"{table(header, rows, WIDTH)}\n\n{note}"
+        below = [textwrap.fill(text, WIDTH, break_long_words=False) for text in (note, *self.notes)]
+        return "\n\n".join([table(header, rows, WIDTH), *below])
 
     def _number(self, way: Way) -> str:
         """Write what a way costs."""
@@ -67,7 +76,13 @@ class Tuning(NamedTuple):
 
 @entry
 def tune(
-    model: Layer, loss: Loss, batch: Data, *, key: Array, by: By = "time"
+    model: Layer,
+    loss: Loss,
+    batch: Data,
+    *,
+    key: Array,
+    by: By = "time",
+    remember: bool = True,
 ) -> tuple[Layer, Tuning]:
     """Tune a model to this device: measure each layer both ways, and use the better one for each.
 
@@ -77,7 +92,11 @@ def tune(
     win by more than 5 percent and more than the spread of the measurement.
 
     Every layer is measured by itself, at the shape that reaches it and on random values, equal
-    layers once; those inside combinators, loops and wrappers too.
+    layers once; those inside combinators, loops and wrappers too. What was measured is kept in
+    the user's folder for caches (``fnn/tune`` in ``$XDG_CACHE_HOME`` or ``~/.cache``) by machine,
+    releases, flags, layer and shapes, and taken from there by the next call that needs it; layers
+    that constructors of one's own make are always measured. A model that was tuned on another
+    machine is measured on this one, and the table says so.
 
     Args:
         model: a layer or model.
@@ -87,6 +106,8 @@ def tune(
         key: of the parameters and of the layers' randomness.
         by: ``"time"``, of forward and backward, or ``"bytes"``, the temporary memory of the
             compiled program.
+        remember: whether to take what was measured before; False to measure all of it anew, and to
+            forget what was.
     Raises:    InputError for what is no layer, loss, batch or key, and for another `by`.
 
     >>> import fnn, jax
@@ -99,19 +120,40 @@ def tune(
     """
     value_and_grad(model, loss)  # for its checks
     check.one_of(by, "by", get_args(By))
+    check.flag(remember, "remember")
     (x, target, weights), key = read_batch(batch), check.key(key)
     manual = map_layers(lambda path, layer: _with_manual(layer), model)
     params, state = manual.init(key, x)
-    costs = layer_costs(manual, layer_shapes(manual, params, state, x), key)
+    remembered = Remembered(read=remember)
+    costs = layer_costs(manual, layer_shapes(manual, params, state, x), key, remembered)
     used = {cost.path: choose(cost.ways, by) for cost in costs}
     tuned = map_layers(
         lambda path, layer: use_auto(layer) if _gives_up(layer, used[path]) else layer, manual
     )
-    functions, run, kept = ways_of(manual, loss, (params, state, x, target, weights, key))
-    functions["tuned"] = functools.partial(manual_gradients, tuned, loss)
-    kept["tuned"] = kept_bytes(tuned, loss, run)
-    whole = both_ways(functions, run, kept)
-    return tuned, Tuning(costs, tuple(used.values()), whole, by, machine())
+    run = params, state, x, target, weights, key
+    whole = _whole(manual, tuned, loss, run, remembered)
+    elsewhere = remembered.elsewhere((manual, loss), run)
+    notes = remembered.close()
+    if elsewhere:
+        notes.append(f"Tuned before on {'; on '.join(elsewhere)}: measured anew on this machine.")
+    return tuned, Tuning(costs, tuple(used.values()), whole, by, remembered.machine, tuple(notes))
+
+
+def _whole(
+    manual: Layer, tuned: Layer, loss: Loss, run: tuple[PyTree, ...], remembered: Remembered
+) -> dict[str, Way]:
+    """Return what the whole gradient costs by hand, automatic and as tuned."""
+
+    def measure() -> dict[str, Way]:
+        functions, _, kept = ways_of(manual, loss, run)
+        if tuned != manual:
+            functions["tuned"] = functools.partial(manual_gradients, tuned, loss)
+            kept["tuned"] = kept_bytes(tuned, loss, run)
+        return both_ways(functions, run, kept, _ROUNDS)
+
+    ways = remembered.ways((manual, loss, tuned), run, measure)
+    # Where no layer has changed it is the same program.
+    return ways | {"tuned": ways.get("tuned", ways["manual"])}
 
 
 def _gives_up(layer: Layer, way: str) -> bool:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.lab import cost, tune as tuning_module
-from fnn.lab._measure import Measurement, Way, choose, measure
+from fnn.lab import _remembered, cost, tune as tuning_module
+from fnn.lab._measure import Measurement, Way, choose, machine, measure
 from fnn.lab.check import normal_like
 from tests.cases.compound import wave
 from tests.layers.test_laws import assert_close
@@ -66,6 +66,13 @@ def deep():
     )
 
 
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch):
+    """The folder in which measurements are kept, empty at first."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "fnn/tune"
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """Replace the measurement by one that lets autodiff win for all but dense layers."""
@@ -76,7 +83,7 @@ def measured(monkeypatch):
         better = layer.call.make is not fnn.dense
         return ways([2.0 if better else 1.0], [1.0])
 
-    def fake_whole(functions, args, kept):
+    def fake_whole(functions, args, kept, rounds):
         return {name: Way((1.0,), 1.0, 0, kept[name], 0.0) for name in functions}
 
     monkeypatch.setattr(cost, "measure", fake)
@@ -133,7 +140,7 @@ def test_a_tuned_model_tuned_again_may_go_back_to_the_manual_gradient(measured, 
     tuned, _ = fnn.tune(model, LOSS, (X, LABELS), key=KEY)
     assert tuned == fnn.serial(fnn.use_auto(fnn.tanh()), fnn.dense(3))
     monkeypatch.setattr(cost, "measure", lambda layer, x, *, key: ways([1.0], [1.0]))
-    tuned, tuning = fnn.tune(tuned, LOSS, (X, LABELS), key=KEY)
+    tuned, tuning = fnn.tune(tuned, LOSS, (X, LABELS), key=KEY, remember=False)
     assert tuned == fnn.serial(fnn.tanh(), fnn.dense(3))
     assert tuning.chosen == ("manual", "manual")
 
@@ -185,3 +192,88 @@ def test_bad_input_is_refused(arguments, message):
 def test_another_measure_than_time_or_bytes_is_refused():
     with pytest.raises(fnn.InputError, match="tune: expected by of 'time', 'bytes', got 'flops'"):
         fnn.tune(fnn.dense(3), LOSS, (X, LABELS), key=KEY, by="flops")
+
+
+BLOCKS = fnn.serial(fnn.attention(2, key_value_heads=None), fnn.attention(2, key_value_heads=None))
+
+
+def tuning_of(model, **options):
+    return fnn.tune(model, LOSS, (X[None], LABELS[None]), key=KEY, **options)[1]
+
+
+def blocks():
+    return fnn.serial(BLOCKS, fnn.dense(3))
+
+
+def test_what_was_measured_is_remembered_and_forgotten_when_asked(measured, kept):
+    first = tuning_of(blocks())
+    # Two blocks are one, though None is among their arguments.
+    assert (len(first.costs), len(measured)) == (3, 2)
+    again = tuning_of(blocks())
+    assert len(measured) == 2
+    assert again[:-1] == first[:-1]
+    assert (first.notes, len(again.notes)) == ((), 1)
+    assert again.notes[0].startswith("3 of 3 measurements were made before")
+    assert tuning_of(blocks(), remember=False).notes == ()
+    assert len(measured) == 4
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_another_shape_or_layer_or_release_is_measured(measured, kept, monkeypatch):
+    tuning_of(blocks())
+    for model, x, count in ((fnn.dense(4), X, 3), (fnn.dense(4), X[:4], 4)):
+        fnn.tune(model, LOSS, (x, LABELS[: len(x)]), key=KEY)
+        assert len(measured) == count
+    monkeypatch.setattr(_remembered, "_release", lambda: "a later one")
+    assert tuning_of(blocks()).notes == ()
+    assert len(measured) == 6
+
+
+@fnn.constructor
+def own(width: int) -> fnn.Layer:
+    """Own layer: what it does its module may change."""
+    return fnn.dense(width)
+
+
+def test_a_layer_of_a_constructor_of_ones_own_is_always_measured(measured):
+    for count in (1, 2):
+        tuning_of(own(3))
+        assert len(measured) == count
+
+
+def test_a_model_that_was_tuned_on_another_machine_is_measured_and_told_of(measured, monkeypatch):
+    tuning_of(blocks())
+    monkeypatch.setattr(_remembered, "machine", lambda: "another processor, 64 cores")
+    tuning = tuning_of(blocks())
+    assert len(measured) == 4
+    assert tuning.machine == "another processor, 64 cores"
+    assert tuning.notes == (f"Tuned before on {machine()}: measured anew on this machine.",)
+    assert "Tuned before on" in str(tuning)
+    assert max(map(len, str(tuning).splitlines())) <= 80
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "other"])
+def test_a_damaged_file_is_told_of_and_not_used(measured, kept, damage):
+    tuning_of(blocks())
+    file = next(kept.iterdir())
+    text = file.read_text()
+    file.write_text(
+        {"cut": text[:-9], "changed": text.replace("2.0", "0.5", 1), "other": "[]"}[damage]
+    )
+    tuning = tuning_of(blocks())
+    assert len(measured) == 4
+    assert [f"{file} is damaged" in note for note in tuning.notes] == [True]
+    # What was measured anew has taken its place.
+    assert tuning_of(blocks()).notes[0].startswith("3 of 3")
+
+
+def test_where_nothing_can_be_kept_the_table_says_so(measured, kept):
+    kept.parent.parent.mkdir(exist_ok=True)
+    kept.parent.write_text("a file in the place of the folder")
+    assert "could not be kept" in tuning_of(blocks()).notes[0]
+
+
+def test_a_tuning_prints_as_a_table_among_what_is_returned_too(measured):
+    found = fnn.tune(fnn.tanh(), fnn.losses.squared_error(), (X, X), key=KEY)
+    assert "Way(" not in repr(found)
+    assert str(found[1]) in repr(found)
