@@ -1,8 +1,9 @@
 """A traced program in fewer words, for those who know few of the operations of JAX.
 
 Calls are opened, and what no output needs is left out. A loop from the last row to the first is one
-from the first to the last of turned rows, and what is padded is joined with the padding. Of what is
-written for several platforms the one for all others is taken. Every output is a value of its own.
+from the first to the last of turned rows, what is padded is joined with the padding, and a
+remainder of integers computed of the quotient. Of what is written for several platforms the one for
+all others is taken. Every output is a value of its own.
 """
 
 from __future__ import annotations
@@ -146,6 +147,10 @@ class _Player(NamedTuple):
             min(one) >= 0 == one[2] for one in settings["padding_config"]
         ):
             return [_padded(operands[0], operands[1], settings["padding_config"])]
+        if primitive == "rem" and jnp.issubdtype(operands[0].dtype, jnp.integer):
+            x, divisor = operands
+            return [x - jax.lax.div(x, divisor) * divisor]
+
         run = alone(jaxpr, equation)
         self.note(Operation(primitive, self.path, self.layer, run, list(map(_shape, operands))))
         return list(run(*operands))
@@ -186,7 +191,7 @@ def _padded(x: Array, value: Array, padding: Sequence[tuple[int, int, int]]) -> 
     for axis, (before, behind, _) in enumerate(padding):
         sizes = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in (before, behind)]
         first, last = (jnp.broadcast_to(value, size) for size in sizes)
-        parts = [*[first] * (before > 0), x, *[last] * (behind > 0)]
+        parts = [*([first] if before else []), x, *([last] if behind else [])]
         x = jnp.concatenate(parts, axis) if len(parts) > 1 else x
     return x
 

@@ -53,12 +53,15 @@ def shapes(job: Job) -> Any:
     """Return the shapes of the inputs, the number of examples open."""
     (any_size,) = export.symbolic_shape("batch")
 
-    def shape(a):
-        is_open = job.name not in OF_ONE_SIZE and a.shape and a.shape[0] == BATCH
-        sizes = (any_size, *a.shape[1:]) if is_open else a.shape
-        return jax.ShapeDtypeStruct(sizes, a.dtype)
+    def whole(a):
+        return jax.ShapeDtypeStruct(a.shape, a.dtype)
 
-    return jax.tree.map(shape, job.inputs)
+    def by_example(a):
+        is_open = job.name not in OF_ONE_SIZE and a.shape and a.shape[0] == BATCH
+        return jax.ShapeDtypeStruct((any_size, *a.shape[1:]) if is_open else a.shape, a.dtype)
+
+    params, state, x, target = job.inputs
+    return *jax.tree.map(whole, (params, state)), *jax.tree.map(by_example, (x, target))
 
 
 def row(job: Job) -> dict[str, str]:
