@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.interop.onnx import _compare
+from fnn.interop import onnx
 from tests.core.test_errors import Bad, assert_complains, parametrize
 from tests.export import onnx as table
 from tests.tolerance import rounding
@@ -20,10 +21,8 @@ KEY = jax.random.key(3)
 SHOWN = (
     "dense", "softmax-first-axis", "batch_norm-untracked", "conv-stride-groups", "conv_transpose",
     "max_pool-overlapping", "average_pool-ceil", "rnn-stacked-bidirectional-carry-lengths",
-    "embedding", "attention-blocks-dropout", "identity",
+    "lstm-truncate-mask", "embedding", "attention-blocks-dropout", "identity",
 )  # fmt: skip
-# What jax2onnx lacks, by case.
-LACKING = {"conv-3-axes-same-stride": "conv_general_dilated", "lstm-truncate-mask": "rem"}
 X = jnp.ones((3, 2))
 DENSE = fnn.dense(2)
 PLACE = DENSE.init(KEY, X)
@@ -36,17 +35,35 @@ def test_onnx_runtime_computes_the_same_at_any_batch_size(name):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", LACKING)
-def test_what_cannot_be_written_is_refused_by_operation_and_layer(name, tmp_path):
-    job = table.jobs()[name]()
-    model = fnn.serial(head=fnn.identity(), body=job.model)
-    parts = [{"head": (), "body": part} for part in (job.params, job.state)]
-    got = rf"{LACKING[name]} of {job.model.call.name} \(.+: .+\)"
-    bad = Bad(name, table.export, "export_onnx", "operations that jax2onnx knows", got, "body")
-    assert_complains(bad, table.export, tmp_path / "model.onnx", job._replace(
-        model=model, params=parts[0], state=parts[1]
-    ), True)  # fmt: skip
+def test_what_cannot_be_written_is_refused_by_operation_and_layer(tmp_path):
+    file, x = tmp_path / "model.onnx", jnp.ones((2, 3, 3, 3, 1))
+    model = fnn.serial(head=fnn.identity(), body=fnn.residual(fnn.conv(1, 2)))
+    place = model.init(KEY, x)
+    got = r"conv_general_dilated of conv \(.+: .+\)"
+    bad = Bad("conv", fnn.export_onnx, "export_onnx", "operations .+", got, "body")
+    assert_complains(bad, lambda: fnn.export_onnx(file, model, *place, x))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.once
+def test_what_can_be_written_for_one_batch_size_alone_is_told(tmp_path):
+    file, model = tmp_path / "model.onnx", fnn.from_function(lambda x: jax.lax.rem(x, 2 * x + 1))
+    with pytest.raises(fnn.InputError, match=r"got rem of from_function .+ pass any_batch=False"):
+        fnn.export_onnx(file, model, (), (), X)
+    fnn.export_onnx(file, model, (), (), X, any_batch=False)
+    np.testing.assert_array_equal(table.of_runtime(file, X)[0], np.ones((3, 2), "float32"))
+
+
+def test_what_does_not_fit_into_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx, "_MOST", 24)
+    with pytest.raises(fnn.InputError, match=r"a model below 2 GiB, got parameters of 24 bytes"):
+        fnn.export_onnx(tmp_path / "model.onnx", DENSE, *PLACE, X)
+
+
+def test_without_jax2onnx_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'fnn\[onnx\]'"):
+        fnn.export_onnx(tmp_path / "model.onnx", DENSE, *PLACE, X)
 
 
 @pytest.mark.once
@@ -59,10 +76,10 @@ def test_a_file_of_other_numbers_is_not_written(factor):
     y = np.float32([[1, -2, np.nan, np.inf]])
     given = np.float32(factor) * y
     if factor == 1:
-        _compare([given], [y], 4)
+        onnx._compare([given], [y], 4)
     else:
         with pytest.raises(fnn.InputError, match=r"apart; export it as StableHLO"):
-            _compare([given], [y], 4)
+            onnx._compare([given], [y], 4)
 
 
 @pytest.mark.once
