@@ -41,6 +41,8 @@ from fnn.layers.conv import _reference as plain
 TERMS = 64
 # Channels up to which groups are put together.
 WIDE = 32
+# So many bundles of groups are written out; in a loop each would be copied, there and back.
+_WRITTEN_OUT = 4
 # XLA for CPU of JAX 0.10.2, and of no other from 0.8.0 to 0.11.2: a convolution over two axes is
 # shared among threads where rows are as long as this, or sums have more terms than these; one
 # without padding takes up to five times as long as one with it. Fewer channels coming out than
@@ -244,22 +246,28 @@ def _in_rows(x: Array, weight: Array, geometry: Geometry) -> Array:
     return every[:, :, : positions[1]].swapaxes(0, 1)
 
 
-def bundles_of(groups: int, widest: int) -> int:
-    """Return in how many bundles of few groups to take them, `widest` channels in each group."""
+def bundles_of(groups: int, widest: int, wide: int) -> int:
+    """Return in how many bundles of groups to take them, few channels or one group in each.
+
+    Of `wide` channels at most, a group having `widest` going in or coming out.
+    """
     together = max(
-        n for n in range(1, groups + 1) if n == 1 or (groups % n == 0 and n * widest <= WIDE)
+        n for n in range(1, groups + 1) if n == 1 or (groups % n == 0 and n * widest <= wide)
     )
     return groups // together
 
 
-def bundled(x: Array, bundles: int) -> Array:
-    """Return x (..., C) as (bundles, ..., C / bundles)."""
-    return jnp.moveaxis(x.reshape(*x.shape[:-1], bundles, x.shape[-1] // bundles), -2, 0)
+def in_bundles(one: Callable[..., Array], bundles: int, *arrays: Array) -> Array:
+    """Return `one` of every bundle of the arrays' last axes, side by side."""
+    if bundles <= _WRITTEN_OUT:
+        each = zip(*(jnp.split(a, bundles, -1) for a in arrays), strict=True)
+        return jnp.concatenate([one(*bundle) for bundle in each], -1)
 
+    def bundled(a: Array) -> Array:
+        return jnp.moveaxis(a.reshape(*a.shape[:-1], bundles, a.shape[-1] // bundles), -2, 0)
 
-def unbundled(z: Array) -> Array:
-    """Return the transpose of `bundled`: (bundles, ..., C / bundles) as (..., C)."""
-    last = jnp.moveaxis(z, 0, -2)
+    y = jax.lax.map(lambda bundle: one(*bundle), tuple(map(bundled, arrays)))
+    last = jnp.moveaxis(y, 0, -2)
     return last.reshape(*last.shape[:-2], last.shape[-2] * last.shape[-1])
 
 
@@ -268,15 +276,10 @@ def _in_groups(x: Array, weight: Array, geometry: Geometry) -> Array:
     one = _by_depth if is_deep(geometry) else padded
     *kernel, within, outputs = weight.shape
     groups = x.shape[-1] // within
-    bundles = bundles_of(groups, max(within, outputs // groups))
+    bundles = bundles_of(groups, max(within, outputs // groups), WIDE)
     together = groups // bundles
     split = weight.reshape(*kernel, within, bundles, together, -1)
     own = jnp.eye(together, dtype=weight.dtype).reshape(together, 1, 1, together, 1)
     blocks = jnp.expand_dims(split, -5) * own.reshape((1,) * len(kernel) + own.shape)
     wide = blocks.reshape(*kernel, together * within, outputs)
-    return unbundled(
-        jax.lax.map(
-            lambda pair: one(pair[0], pair[1], geometry),
-            (bundled(x, bundles), bundled(wide, bundles)),
-        )
-    )
+    return in_bundles(lambda x, weight: one(x, weight, geometry), bundles, x, wide)

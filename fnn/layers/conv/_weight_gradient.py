@@ -32,13 +32,12 @@ from fnn.layers.conv import _reference as plain
 from fnn.layers.conv._fast import (
     TERMS,
     WIDE,
-    bundled,
     bundles_of,
     depth_as_channels,
+    in_bundles,
     is_deep,
     on_cpu,
     padded,
-    unbundled,
 )
 from fnn.layers.dense import outer_sum
 
@@ -65,14 +64,10 @@ def _weight_gradient_in_groups(x: Array, dy: Array, geometry: Geometry, groups: 
     within, outputs = x.shape[-1] // groups, dy.shape[-1]
     if within == 1 and math.prod(geometry.size) <= TERMS:
         return _in_parts(_in_sums, x, dy, geometry)
-    bundles = bundles_of(groups, max(within, outputs // groups))
+    # Half of what `convolve` puts together: products of different groups cost more here.
+    bundles = bundles_of(groups, max(within, outputs // groups), WIDE // 2)
     together = groups // bundles
-    wide = unbundled(
-        jax.lax.map(
-            lambda pair: _weight_gradient(pair[0], pair[1], geometry),
-            (bundled(x, bundles), bundled(dy, bundles)),
-        )
-    )
+    wide = in_bundles(lambda x, dy: _weight_gradient(x, dy, geometry), bundles, x, dy)
     split = wide.reshape(*geometry.size, together, within, bundles, together, -1)
     own = jnp.diagonal(split, axis1=-5, axis2=-2)
     return jnp.moveaxis(own, -1, -2).reshape(*geometry.size, within, outputs)
