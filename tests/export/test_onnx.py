@@ -21,7 +21,7 @@ KEY = jax.random.key(3)
 SHOWN = (
     "dense", "softmax-first-axis", "batch_norm-untracked", "conv-stride-groups", "conv_transpose",
     "max_pool-overlapping", "average_pool-ceil", "rnn-stacked-bidirectional-carry-lengths",
-    "lstm-truncate-mask", "embedding", "attention-blocks-dropout", "identity",
+    "embedding", "attention-blocks-dropout", "identity",
 )  # fmt: skip
 X = jnp.ones((3, 2))
 DENSE = fnn.dense(2)
