@@ -161,7 +161,7 @@ def measure(layer: Layer, x: Input, *, key: Array, rounds: int = ROUNDS) -> Meas
     check.count(rounds, "rounds")
     random = np.random.default_rng(0)
     x = _drawn(random, x)
-    params, state = _start(random, layer, x, key)
+    params, state = start_of(random, layer, x, key)
     args = (params, state, x, key)
     y, _ = jax.eval_shape(functools.partial(_apply, layer), *args)
     dy = _drawn(random, inexact_leaves(y))
@@ -343,11 +343,19 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or "unknown processor"
 
 
-def _start(random: np.random.Generator, layer: Layer, x: Input, key: Array) -> tuple[Params, State]:
+def start_of(
+    random: np.random.Generator, layer: Layer, x: Input, key: Array
+) -> tuple[Params, State]:
     """Return parameters of the size that an initializer gives them, and the layer's own state.
 
     Drawn here, since every draw in JAX is a program to compile. What is no floating number, such as
     an index, is not up to chance.
+
+    Args:
+        random: draws the parameters.
+        layer: any layer or model.
+        x: an example input.
+        key: of what is not drawn.
     """
     specs, state = jax.eval_shape(layer.init, key, x)
     leaves = jax.tree.leaves(specs)

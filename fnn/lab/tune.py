@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
+
 from fnn._core import check
 from fnn._core.errors import entry
 from fnn._core.table import in_bytes, table
@@ -14,7 +16,7 @@ from fnn._core.types import Array, Data, PyTree
 from fnn.combinators.walk import map_layers
 from fnn.gradient.objective import manual_gradients, value_and_grad
 from fnn.lab._input import read_batch
-from fnn.lab._measure import By, Way, both_ways, choose
+from fnn.lab._measure import By, Way, both_ways, choose, start_of
 from fnn.lab._remembered import Remembered
 from fnn.lab.cost import WIDTH, Cost, kept_bytes, layer_costs, ways_of
 from fnn.lab.summary import layer_shapes
@@ -123,7 +125,7 @@ def tune(
     check.flag(remember, "remember")
     (x, target, weights), key = read_batch(batch), check.key(key)
     manual = map_layers(lambda path, layer: _with_manual(layer), model)
-    params, state = manual.init(key, x)
+    params, state = start_of(np.random.default_rng(0), manual, x, key)
     remembered = Remembered(read=remember)
     costs = layer_costs(manual, layer_shapes(manual, params, state, x), key, remembered)
     used = {cost.path: choose(cost.ways, by) for cost in costs}
