@@ -197,13 +197,8 @@ def _weighted(z: Array, weight: Array) -> Array:
 
 
 def _over_positions(z: Array) -> Array:
-    """Return the mean over the positions of each channel.
-
-    They are one axis there: two take XLA for CPUs twice the time.
-    """
-    batch, *spatial, channels = z.shape
-    mean = z.reshape(batch, math.prod(spatial), channels).mean(1)
-    return mean.reshape(batch, *(1,) * len(spatial), channels)
+    """Return the mean over the positions of each channel."""
+    return z.mean(tuple(range(1, z.ndim - 1)), keepdims=True)
 
 
 class _Norm(NamedTuple):
