@@ -57,6 +57,7 @@ PAGES = {
     "landscapes": "Landscapes",
     "datasets": "Data",
     "interop": "Other libraries",
+    "cli": "Runs of the command line",
 }
 # Packages that hold the names of several rooms, and the page of what stands in none of them.
 _DIVIDED = {"fnn": "layer", "optim": "optim", "train": "train"}
