@@ -10,6 +10,8 @@ that is not installed has no row.
 ``first`` is a start with nothing compiled beforehand, ``again`` one with JAX's persistent
 compilation cache filled by the same program before, on the same machine and release, where it is
 safe; PyTorch compiles nothing, and its time is the same in both. time_ratio is a ratio of medians,
+cpu_ratio one of the seconds on all cores, which say more where a machine is busy with other things
+(then hold all to one core, by ``taskset -c 1``: threads that wait for each other count too), and
 memory_ratio one of the most memory that the processes ever had.
 """
 
@@ -32,8 +34,8 @@ from measure import Row, arguments, compared, interleaved, machine, picked, repo
 import fnn
 
 COLUMNS = (
-    "family", "name", "size", "mode", "time_ratio", "ours_ms", "other_ms", "memory_ratio",
-    "ours_mb", "other_mb",
+    "family", "name", "size", "mode", "time_ratio", "ours_ms", "other_ms", "cpu_ratio",
+    "memory_ratio", "ours_mb", "other_mb",
 )  # fmt: skip
 # By name: what has to be installed.
 LIBRARIES = {"fnn": "fnn", "PyTorch": "torch", "Flax NNX": "flax", "Keras on JAX": "keras"}
@@ -91,15 +93,17 @@ class Start:
         self.command.append(jax.default_backend())
         self.environment = environment(mode, file.parent)
         self.megabytes: list[float] = []
+        self.cpu_seconds: list[float] = []
 
     def __call__(self) -> None:
         done = subprocess.run(
             self.command, stdout=subprocess.PIPE, text=True, check=True, env=self.environment
         )
-        accuracy, memory = map(float, done.stdout.split()[-2:])
+        accuracy, memory, cpu = map(float, done.stdout.split()[-3:])
         if accuracy < self.goal.accuracy:
             raise SystemExit(f"{self.name} came to {accuracy:.4f} on {self.goal.data}")
         self.megabytes.append(memory)
+        self.cpu_seconds.append(cpu)
 
 
 def rows_of(goal: Goal, file: Path, names: Sequence[str], rounds: int) -> list[Row]:
@@ -114,12 +118,17 @@ def rows_of(goal: Goal, file: Path, names: Sequence[str], rounds: int) -> list[R
     for mode in MODES:
         for other in names[1:]:
             there = (other, mode) if (other, mode) in starts else (other, "first")
-            ours_mb, other_mb = (median(starts[one].megabytes) for one in (("fnn", mode), there))
+            pair = starts["fnn", mode], starts[there]
+            ours_mb, other_mb = (median(start.megabytes) for start in pair)
+            # The first call of `interleaved` is not counted.
+            ours_cpu, other_cpu = (median(start.cpu_seconds[1:]) for start in pair)
             name, size = f"{goal.data}: fnn / {other}", f"to {goal.accuracy:.0%}"
             ours, theirs = seconds[f"fnn, {mode}"], seconds[", ".join(there)]
             row = compared(name, size, ours, theirs, family="start", mode=mode)
             row |= {"memory_ratio": ours_mb / other_mb, "ours_mb": ours_mb, "other_mb": other_mb}
-            rows.append(row | {"ours_seconds": ours, "other_seconds": theirs})
+            row |= {"cpu_ratio": ours_cpu / other_cpu, "ours_cpu_s": ours_cpu}
+            row |= {"other_cpu_s": other_cpu, "ours_seconds": ours, "other_seconds": theirs}
+            rows.append(row)
     return rows
 
 

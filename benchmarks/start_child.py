@@ -1,5 +1,7 @@
 """One process of start.py: train by one library until an accuracy is reached, and print it.
 
+After it the megabytes of memory that the process took at most, and its seconds on all cores.
+
 ``python start_child.py LIBRARY FILE GOAL PLATFORM``: FILE holds the arrays, PLATFORM is where JAX
 runs, and PyTorch with it. Nothing is imported that the library does not need.
 """
@@ -153,7 +155,8 @@ def main() -> None:
     with np.load(file) as arrays:
         x, labels, test_x, test_labels = (arrays[key] for key in sorted(arrays))
     accuracy = LIBRARIES[name]((x, labels, test_x, test_labels), float(goal), platform)
-    print(accuracy, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(accuracy, used.ru_maxrss / 2**10, used.ru_utime + used.ru_stime)
 
 
 if __name__ == "__main__":
