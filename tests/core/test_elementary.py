@@ -1,0 +1,72 @@
+"""Functions that fnn has formulas of its own for are those of float64 to the last digits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn._core.elementary import log1p_decay, softplus
+from tests.tolerance import rounding
+
+X = np.linspace(-80, 80, 3201)
+
+
+def assert_digits(found, wanted, terms):
+    """Each number is right to its own last digits, however small it is."""
+    bound = rounding(found.dtype, terms) * np.abs(wanted)
+    assert (np.abs(np.asarray(found, np.float64) - wanted) <= bound).all()
+
+
+def by_log1p(x):
+    """Take the exponential of what is not negative too, and lose it beside 1."""
+    return jnp.log(1 + jnp.exp(x))
+
+
+def softplus_of(function, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        x = jnp.asarray(X, dtype)
+        assert_digits(function(x), np.logaddexp(0, np.asarray(x, np.float64)), 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_softplus_keeps_its_digits_where_it_is_small(dtype):
+    softplus_of(softplus, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_digits_of_a_softplus_that_are_lost_beside_1_are_seen(dtype):
+    with pytest.raises(AssertionError):
+        softplus_of(by_log1p, dtype)
+
+
+def test_a_softplus_has_ends_and_the_slope_of_both_branches_at_0():
+    ends = jnp.array([-jnp.inf, jnp.inf, jnp.nan, 3e38])
+    np.testing.assert_array_equal(softplus(ends), jnp.maximum(ends, 0))
+    for x, slope in ((0.0, 0.5), (jnp.inf, 1.0), (-jnp.inf, 0.0)):
+        assert jax.grad(softplus)(x) == slope
+    assert jax.grad(log1p_decay)(0.0) == -0.5
+
+
+def gelu_of(function):
+    x = jnp.linspace(-6, 6, 1201)
+    with jax.enable_x64(True):
+        wanted = np.asarray(jax.nn.gelu(jnp.asarray(x, "float64"), False))
+    assert_digits(function(x), wanted, 9)
+
+
+def test_a_gelu_keeps_its_digits_in_the_tail():
+    """To the rounding of a polynomial of nine terms."""
+    gelu_of(fnn.gelu())
+
+
+def test_digits_of_a_gelu_that_an_erfc_in_float32_loses_are_seen():
+    with pytest.raises(AssertionError):
+        gelu_of(lambda x: jax.nn.gelu(x, False))
+
+
+def test_a_gelu_differentiated_twice_is_the_slope_of_its_slope_at_0_too():
+    x = jnp.array([0.0, -1.0, 3.0])
+    twice = jax.vmap(jax.grad(jax.grad(fnn.gelu())))(x)
+    wanted = (2 - x**2) * jnp.exp(-(x**2) / 2) / jnp.sqrt(2 * jnp.pi)
+    np.testing.assert_allclose(twice, wanted, rtol=rounding("float32", 1))
