@@ -91,6 +91,7 @@ def test_the_arrays_of_an_npz_file_are_learned(tmp_path, parts):
         ("1,2,0\n1,1\n", "got 2 columns in row 2 below the names"),
         ("1\n2\n", "expected rows of 2 columns"),
         ("1,2,0\n3,nan,1\n4,5,0\n", "expected finite numbers"),
+        ("1,2,0\n3,1e300,1\n4,5,0\n", "expected finite numbers"),
         ("1,2,0\n3,4,1\n5,6,2\n7,8,3\n", "expected a few classes, got 4 of them in 3 examples"),
         ("1,2,0.5\n3,4,inf\n5,6,1.5\n", "expected finite targets"),
     ],
