@@ -11,10 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from fnn.cli import run as one_run
 from fnn.cli.checkpoints import FOLDER
+from fnn.cli.data import problem
+from fnn.cli.settings import Settings
 from fnn.train import latest_checkpoint
 from fnn.train.files import _safetensors
 from tests.cli.test_run import command
@@ -83,6 +87,22 @@ def test_one_of_them_writes_the_files_and_the_lines_of_one(both):
     assert said.partition("training: ")[0] == alone.partition("training: ")[0]
     assert said.count("written to ") == 1
     assert json.loads((folder / "two/run.json").read_text())["settings"]["processes"] == 2
+
+
+def test_of_several_processes_each_has_its_part_of_a_batch(monkeypatch):
+    given = {}
+
+    def fit(*_, **options):
+        given.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(one_run, "fit", fit)
+    job = one_run.assemble(problem("xor", None, 0), Settings("xor", hidden=(4,)))
+    for count, expected in ((1, None), (2, "data")):
+        monkeypatch.setattr(jax, "process_count", lambda count=count: count)
+        with pytest.raises(KeyboardInterrupt):
+            one_run.train(job, None, progress=False)
+        assert given["sharding"] == expected
 
 
 @pytest.fixture(scope="module")
