@@ -272,7 +272,7 @@ def init_train_state(
 
 
 def _drawn(model: Layer, key: Array, x: Input) -> tuple[Params, State]:
-    """Return what a model starts from, drawn by one program.
+    """Return what `init` gives, to rounding, drawn by one program.
 
     Call by call every shape of a weight would compile some of its own, at half a second each.
     """
@@ -290,7 +290,7 @@ def _drawn(model: Layer, key: Array, x: Input) -> tuple[Params, State]:
     return model.init(key, x)
 
 
-# In less haste than usual the compiler takes twice as long, for the same bits in the same time.
+# At the usual level the compiler takes twice as long, and the program has the same bits and speed.
 @functools.partial(
     jax.jit,
     static_argnames=("structure", "at_init", "tree", "specs"),

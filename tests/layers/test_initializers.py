@@ -9,6 +9,7 @@ import pytest
 
 import fnn
 from tests.cases import LAYERS
+from tests.tolerance import rounding
 
 KEY = jax.random.key(0)
 IMAGE, SERIES = jnp.ones((2, 4, 4, 4)), jnp.ones((2, 3, 4))
@@ -92,3 +93,20 @@ def test_integers_of_numpy_are_those_of_python():
     assert narrow == wide
     assert narrow.init(KEY, SERIES)[0]["weight"].shape == (4, 400)
     assert fnn.max_pool((np.int8(2), 2), stride=np.uint8(2)) == fnn.max_pool((2, 2), stride=2)
+
+
+def test_a_run_starts_from_what_init_draws_to_rounding():
+    normal = jax.nn.initializers.normal(0.1)
+    model = fnn.serial(fnn.lstm(3), fnn.batch_norm(), fnn.dense(2, initializer=normal))
+    start = fnn.init_train_state(model, fnn.optim.sgd(0.1), SERIES, key=KEY)
+    expected = model.init(jax.random.split(KEY)[0], SERIES)
+    for a, b in zip(*map(jax.tree.leaves, ((start.params, start.state), expected)), strict=True):
+        # Of a matrix, which orthogonal initializers decompose.
+        atol = rounding(b.dtype, b.size) * np.abs(b).max()
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+
+def test_an_initializer_that_gives_nan_is_refused_where_a_run_starts():
+    model = fnn.dense(2, initializer=WRONG["not finite"])
+    with pytest.raises(fnn.InputError, match="initializer to give finite values, got nan"):
+        fnn.init_train_state(model, fnn.optim.sgd(0.1), SERIES, key=KEY)
