@@ -34,7 +34,11 @@ def cache_folder() -> Path:
     """Return where measurements are kept: ``fnn/tune`` of the user's folder for caches."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     # As the standard says: a path that is not absolute does not count.
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    try:
+        base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        # A user without a home: nothing can be kept there, and the table says so.
+        base = Path(os.devnull)
     return base / "fnn" / "tune"
 
 

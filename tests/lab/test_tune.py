@@ -273,6 +273,15 @@ def test_where_nothing_can_be_kept_the_table_says_so(measured, kept):
     assert "could not be kept" in tuning_of(blocks()).notes[0]
 
 
+def test_a_user_without_a_home_tunes_and_nothing_is_kept(measured, monkeypatch):
+    def nowhere():
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(_remembered.Path, "home", nowhere)
+    assert "could not be kept" in tuning_of(fnn.dense(3)).notes[0]
+
+
 def test_a_tuning_prints_as_a_table_among_what_is_returned_too(measured):
     found = fnn.tune(fnn.tanh(), fnn.losses.squared_error(), (X, X), key=KEY)
     assert "Way(" not in repr(found)
