@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn.gradient.numeric import numeric_gradient
 from tests.cases.compound import block, wave
 from tests.layers.test_laws import assert_close
 from tests.tolerance import difference
@@ -259,3 +260,10 @@ def test_what_a_model_keeps_counts_the_loss_in_both_ways():
     # By hand the slope at the logits is kept, by autodiff as much or more.
     assert whole.ways.manual.kept_bytes >= 8 * 1000 * 4
     assert whole.ways.auto.kept_bytes >= 8 * 1000 * 4
+
+
+def test_the_step_of_a_difference_is_on_the_scale_of_its_parameter():
+    params = jnp.array([3e6, -2e6], "float32")
+    found = numeric_gradient(lambda p: (p * jnp.abs(p)).sum(), params)
+    error = jnp.abs(found / (2 * jnp.abs(params)) - 1)
+    assert jnp.max(error) < difference(np.float32, params.size)
