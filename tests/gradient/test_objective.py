@@ -262,7 +262,7 @@ def test_what_a_model_keeps_counts_the_loss_in_both_ways():
     assert whole.ways.auto.kept_bytes >= 8 * 1000 * 4
 
 
-def test_the_step_of_a_difference_is_on_the_scale_of_its_parameter():
+def test_central_differences_step_on_the_scale_of_their_parameter():
     params = jnp.array([3e6, -2e6], "float32")
     found = numeric_gradient(lambda p: (p * jnp.abs(p)).sum(), params)
     error = jnp.abs(found / (2 * jnp.abs(params)) - 1)
