@@ -30,9 +30,6 @@ LOSSES = {
     "transformer": fnn.losses.linear_cross_entropy(),
     "tied": fnn.losses.cross_entropy(),
 }
-# The scheduler for CPUs gathers early to have more to do at a time: that of other platforms is
-# asked to hold little.
-SPARING = AS_USERS | {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 KEY = {"key": jax.random.key(1)}
 
 
@@ -80,6 +77,20 @@ def used():
     return found
 
 
+def sparing():
+    """Options by which the scheduler holds little, as on other platforms.
+
+    That for CPUs gathers early, to have more to do at a time.
+    """
+    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    try:
+        jax.jit(lambda x: x).lower(1.0).compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError:
+        # Jaxlib 0.8 knows another name.
+        options = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+    return AS_USERS | options
+
+
 def programs():
     """What programs send and hold that use parameters in parts, and such as leave it to XLA."""
     generate, evaluate, gathering = (
@@ -115,9 +126,9 @@ def programs():
     for module, function in kept.items():
         module.tied = function
     jax.clear_caches()
-    seen = {}
+    seen, options = {}, sparing()
     for case, one in found.items():
-        compiled = one.compile(compiler_options=SPARING)
+        compiled = one.compile(compiler_options=options)
         held = compiled.memory_analysis().temp_size_in_bytes
         seen[case] = collectives(compiled.as_text()), held
     return seen, sum(leaf.nbytes for leaf in jax.tree.leaves(params))
