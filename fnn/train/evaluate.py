@@ -24,7 +24,7 @@ from fnn.train.data.batch import check_batch_size, check_data, check_finite, in_
 from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
 from fnn.train.sharding import Layout, Sharding, layout_in_use
 
-Rows = TypeVar("Rows", Input, Batch)
+_Rows = TypeVar("_Rows", Input, Batch)
 
 
 @entry
@@ -100,7 +100,7 @@ def _predict(
     return y if layout is None else layout.replicated(y)
 
 
-def _placed(layout: Layout | None, params: Params, rows: Rows) -> tuple[Params, Rows]:
+def _placed(layout: Layout | None, params: Params, rows: _Rows) -> tuple[Params, _Rows]:
     """Return parameters and rows of a batch where they are to be used."""
     if layout is None:
         return params, rows
