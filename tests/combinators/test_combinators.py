@@ -91,3 +91,8 @@ def test_no_two_layers_of_a_model_draw_from_the_same_key():
     masks = [mask.reshape(-1, 64) for mask in jax.tree.leaves(residuals)]
     drawn = {row.tobytes() for mask in masks for row in jax.device_get(mask)}
     assert len(drawn) == sum(len(mask) for mask in masks) == 8
+
+
+def test_concatenate_looks_at_every_time_step_by_itself_along_the_last_axis_alone():
+    found = {axis: fnn.concatenate(axis).positionwise for axis in (-1, -2, 1)}
+    assert found == {-1: True, -2: False, 1: False}
