@@ -94,5 +94,8 @@ def test_no_two_layers_of_a_model_draw_from_the_same_key():
 
 
 def test_concatenate_looks_at_every_time_step_by_itself_along_the_last_axis_alone():
-    found = {axis: fnn.concatenate(axis).positionwise for axis in (-1, -2, 1)}
-    assert found == {-1: True, -2: False, 1: False}
+    steps = ones(2, 1, 3), ones(2, 1, 4)
+    y, _ = fnn.concatenate().decode((), (), (), steps, 0)
+    assert y.shape == (2, 1, 7)
+    with pytest.raises(fnn.InputError):
+        fnn.concatenate(-2).decode((), (), (), (steps[0], steps[0]), 0)
