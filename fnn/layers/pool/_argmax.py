@@ -25,6 +25,10 @@ from fnn.layers.pool._window_sum import (
     strided_slices,
 )
 
+# Windows side by side of more elements than these along an axis have their largest found by a
+# reduction; of two a comparison costs less.
+_COMPARED = 2
+
 # What `window_argmax` found, and a witness of the shape of x.
 Found: TypeAlias = tuple[tuple[Array, ...], Array]
 
@@ -70,7 +74,7 @@ def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, tuple[Array, ...
             geometry.size[axis - 1], geometry.stride[axis - 1], geometry.padding[axis - 1][0]
         )  # fmt: skip
         along = _Along(axis, size, stride, positions[axis - 1], low, inner, kind)
-        step = _by_reduction if size == stride and size > UNROLLED else _written_out
+        step = _by_reduction if size == stride and size > _COMPARED else _written_out
         y, index = step(y, index, along)
         if apart:
             found.append(index)
@@ -97,24 +101,31 @@ def _written_out(x: Array, index: Array | None, along: _Along) -> tuple[Array, A
 
 
 def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, Array]:
-    """Reduce windows side by side along one axis."""
+    """Compare windows side by side along one axis, and reduce them to where the largest are.
+
+    XLA takes comparisons into what needs them, so that each element of dx would compare its whole
+    window, but a reduction only once. That of many terms is several times as fast if they float.
+    """
     axis, size, inner, kind = along.axis, along.size, along.inner, along.kind
-    values = split_axis(x, axis, size, along.positions)
-    # XLA for CPU reduces floating numbers several times as fast as integers.
-    ranks = np.float32 if inner * size < 2**24 else np.int32
+    y, values = _largest(x, along), split_axis(x, axis, size, along.positions)
+    if size > UNROLLED:
+        top = values.max(axis + 1, keepdims=True)
+        ranks = np.float32 if inner * size < 2**24 else np.int32
+    else:
+        top = jnp.expand_dims(y, axis + 1)
+        ranks = np.int16 if inner * size < 2**15 else np.int32
     code = ranks(inner) * jax.lax.broadcasted_iota(ranks, values.shape, axis + 1)
     if index is not None:
         code = code + split_axis(index, axis, size, along.positions).astype(ranks)
-    hit = values == values.max(axis + 1, keepdims=True)
+    hit = values == top
     if along.low:
         offsets = np.arange(along.positions)[:, None] * size + np.arange(size)
         others = [i for i in range(values.ndim) if i not in (axis, axis + 1)]
         hit &= np.expand_dims(offsets >= along.low, others)
     # The least code of those that are as large; of NaN, which equals nothing, the largest.
     rank = jnp.where(hit, -code, ranks(-inner * size))
-    top = jnp.where(jnp.isnan(values), 1 + code, rank).max(axis + 1)
-    best = jnp.where(top > 0, top - 1, -top)
-    return _largest(x, along), best.astype(kind)
+    most = jnp.where(jnp.isnan(values), 1 + code, rank).max(axis + 1)
+    return y, jnp.where(most > 0, most - 1, -most).astype(kind)
 
 
 def _largest(x: Array, along: _Along) -> Array:
