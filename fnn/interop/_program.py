@@ -142,7 +142,7 @@ class _Player(NamedTuple):
             # Read by nobody: the branch is chosen.
             return [0]
         if primitive == "scan":
-            return self.loop(settings, operands, wanted)
+            return self.loop(equation, operands, wanted)
         if primitive == "pad" and all(
             min(one) >= 0 == one[2] for one in settings["padding_config"]
         ):
@@ -156,11 +156,13 @@ class _Player(NamedTuple):
         return list(run(*operands))
 
     def loop(
-        self, settings: dict[str, Unchecked], operands: list[Unchecked], wanted: list[bool]
+        self, equation: JaxprEqn, operands: list[Unchecked], wanted: list[bool]
     ) -> list[Unchecked]:
         """Return the results of a loop over rows, run from the first to the last."""
-        body, first = settings["jaxpr"], settings["num_consts"]
-        second = first + settings["num_carry"]
+        settings, body = equation.params, _called(equation.params)
+        carried = sum(map(_of_same_rank, equation.outvars, body.jaxpr.outvars))
+        second = sum(map(_of_same_rank, equation.invars, body.jaxpr.invars))
+        first = second - carried
         constants, carry, rows = operands[:first], operands[first:second], operands[second:]
         inside = [True] * len(carry) + wanted[len(carry) :]
 
@@ -201,6 +203,11 @@ def _shape(operand: Unchecked) -> Unchecked:
     if isinstance(operand, jax.core.Tracer):
         return jax.ShapeDtypeStruct(operand.shape, operand.dtype)
     return operand
+
+
+def _of_same_rank(outside: Unchecked, inside: Unchecked) -> bool:
+    """Say whether a value has as many axes in a loop as outside: what is no row of one."""
+    return len(outside.aval.shape) == len(inside.aval.shape)
 
 
 def _called(settings: dict[str, Unchecked]) -> ClosedJaxpr:
