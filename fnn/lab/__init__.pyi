@@ -1,5 +1,6 @@
 from fnn._core.table import in_bytes as in_bytes, table as table
 from fnn.lab._answers import check_answer as check_answer
+from fnn.lab._directions import Direction as Direction
 from fnn.lab._graph import (
     Edge as Edge,
     Exercise as Exercise,
