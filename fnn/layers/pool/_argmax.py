@@ -108,6 +108,7 @@ def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, 
     """
     axis, size, inner, kind = along.axis, along.size, along.inner, along.kind
     y, values = _largest(x, along), split_axis(x, axis, size, along.positions)
+    ranks: type[np.float32 | np.int16 | np.int32]
     if size > UNROLLED:
         top = values.max(axis + 1, keepdims=True)
         ranks = np.float32 if inner * size < 2**24 else np.int32
