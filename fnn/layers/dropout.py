@@ -206,8 +206,8 @@ def drawn(key: Array, rate: Scalar, shape: tuple[int, ...]) -> Array:
     *leading, last = shape or (1,)
     words = jax.random.bits(key, (*leading, -(-last // 2)), jnp.uint32)
     whole = (*leading, 2 * words.shape[-1])
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(whole)[..., :last]
-    return (halves <= jnp.asarray(_threshold(rate) - 1, jnp.uint16)).reshape(shape)
+    halves = jnp.stack([words % _STEPS, words >> 16], -1).reshape(whole)[..., :last]
+    return (halves < jnp.asarray(_threshold(rate), jnp.uint32)).reshape(shape)
 
 
 def scaled(kept: Array, rate: Scalar, x: Array) -> Array:
