@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from fnn._core.mesh import scan
+from fnn._core.traced import alone, called, carried
 from fnn._core.types import Array, Input, Output, Params, State, Unchecked
 from fnn.combinators.walk import map_layers
-from fnn.lab._tape import alone
 from fnn.layer import Layer
 
 _CALLS = {
@@ -133,7 +133,7 @@ class _Player(NamedTuple):
         """Return the results of one equation: opened, or run."""
         primitive, settings = equation.primitive.name, equation.params
         if primitive in _CALLS:
-            return self._inside(str(settings.get("name"))).play(_called(settings), operands, wanted)
+            return self._inside(str(settings.get("name"))).play(called(equation), operands, wanted)
         platforms = settings.get("branches_platforms")
         if platforms is not None:
             chosen = platforms.index(None) if None in platforms else -1
@@ -159,10 +159,7 @@ class _Player(NamedTuple):
         self, equation: JaxprEqn, operands: list[Unchecked], wanted: list[bool]
     ) -> list[Unchecked]:
         """Return the results of a loop over rows, run from the first to the last."""
-        settings, body = equation.params, _called(equation.params)
-        carried = sum(map(_of_same_rank, equation.outvars, body.jaxpr.outvars))
-        second = sum(map(_of_same_rank, equation.invars, body.jaxpr.invars))
-        first = second - carried
+        settings, body, (first, second) = equation.params, called(equation), carried(equation)
         constants, carry, rows = operands[:first], operands[first:second], operands[second:]
         inside = [True] * len(carry) + wanted[len(carry) :]
 
@@ -203,18 +200,6 @@ def _shape(operand: Unchecked) -> Unchecked:
     if isinstance(operand, jax.core.Tracer):
         return jax.ShapeDtypeStruct(operand.shape, operand.dtype)
     return operand
-
-
-def _of_same_rank(outside: Unchecked, inside: Unchecked) -> bool:
-    """Say whether a value has as many axes in a loop as outside: what is no row of one."""
-    return len(outside.aval.shape) == len(inside.aval.shape)
-
-
-def _called(settings: dict[str, Unchecked]) -> ClosedJaxpr:
-    """Return the program that an equation calls."""
-    names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-    found = next(settings[name] for name in names if name in settings)
-    return ClosedJaxpr(found, ()) if isinstance(found, Jaxpr) else found
 
 
 def _needed(jaxpr: Jaxpr, wanted: Sequence[bool]) -> list[tuple[JaxprEqn, list[bool]]]:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from fnn._core.traced import alone, called, carried
 from fnn._core.types import Array, Unchecked
 
 # What changes the form of an array and not its values, and nobody draws.
@@ -183,7 +184,7 @@ class _Player(NamedTuple):
         name = str(equation.params.get("name") or primitive)
         if primitive == "integer_pow":
             name = "x" + str(equation.params["y"]).translate(_SUPERSCRIPT)
-        inside = _inside(equation)
+        inside = called(equation)
         if inside is not None and not self._is_node(name) and _opens(primitive, inside):
             return self.play(inside.jaxpr, inside.consts, operands)
         if primitive == "scan" and equation.params["length"] <= self.unrolled:
@@ -231,14 +232,12 @@ class _Player(NamedTuple):
 
     def loop(self, equation: JaxprEqn, operands: list[_Value]) -> list[_Value]:
         """Return the results of a loop, turn after turn."""
-        settings = equation.params
-        first, second = settings["num_consts"], settings["num_consts"] + settings["num_carry"]
+        settings, body, (first, second) = equation.params, called(equation), carried(equation)
         constants, carry, rows = operands[:first], operands[first:second], operands[second:]
         turns: list[list[_Value]] = []
         steps = range(settings["length"])
         for i in reversed(steps) if settings["reverse"] else steps:
             row = [value.then(operator.itemgetter(i)) for value in rows]
-            body = settings["jaxpr"]
             results = self.play(body.jaxpr, body.consts, [*constants, *carry, *row])
             carry, turn = results[: len(carry)], results[len(carry) :]
             turns.append(turn)
@@ -252,17 +251,6 @@ class _Player(NamedTuple):
         return self.node("stack", column, lambda *rows: [jnp.stack(rows)])[0]
 
 
-def _inside(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """Return the program that an equation calls."""
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        found = equation.params.get(name)
-        if isinstance(found, ClosedJaxpr):
-            return found
-        if isinstance(found, Jaxpr):
-            return ClosedJaxpr(found, ())
-    return None
-
-
 def _opens(primitive: str, inside: ClosedJaxpr) -> bool:
     """Say whether what an equation calls is shown: not where it has a derivative of its own.
 
@@ -270,28 +258,6 @@ def _opens(primitive: str, inside: ClosedJaxpr) -> bool:
     """
     only_calls = [e.primitive.name in _CALLS for e in inside.jaxpr.eqns] == [True]
     return primitive in _CALLS or (primitive in _CUSTOM and only_calls)
-
-
-def alone(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., Sequence[Array]]:
-    """Return one equation as a function of its operands.
-
-    Args:
-        jaxpr: the program that it is in.
-        equation: one of its equations.
-    """
-    invars = list(dict.fromkeys(v for v in equation.invars if not isinstance(v, Literal)))
-    program = jaxpr.replace(
-        constvars=[], invars=invars, outvars=list(equation.outvars), eqns=[equation]
-    )
-    function = jaxpr_as_fun(ClosedJaxpr(program, ()))
-
-    def run(*operands: Array) -> Sequence[Array]:
-        pairs = zip(equation.invars, operands, strict=True)
-        known = {v: operand for v, operand in pairs if not isinstance(v, Literal)}
-        results: Sequence[Array] = function(*(known[v] for v in invars))
-        return results
-
-    return run
 
 
 def _arrays(values: Sequence[_Value]) -> list[Array]:
