@@ -148,7 +148,7 @@ NETWORKS = {
         "64x64x1, batch 16", unet, lambda: masks(16), 0.05, makers(unet, peers.unet, 16, 2, 2),
     ),
     "vit": Network(
-        "32x32x3, batch 64", vit, lambda: images(64), 0.05,
+        "32x32x3, batch 64", vit, lambda: images(64), 0.01,
         makers(vit, peers.vit, IMAGE, PATCH, WIDTH, DEPTH, CLASSES),
     ),
     "gpt": Network(
