@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,7 +156,7 @@ def _converted(
     convert = require("jax2onnx", "export_onnx", "onnx").to_onnx
     wide = any(shape.dtype == jnp.float64 for shape in shapes)
     inputs, outputs = names or (None, None)
-    with _quiet():
+    with _alone():
         made = convert(
             jaxpr_as_fun(jax.make_jaxpr(function)(*shapes)),
             shapes,
@@ -197,14 +199,23 @@ def _loaded(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what is no error from the screen, and `logging.info` from setting up a handler."""
+def _alone() -> Iterator[None]:
+    """Keep from all else what a conversion does to its process.
+
+    What is no error stays off the screen, and `logging.info` sets up no handler. jax2onnx puts
+    functions of its own in the place of those of JAX while it traces, and leaves some there.
+    """
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
+    modules = [m for name, m in sys.modules.items() if re.fullmatch(r"jax(\.[a-z]\w*)*", name)]
+    before = [(m, name, one) for m in modules for name, one in vars(m).items() if callable(one)]
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
+        for module, name, function in before:
+            if vars(module).get(name) is not function:
+                setattr(module, name, function)
 
 
 def _shapes(traced: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
