@@ -208,14 +208,14 @@ def _alone() -> Iterator[None]:
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
     modules = [m for name, m in sys.modules.items() if re.fullmatch(r"jax(\.[a-z]\w*)*", name)]
-    before = [(m, name, one) for m in modules for name, one in vars(m).items() if callable(one)]
+    before = [(module, name, one) for module in modules for name, one in vars(module).items()]
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        for module, name, function in before:
-            if vars(module).get(name) is not function:
-                setattr(module, name, function)
+        for module, name, value in before:
+            if vars(module).get(name, before) is not value:
+                setattr(module, name, value)
 
 
 def _shapes(traced: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
