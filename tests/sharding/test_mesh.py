@@ -20,7 +20,8 @@ from tests.sharding.table import DEVICES, MODES, WAYS, jobs
 
 ROOT = Path(__file__).parents[2]
 SHOWN = (
-    "dense", "batch_norm", "softmax-first-axis", "conv-stride-groups", "max_pool-overlapping",
+    "dense", "batch_norm", "softmax-first-axis", "conv-stride-groups", "max_pool",
+    "max_pool-overlapping",
     "lstm-mask", "dropout", "class_token", "embedding-padding", "attention-blocks-dropout",
     "shared-embedding", "repeat-remat-residual", "autodiff",
     "losses.cross_entropy-ignore", "losses.linear_cross_entropy-ignore", "losses.ctc-lengths",

@@ -115,7 +115,9 @@ def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, 
     else:
         top = jnp.expand_dims(y, axis + 1)
         ranks = np.int16 if inner * size < 2**15 else np.int32
-    code = ranks(inner) * jax.lax.broadcasted_iota(ranks, values.shape, axis + 1)
+    # Zeros like the values lie on the devices where these do.
+    offsets_inside = jax.lax.broadcasted_iota(ranks, values.shape, axis + 1)
+    code = jnp.zeros_like(values, ranks) + ranks(inner) * offsets_inside
     if index is not None:
         code = code + split_axis(index, axis, size, along.positions).astype(ranks)
     hit = values == top
