@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,6 +15,7 @@ from fnn._core.description import split
 from fnn.gradient.objective import as_batch
 from fnn.lab.plan import collectives
 from fnn.train.sharding import layout_in_use, layout_of
+from tests.sharding.process import found_by
 from tests.tolerance import rounding
 from tests.xla import AS_USERS, compile_in_haste
 
@@ -166,15 +163,7 @@ def main(file):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    file = tmp_path_factory.mktemp("devices") / "found"
-    call = f"import pathlib, tests.train.test_mesh_use as t; t.main(pathlib.Path({str(file)!r}))"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", call], cwd=Path(__file__).parents[2],
-        capture_output=True, text=True, env=os.environ | flags,
-    )  # fmt: skip
-    assert not done.returncode, done.stderr
-    return pickle.loads(file.read_bytes())
+    return found_by(__name__, tmp_path_factory.mktemp("devices"))
 
 
 ELSEWHERE = [

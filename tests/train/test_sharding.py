@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 import pickle
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +19,7 @@ from fnn import optim, train
 from fnn.lab.plan import collectives
 from fnn.optim._paths import leaf_paths
 from fnn.train.sharding import _start_on, layout_of, planned_on
+from tests.sharding.process import found_by
 from tests.tolerance import rounding
 from tests.xla import compile_in_haste
 
@@ -234,15 +232,7 @@ def main(file):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    file = tmp_path_factory.mktemp("devices") / "found"
-    call = f"import pathlib, tests.train.test_sharding as t; t.main(pathlib.Path({str(file)!r}))"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", call], cwd=Path(__file__).parents[2],
-        capture_output=True, text=True, env=os.environ | flags,
-    )  # fmt: skip
-    assert not done.returncode, done.stderr
-    return pickle.loads(file.read_bytes())
+    return found_by(__name__, tmp_path_factory.mktemp("devices"))
 
 
 TOLERANCE = rounding("float32", BATCH * WIDTH * STEPS)
