@@ -14,7 +14,8 @@ from hypothesis import Phase, given, settings, strategies as st
 import fnn
 from fnn._core.tree import inexact_leaves
 from fnn.lab.check import moved_place
-from fnn.layers.attention._blockwise import Scoring, attend, attend_backward
+from fnn.layers.attention import _kernel
+from fnn.layers.attention._blockwise import Again, Scoring, attend, attend_backward
 from tests.core.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.layers.test_laws import assert_close
 
@@ -727,3 +728,95 @@ def test_an_mlp_refuses_arrays():
         assert_complains(Bad("mlp", None, "mlp", expected, got), initialized(fnn.mlp()), x)
     wrong = Bad("mlp", None, "dense", r"x of shape \(\.\.\., 4\)", r"\(2, 3\)", layer="up")
     assert_complains(wrong, applied(fnn.mlp(), ones(2, 4)), ones(2, 3))
+
+
+# What is attended to in the shapes of `_blockwise`: heads of queries to each of keys, and steps.
+KERNELS = pytest.mark.parametrize(
+    ("causal", "groups", "steps", "others"),
+    [(True, 1, 6, 6), (True, 3, 6, 6), (False, 1, 6, 9)],
+    ids=["causal", "grouped", "cross"],
+)
+
+
+def attended(groups, steps, others, dtype="float32", width=8):
+    """Queries (B, M, G, T, D), keys and values (B, M, S, D), and a cotangent of the output."""
+    keys = jax.random.split(KEY, 4)
+    shapes = (2, 2, groups, steps, width), (2, 2, others, width)
+    q, k, v, do = (
+        jax.random.normal(key, shapes[i], dtype) for key, i in zip(keys, (0, 1, 1, 0), strict=True)
+    )
+    return q, k, v, do
+
+
+@KERNELS
+def test_a_kernel_is_given_what_the_blocks_are(causal, groups, steps, others):
+    """That of cuDNN runs on its GPUs alone; JAX has the same function for all devices."""
+    *arrays, do = attended(groups, steps, others)
+    scoring = Scoring(causal, None)
+    kernel = functools.partial(_kernel.fused, causal=causal, implementation="xla")
+    o, saved = attend(*arrays, None, scoring, 2)
+    other, back = jax.vjp(kernel, *arrays)
+    assert_close(other, o, "float32", others * 8)
+    grads = attend_backward(*arrays, None, o, saved, do, scoring, 2)
+    assert_close(back(do), grads, "float32", others * 8)
+
+
+@pytest.fixture
+def kernel_traced(monkeypatch):
+    """A process that finds cuDNN, whose kernel it traces, and computes on the CPU."""
+    monkeypatch.setattr(_kernel, "there", lambda: True)
+    as_there = functools.partial(_kernel.fused, implementation="xla")
+    monkeypatch.setattr(_kernel, "fused", as_there)
+
+
+@KERNELS
+@pytest.mark.usefixtures("kernel_traced")
+def test_the_blocks_compute_where_the_kernel_is_not(causal, groups, steps, others):
+    *arrays, do = attended(groups, steps, others, "bfloat16")
+    scoring, dropping = Scoring(causal, None), None
+
+    @jax.jit
+    def run(arrays, do):
+        o, saved = attend(*arrays, None, scoring, 2, dropping)
+        assert isinstance(saved, Again)
+        return o, attend_backward(*arrays, None, o, saved, do, scoring, 2, dropping)
+
+    @jax.jit
+    def blocks(arrays, do):
+        present = jnp.ones((arrays[1].shape[0], arrays[1].shape[2]), bool)
+        o, saved = attend(*arrays, present, scoring, 2, dropping)
+        return o, attend_backward(*arrays, present, o, saved, do, scoring, 2, dropping)
+
+    jax.tree.map(np.testing.assert_array_equal, run(arrays, do), blocks(arrays, do))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "scoring", "taken"),
+    [
+        ({}, {}, True),
+        ({"dtype": "float16"}, {}, True),
+        ({"dtype": "float32"}, {}, False),
+        ({"width": 12}, {}, False),
+        ({"width": 136}, {}, False),
+        ({"others": 9}, {}, False),
+        ({}, {"bias": lambda t, s: s - t}, False),
+    ],
+    ids=["bfloat16", "float16", "float32", "width 12", "width 136", "causal across", "bias"],
+)
+@pytest.mark.usefixtures("kernel_traced")
+def test_a_kernel_takes_16_bits_and_plain_scores(arrays, scoring, taken):
+    q, k, v, _ = attended(**{"groups": 1, "steps": 6, "others": 6, "dtype": "bfloat16"} | arrays)
+    _, saved = jax.eval_shape(
+        lambda: attend(q, k, v, None, Scoring(True, None)._replace(**scoring), 2)
+    )
+    assert isinstance(saved, Again) is taken
+
+
+def test_no_kernel_is_looked_for_without_a_gpu_of_nvidia(monkeypatch):
+    """A GPU of AMD says what it is capable of in a word, one before Ampere by a smaller number."""
+    for capability, found in (("9.0", True), ("10.3", True), ("7.5", False), ("gfx942", False)):
+        device = type("Device", (), {"compute_capability": capability})
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert _kernel.there.__wrapped__() is found
+    monkeypatch.setattr(jax, "devices", lambda: [object()])
+    assert not _kernel.there.__wrapped__()

@@ -28,6 +28,7 @@ from fnn._core.errors import InputError
 from fnn._core.mesh import scan
 from fnn._core.precision import upcast, wide_dtype, wide_einsum
 from fnn._core.types import Array
+from fnn.layers.attention import _kernel
 from fnn.layers.attention._blocks import Blocks, Dropping, positions
 
 _TO_SCORES, _TO_QUERIES = "bmgtd,bmsd->bmgts", "bmgts,bmsd->bmgtd"
@@ -49,6 +50,10 @@ class Whole(NamedTuple):
     """What is saved of one block: the probabilities (B, M, G, T, S)."""
 
     p: Array
+
+
+class Again(NamedTuple):
+    """What is saved where a kernel works p out again: nothing."""
 
 
 class Rows(NamedTuple):
@@ -81,8 +86,22 @@ def attend(
     scoring: Scoring,
     block: int,
     dropping: Dropping | None = None,
-) -> tuple[Any, Whole | Rows]:
+) -> tuple[Any, Whole | Rows | Again]:
     """Return o, and what is saved; `present` are (B, S) booleans, None for all."""
+    bare = present is None and scoring.bias is None and dropping is None
+    if bare and _kernel.takes(q, k, scoring.causal):
+
+        def blockwise(q: Any, k: Any, v: Any) -> Any:
+            return _attend(q, k, v, None, scoring, block, None)[0]
+
+        return _kernel.attend(q, k, v, scoring.causal, blockwise), Again()
+    return _attend(q, k, v, present, scoring, block, dropping)
+
+
+def _attend(
+    q: Any, k: Any, v: Any, present: Any, scoring: Scoring, block: int, dropping: Dropping | None
+) -> tuple[Any, Whole | Rows]:
+    """Return what `attend` does, by the blocks."""
     blocks = Blocks.of(q, k, block)
     if blocks.counts(q, k) == (1, 1):
         o, p = plain(q, k, v, present, scoring, block, dropping)
@@ -144,13 +163,23 @@ def attend_backward(
     v: Any,
     present: Any,
     o: Any,
-    saved: Whole | Rows,
+    saved: Whole | Rows | Again,
     do: Any,
     scoring: Scoring,
     block: int,
     dropping: Dropping | None = None,
 ) -> tuple[Any, Any, Any]:
     """Return dq, dk and dv."""
+    if isinstance(saved, Again):
+
+        def blockwise(q: Any, k: Any, v: Any, do: Any) -> Any:
+            o, saved = _attend(q, k, v, None, scoring, block, None)
+            return attend_backward(q, k, v, None, o, saved, do, scoring, block)
+
+        found: tuple[Any, Any, Any] = _kernel.attend_backward(
+            q, k, v, do, scoring.causal, blockwise
+        )
+        return found
     products = (upcast(do) * upcast(o)).sum(-1)
     if isinstance(saved, Whole):
         drop = _unchanged if dropping is None else dropping.of_all(q, k, block)

@@ -34,6 +34,7 @@ from fnn.layer import Layer, stateful
 from fnn.layers._initializers import check_initializer, lecun_normal
 from fnn.layers.attention._blocks import Dropping
 from fnn.layers.attention._blockwise import (
+    Again,
     Rows,
     Scoring,
     Whole,
@@ -99,7 +100,9 @@ def attention(
     Shapes:    x, y (B, T, C); memory (B, S, M); weights of the dense layers query (C, N D), key
         and value (M, N D), output (N D, C)
     Saves:     x, q, k, v, o and p; of more than 2 `block` steps a logarithm for every row in place
-        of p, so that memory grows with T, not with T^2
+        of p, so that memory grows with T, not with T^2. On a GPU of NVIDIA (Ampere or later) in 16
+        bits, without score_bias, dropout and padding, the kernel of cuDNN computes o and its
+        gradient, and p is not saved
     Raises:    InputError for options out of range, heads that do not divide C, key_value_heads that
         do not divide heads, an odd D with rotary, an x or memory of another shape, of integers or
         without steps, a memory of another batch, lengths that do not fit, and a missing key in
@@ -168,7 +171,7 @@ class _Residuals(NamedTuple):
     k: Array
     v: Array
     o: Array
-    saved: Whole | Rows
+    saved: Whole | Rows | Again
     key: Key
 
 
