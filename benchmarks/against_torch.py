@@ -3,23 +3,29 @@
 A row is one layer at one size, in one of four modes: ``training`` is forward and backward, by hand
 here and by autograd there, ``inference`` the output alone; ``call`` is one call that returns all of
 it, ``loop`` one step of a loop of them: `jax.lax.scan`, whose memory is taken once, against a
-Python loop in PyTorch; in training the parameters take a step of SGD each time. A loss is its mean
-over the examples, and the gradient of that. Left out is what moves or does nothing: identity,
-flatten, reshape, and dropout out of training, where PyTorch returns x itself and a compiled program
-of JAX has to copy what is not donated to it.
+Python loop in PyTorch; in training the parameters take a step of SGD each time. Neither loop
+changes x: an `optimization_barrier` keeps XLA from computing anything before the loop, and costs
+nothing. A loss is its mean over the examples, and the gradient of that. Left out is what moves or
+does nothing: identity, flatten, reshape, and dropout out of training, where PyTorch returns x
+itself and a compiled program of JAX has to copy what is not donated to it.
 
 PyTorch is at its best in eager mode: all cores, images in the faster of its two layouts, fused
-attention, one call for the gradients, `inference_mode`. Both have the same weights, and a layer
-whose outputs differ is an error. All take turns; a turn begins after a pause, in which the threads
-of the other library come to rest. time_ratio is the median of fnn over that of PyTorch, below 1
-where fnn is faster; memory_ratio is that of bytes beyond inputs and parameters: temporary ones and
-results here, the peak of tensors there.
+attention, one call for the gradients, `inference_mode`. On a CPU JAX computes in the thread that
+calls, as PyTorch does (``JAX_CPU_ENABLE_ASYNC_DISPATCH=true``, the default of JAX, hands every
+program to another thread, which a call that waits for its result pays for). Both have the same
+weights, and a layer whose outputs differ is an error. All take turns; a turn begins after a pause,
+in which the threads of the other library come to rest. time_ratio is the median of fnn over that of
+PyTorch, below 1 where fnn is faster; memory_ratio is that of bytes beyond inputs and parameters:
+temporary ones and results here, the peak of tensors there.
 
 roofline_ms is the least that the machine takes: to read each input and write each result once, at
 the speed of a copy of as many bytes, or to do the products, at the speed of a large one, whichever
 is longer; both speeds are measured, the products counted by formula, training as three forward
 passes. It knows nothing of exponentials or random numbers, nor of Winograd, which needs fewer
-products. of_roofline is its share of the time of fnn, other_of_roofline of PyTorch.
+products. of_roofline is its share of the time of fnn, other_of_roofline of PyTorch. floor_ms is
+what the time of fnn has in it whatever is computed: a call of a program of nothing, and for each
+kernel that XLA shares among cores what sharing costs; both are measured, and printed beside
+PyTorch's call.
 On an accelerator the larger of the two sizes has 16 times the batch.
 """
 
@@ -44,8 +50,8 @@ import fnn
 from fnn.losses import Loss
 
 COLUMNS = (
-    "family", "name", "size", "mode", "time_ratio", "ours_ms", "other_ms", "roofline_ms",
-    "of_roofline", "memory_ratio",
+    "family", "name", "size", "mode", "time_ratio", "ours_ms", "other_ms", "floor_ms",
+    "roofline_ms", "of_roofline", "memory_ratio",
 )  # fmt: skip
 MODES = ("training call", "training loop", "inference call", "inference loop")
 # Seconds of a turn, and of the pause before it.
@@ -55,6 +61,8 @@ STEPS = {False: 16, True: 4}
 ACCELERATOR_BATCH = 16
 RATE = 1e-6
 WORDS = 1.5
+# What XLA for CPUs writes at a kernel that it shares among cores.
+SHARED = "outer_dimension_partitions"
 CLOSE = 0.02
 
 
@@ -107,43 +115,24 @@ def floats(tree: Any) -> list[Any]:
     return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
-def touched(tree: Any, values: Any) -> Any:
-    """Set the first element of every leaf, in place, so that nothing is computed before a loop."""
-    return jax.tree.map(
-        lambda leaf, value: jax.lax.dynamic_update_slice(
-            leaf, value.reshape((1,) * leaf.ndim), (0,) * leaf.ndim
-        ),
-        tree,
-        values,
-    )
-
-
 def training_loop(ours: Ours, steps: int) -> Callable[..., Any]:
-    def step(carry: Any, turn: Any) -> Any:
+    def step(carry: Any, key: Any) -> Any:
         params, state, x, dy, _, _ = carry
-        values, key = turn
-        x, dy = touched((x, dy), values)
+        # To XLA they are others in every turn, so that nothing is computed before the loop.
+        x, dy = jax.lax.optimization_barrier((x, dy))
         y, state, dparams, dx = ours.train(params, state, x, dy, key)
         params = jax.tree.map(lambda p, dp: p - RATE * dp, params, dparams)
         return (params, state, x, dy, y, dx), None
 
-    def program(carry: Any, key: Any) -> Any:
-        values = jax.tree.map(lambda leaf: leaf.ravel()[:steps], (carry[2], carry[3]))
-        return jax.lax.scan(step, carry, (values, jax.random.split(key, steps)))[0]
-
-    return program
+    return lambda carry, key: jax.lax.scan(step, carry, jax.random.split(key, steps))[0]
 
 
 def inference_loop(ours: Ours, steps: int) -> Callable[..., Any]:
-    def program(carry: Any, params: Any, state: Any) -> Any:
-        def step(carry: Any, values: Any) -> Any:
-            x = touched(carry[0], values)
-            return (x, ours.infer(params, state, x)), None
+    def step(carry: Any, _: None) -> Any:
+        inputs = jax.lax.optimization_barrier(carry[0])
+        return (inputs, ours.infer(*inputs)), None
 
-        values = jax.tree.map(lambda leaf: leaf.ravel()[:steps], carry[0])
-        return jax.lax.scan(step, carry, values)[0]
-
-    return program
+    return lambda carry: jax.lax.scan(step, carry, length=steps)[0]
 
 
 class Programs(NamedTuple):
@@ -167,7 +156,7 @@ def programs_of(case: Case, shape: Shape, steps: int) -> Programs:
             (params, state, x, dy, y, dx), key
         ),
         jax.jit(ours.infer).lower(params, state, x),
-        jax.jit(inference_loop(ours, steps), donate_argnums=0).lower((x, y), params, state),
+        jax.jit(inference_loop(ours, steps), donate_argnums=0).lower(((params, state, x), y)),
     )
     return Programs({m: low.compile() for m, low in zip(MODES, lowered, strict=True)}, y, dx)
 
@@ -312,7 +301,8 @@ def our_runs(
     key = jax.random.key(0)
     params, state, x, dy = jax.device_put((params, state, x, dy))
     zeros = jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), (programs.y, programs.dx))
-    training, inference = jax.tree.map(jnp.copy, ((params, state, x, dy, *zeros), (x, zeros[0])))
+    training = jax.tree.map(jnp.copy, (params, state, x, dy, *zeros))
+    inference = jax.tree.map(jnp.copy, ((params, state, x), zeros[0]))
 
     def training_loop() -> None:
         nonlocal training
@@ -320,9 +310,7 @@ def our_runs(
 
     def inference_loop() -> None:
         nonlocal inference
-        inference = jax.block_until_ready(
-            programs.modes["inference loop"](inference, params, state)
-        )
+        inference = jax.block_until_ready(programs.modes["inference loop"](inference))
 
     def train() -> Any:
         return jax.block_until_ready(programs.modes["training call"](params, state, x, dy, key))
@@ -384,6 +372,49 @@ class Roofline:
         return f"{self.large / 1e9:.1f} GB/s copied, {self.flops / 1e9:.0f} GFLOP/s multiplied"
 
 
+class Floor:
+    """What a call costs, whatever it computes."""
+
+    def __init__(self) -> None:
+        self.call = self.calling(negative(1))
+        sizes = (2**power for power in range(10, 21))
+        least = next((size for size in sizes if SHARED in negative(size).as_text()), None)
+        # Half of it, by one core, takes as long as the whole by two, less what sharing costs.
+        self.shared = 0.0
+        if least is not None:
+            whole, half = self.calling(negative(least)), self.calling(negative(least // 2))
+            self.shared = max(whole - half, 0.0)
+        one = torch.ones(1, device=DEVICE)
+        with torch.inference_mode():
+            self.other = median_of(lambda: (one.neg(), synchronize()))
+
+    @staticmethod
+    def calling(program: Any) -> float:
+        x = jnp.ones(program.in_avals[0][0].shape)
+        return median_of(lambda: jax.block_until_ready(program(x)))
+
+    def seconds(self, program: Any, parts: int) -> float:
+        """Return the least of a part of a program, by the kernels in its text that are shared."""
+        return self.call / parts + self.shared * program.as_text().count(SHARED)
+
+    def __str__(self) -> str:
+        here, shared, there = (1e6 * s for s in (self.call, self.shared, self.other))
+        return (
+            f"a call of nothing takes {here:.1f} us, {there:.1f} in PyTorch; to share a kernel"
+            f" among cores takes {shared:.1f} us"
+        )
+
+
+def negative(size: int) -> Any:
+    """Compile a program of one kernel."""
+    return jax.jit(jnp.negative).lower(jax.ShapeDtypeStruct((size,), jnp.float32)).compile()
+
+
+def median_of(run: Callable[[], Any]) -> float:
+    timed = turn(run, 1)
+    return median(timed() for _ in range(9))
+
+
 def fastest(run: Callable[[], Any]) -> float:
     run()
     return min(once(run) for _ in range(5))
@@ -405,8 +436,14 @@ def moved(case: Case, mode: str, params: Any, x: Any, y: Any, dx: Any) -> int:
 
 
 def rows_of(
-    case: Case, shape: Shape, programs: Programs, steps: int, rounds: int, roofline: Roofline
+    case: Case,
+    shape: Shape,
+    programs: Programs,
+    steps: int,
+    rounds: int,
+    limits: tuple[Roofline, Floor],
 ) -> list[Row]:
+    roofline, floor = limits
     module = case.module(shape)
     module = module if module is None else module.to(DEVICE)
     x = x_of(case, shape)
@@ -441,6 +478,7 @@ def rows_of(
             row
             | {
                 "family": case.family, "mode": mode, "layout": theirs.layout,
+                "floor_ms": 1e3 * floor.seconds(programs.modes[mode], parts[mode]),
                 "roofline_ms": 1e3 * least,
                 "of_roofline": least / median(seconds["ours"]),
                 "other_of_roofline": least / median(seconds["other"]),
@@ -481,7 +519,8 @@ def summarize(rows: Sequence[Row]) -> None:
             print(
                 f"{row['name']} {row['size']}, {row['mode']}: {row['time_ratio']:.2f} times the"
                 f" time; {row['of_roofline']:.2f} of the roofline, PyTorch"
-                f" {row['other_of_roofline']:.2f}"
+                f" {row['other_of_roofline']:.2f}; {row['floor_ms'] / row['ours_ms']:.2f} of it"
+                " is dispatch"
             )
 
 
@@ -498,9 +537,9 @@ def compiled(
 def main() -> None:
     options = arguments(__doc__, rounds=5)
     at_its_best()
-    roofline = Roofline()
+    roofline, floor = Roofline(), Floor()
     print(f"{machine()}, torch {torch.__version__} on {DEVICE}, {torch.get_num_threads()} threads")
-    print(f"{roofline}\n")
+    print(f"{roofline}; {floor}\n")
     cases = [one for case in CASES if picked(case.name, options) for one in sized(case)]
     began = time.perf_counter()
     programs = compiled(cases)
@@ -509,7 +548,7 @@ def main() -> None:
     try:
         for case, shape, steps in watched(cases):
             own = programs[case.name, shape]
-            rows += rows_of(case, shape, own, steps, options.rounds, roofline)
+            rows += rows_of(case, shape, own, steps, options.rounds, (roofline, floor))
     finally:
         # What has been measured is not lost by what fails.
         report(rows, COLUMNS)
