@@ -136,7 +136,7 @@ def jax_dtype(dtype: Unchecked) -> np.dtype[Any]:
     >>> jax_dtype("int64")
     dtype('int32')
     """
-    return np.dtype(jnp.asarray(np.empty(0, dtype)).dtype)
+    return np.dtype(jax.device_put(np.empty(0, dtype)).dtype)
 
 
 def _as_array(leaf: Unchecked, name: str) -> Unchecked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,12 @@ from fnn.gradient.objective import Batch, fill
 from fnn.layer import Layer, require_layer
 from fnn.losses import Loss
 from fnn.losses._loss import checked_weights, counted_weights, left_out
+from fnn.optim.optimizer import eval_params
 from fnn.train._gathering import gathering, tied
 from fnn.train.data.batch import check_batch_size, check_data, check_finite, in_batches, length
 from fnn.train.metrics import Metric, Metrics, check_metrics, values_of
 from fnn.train.sharding import Layout, Sharding, layout_in_use
+from fnn.train.step import TrainState
 
 _Rows = TypeVar("_Rows", Input, Batch)
 
@@ -183,9 +185,51 @@ def run_evaluation(
         batch_size: how many examples at a time, 1 or more.
         layout: where all that lies on a mesh; None where there is none.
     """
-    structure, numbers = split(model=model, functions={"loss": loss, **check_metrics(metrics)})
+    structure, numbers = _split(model, loss, metrics)
     found = _evaluate(structure, numbers, params, state, data, batch_size, layout)
     return {name: float(found[name]) for name in ("loss", *(metrics or {}))}
+
+
+class Evaluation(NamedTuple):
+    """Evaluation of a train state, at the parameters that the optimizer would have scored.
+
+    Args:
+        model: the layer.
+        loss: compares its outputs with the targets.
+        data: what `check_data` returned.
+        metrics: functions or losses by name; None for none.
+        batch_size: how many examples at a time, 1 or more.
+        layout: where all that lies on a mesh; None where there is none.
+    """
+
+    model: Layer
+    loss: Loss
+    data: Batch
+    metrics: Metrics | None
+    batch_size: int
+    layout: Layout | None
+
+    def __call__(self, train_state: TrainState) -> dict[str, float]:
+        params = eval_params(train_state.opt_state, train_state.params)
+        return run_evaluation(
+            self.model, self.loss, params, train_state.state, self.data, self.metrics,
+            self.batch_size, self.layout,
+        )  # fmt: skip
+
+    def compile(self, train_state: TrainState) -> None:
+        """Compile the program, which is found again when it is called, and run nothing."""
+        params = eval_params(train_state.opt_state, train_state.params)
+        structure, numbers = _split(self.model, self.loss, self.metrics)
+        _evaluate.lower(
+            structure, numbers, params, train_state.state, self.data, self.batch_size, self.layout
+        ).compile()
+
+
+def _split(
+    model: Layer, loss: Loss, metrics: Metrics | None
+) -> tuple[Structure, dict[str, Scalar]]:
+    """Return what is evaluated without its numbers, and these."""
+    return split(model=model, functions={"loss": loss, **check_metrics(metrics)})
 
 
 def means(

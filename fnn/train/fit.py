@@ -17,14 +17,14 @@ from fnn._core import check
 from fnn._core.errors import InputError, describe, entry
 from fnn._core.keys import words_of
 from fnn._core.place import first_difference
-from fnn._core.types import Array, Data, Input, Key, PyTree, Unchecked
-from fnn.gradient.objective import Batch, Gradient, as_batch
+from fnn._core.types import Array, Data, Input, Key, Params, PyTree, Unchecked
+from fnn.gradient.objective import Gradient, as_batch
 from fnn.layer import Layer
 from fnn.losses import Loss
-from fnn.optim.optimizer import Optimizer, eval_params
+from fnn.optim.optimizer import Optimizer
 from fnn.train.data.batch import check_batch_size, check_data
 from fnn.train.data.stream import Source, open_source, row_check
-from fnn.train.evaluate import run_evaluation
+from fnn.train.evaluate import Evaluation
 from fnn.train.loop._events import Callback, Timed, check_callbacks
 from fnn.train.loop._loop import Kept, Loop, Plan
 from fnn.train.loop._memory import Memory, numbers_to_go_on, unpack
@@ -178,10 +178,10 @@ def fit(
         held_out = check_data(model, loss, *place, as_batch(validation))
         held_out = held_out if layout is None else layout.put_whole(held_out)
         size = min(batch_size or jax.tree.leaves(source.spec)[0].shape[0], 1024)
-        measure = functools.partial(_measure, model, loss, held_out, metrics, size, layout)
+        measure = Evaluation(model, loss, held_out, metrics, size, layout)
     until = _last_step(source, int(train_state.step), epochs, steps)
     plan = Plan(
-        taken, transform, source, finite_leaves(train_state.params), until, epochs, measure,
+        taken, transform, source, _watched(train_state.params), until, epochs, measure,
         validation_every, ("loss", *(metrics or {})) if measure else (), callbacks, layout,
     )  # fmt: skip
     _check_clocks(plan)
@@ -299,7 +299,8 @@ def check_plan(epochs: int, batch_size: int, examples: int) -> None:
 def _refuse_tracing(*given: PyTree) -> None:
     """Raise inside of `jax.jit`, `jax.vmap` and their like: fit measures, prints and compiles."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given))
-    if traced or isinstance(jnp.add(0, 0), jax.core.Tracer):
+    # What is computed inside of a traced function is traced, whatever it is computed of.
+    if traced or isinstance(jax.device_put(np.zeros(())), jax.core.Tracer):
         raise InputError(
             "to be called outside of jax.jit, jax.vmap and jax.grad",
             "traced arguments" if traced else "a call inside of a traced function",
@@ -342,7 +343,13 @@ def _start(
         start = start if layout is None else layout.put(start)
     # Every dispatch gives its buffers away: the caller's must survive, and no two leaves may share
     # one, as the zeros of a bias and of a running mean might.
-    return jax.tree.map(jnp.copy, start)
+    return jax.tree.map(jnp.copy, start) if layout is not None else _copies(start)
+
+
+@jax.jit
+def _copies(tree: PyTree) -> PyTree:
+    """Return copies of all leaves: one by one, every shape would compile a program of its own."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _check_start(start: Unchecked, expected: Callable[[], TrainState]) -> None:
@@ -359,19 +366,18 @@ def _check_start(start: Unchecked, expected: Callable[[], TrainState]) -> None:
     check.number(start.step, "start.step", least=0)
 
 
-def _measure(
-    model: Layer,
-    loss: Loss,
-    held_out: Batch,
-    metrics: Metrics | None,
-    batch_size: int,
-    layout: Layout | None,
-    train_state: TrainState,
-) -> dict[str, float]:
-    """Evaluate on the validation data, at the parameters that the optimizer would have scored."""
-    params = eval_params(train_state.opt_state, train_state.params)
-    place = params, train_state.state
-    return run_evaluation(model, loss, *place, held_out, metrics, batch_size, layout)
+def _watched(params: Params) -> Array:
+    """Return for every leaf of the parameters whether it is finite, and so has to stay it."""
+    leaves: list[Array] = jax.tree.leaves(params)
+    if any([device.platform for device in leaf.devices()] != ["cpu"] for leaf in leaves):
+        return finite_leaves(params)
+    # What lies in this memory needs no program to be looked at.
+    finite = [not _is_inexact(leaf) or bool(np.isfinite(leaf).all()) for leaf in leaves]
+    return jnp.asarray(np.array(finite, bool))
+
+
+def _is_inexact(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def key_words(key: Array) -> list[int]:

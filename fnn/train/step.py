@@ -22,6 +22,7 @@ from fnn._core.types import (
     Input,
     OptState,
     Params,
+    PyTree,
     Scalar,
     State,
     Unchecked,
@@ -264,30 +265,33 @@ def init_train_state(
     """
     require_layer(model)
     check_optimizer("an optimizer", optimizer)
-    init_key, train_key = jax.random.split(check.key(key))
-    params, state = _drawn(model, init_key, x)
+    params, state, train_key = _drawn(model, check.key(key), x)
     numbers = hyperparameters(model, optimizer, gradient)
     _, optimizer = in_precision(model, optimizer, precision)
-    return TrainState(params, state, optimizer.init(params), train_key, jnp.int32(0), numbers)
+    begun = _begun(optimizer, params)
+    return TrainState(params, state, begun, train_key, jnp.asarray(np.int32(0)), numbers)
 
 
-def _drawn(model: Layer, key: Array, x: Input) -> tuple[Params, State]:
-    """Return what `init` gives, to rounding, drawn by one program.
+def _drawn(model: Layer, key: Array, x: Input) -> tuple[Params, State, Array]:
+    """Return what `init` gives, to rounding, and the key of the steps, drawn by one program.
 
     Call by call every shape of a weight would compile some of its own, at half a second each.
     """
     leaves, tree = jax.tree.flatten(x)
     are_arrays = all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
     structure, numbers = split(model=model)
-    given = (key, *numbers.values())
-    if not are_arrays or any(isinstance(one, jax.core.Tracer) for one in given):
-        return model.init(key, x)
-    specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    params, state = _init(structure, numbers, structure.at_init, tree, specs, key)
-    if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(inexact_leaves(params))):
-        return params, state
+    if are_arrays and not _any_traced(key, numbers):
+        specs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+        params, state, train_key = _init(structure, numbers, structure.at_init, tree, specs, key)
+        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(inexact_leaves(params))):
+            return params, state, train_key
     # There, outside of a program, an initializer is judged by what it draws.
-    return model.init(key, x)
+    init_key, train_key = jax.random.split(key)
+    return *model.init(init_key, x), train_key
+
+
+def _any_traced(*trees: PyTree) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 # At the usual level the compiler takes twice as long, and the program has the same bits and speed.
@@ -303,10 +307,34 @@ def _init(
     tree: Unchecked,
     specs: tuple[jax.ShapeDtypeStruct, ...],
     key: Array,
-) -> tuple[Params, State]:
+) -> tuple[Params, State, Array]:
     del at_init  # of the structure, which equals one of other initializers
     model: Layer = structure.build(numbers)["model"]
-    return model.init(key, jax.tree.unflatten(tree, specs))
+    init_key, train_key = jax.random.split(key)
+    return *model.init(init_key, jax.tree.unflatten(tree, specs)), train_key
+
+
+def _begun(optimizer: Optimizer, params: Params) -> OptState:
+    """Return what an optimizer remembers at the start, by one program, as `_drawn` does.
+
+    One by hand is equal to itself alone, so that its program would never be found again.
+    """
+    structure, numbers = split(optimizer=optimizer)
+    if getattr(optimizer, "call", None) is None or _any_traced(params, numbers):
+        return optimizer.init(params)
+    return _optimizer_init(structure, numbers, structure.at_init, params)
+
+
+@functools.partial(jax.jit, static_argnames=("structure", "at_init"))
+def _optimizer_init(
+    structure: Structure,
+    numbers: dict[str, Scalar],
+    at_init: tuple[Hashable, ...],
+    params: Params,
+) -> OptState:
+    del at_init
+    optimizer: Optimizer = structure.build(numbers)["optimizer"]
+    return optimizer.init(params)
 
 
 def hyperparameters(model: Layer, optimizer: Optimizer, gradient: Gradient) -> dict[str, Scalar]:

@@ -79,7 +79,8 @@ def check_data(
         weights = counted_weights(loss, target, weights)
     for check_pair in checks_of(check_metrics(metrics)):
         check_pair(outputs, _that_count(target, weights))
-    return jax.tree.map(jnp.asarray, batch)
+    on_device: Batch = jax.device_put(batch)
+    return on_device
 
 
 def _that_count(target: Target, weights: Unchecked) -> Target:
@@ -151,20 +152,34 @@ def _suspicious(leaf: Unchecked) -> bool:
     """Say whether an entry is wrong, on the device where the array is there."""
     if isinstance(leaf, jax.Array):
         return bool(jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all())
-    return bool(_wrong(leaf).any())
+    return not _is_plainly_sound(leaf) and bool(_wrong(leaf).any())
 
 
 def _wrong(leaf: Unchecked) -> np.ndarray:
     """Return True where JAX's version of an array is not finite, or another integer."""
     array = np.asarray(leaf)
-    if array.dtype == np.bool_:
-        return np.zeros(array.shape, bool)
-    with np.errstate(over="ignore"):
-        held = array.astype(jax_dtype(array.dtype))
+    held = _held(array)
     wrong: np.ndarray = (
         ~np.isfinite(held) if jnp.issubdtype(held.dtype, jnp.inexact) else held != array
     )
     return wrong
+
+
+def _held(array: np.ndarray) -> np.ndarray:
+    """Return an array in the dtype that JAX gives it, itself where that is its own."""
+    with np.errstate(over="ignore"):
+        return array.astype(jax_dtype(array.dtype), copy=False)
+
+
+def _is_plainly_sound(leaf: Unchecked) -> bool:
+    """Say whether no entry can be wrong, in one pass that writes nothing."""
+    array = np.asarray(leaf)
+    held = _held(array)
+    if not jnp.issubdtype(held.dtype, jnp.inexact):
+        return held.dtype == array.dtype
+    # One that is not finite spoils the sum, and so may many large ones.
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(held.sum(dtype=np.result_type(held.dtype, np.float32))))
 
 
 def check_batch_size(batch_size: Unchecked, examples: int | None = None) -> None:

@@ -10,8 +10,8 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,13 @@ _STALLED_SECONDS = 1.0
 # More steps than an order has.
 _NEVER = 2**31
 
-Measure = Callable[[TrainState], dict[str, float]]
+
+class Measure(Protocol):
+    """``(train_state) -> values`` by name; `compile` makes its program ready beforehand."""
+
+    def __call__(self, train_state: TrainState, /) -> dict[str, float]: ...
+
+    def compile(self, train_state: TrainState, /) -> None: ...
 
 
 class Plan(NamedTuple):
@@ -120,7 +126,7 @@ class Loop:
         self.changed = False
         self.epoch = self.first // plan.source.epoch_steps if plan.source.epoch_steps else 0
         self._pace = _Pace(_DISPATCH_SECONDS)
-        self._alive: Scalar = self._put(jnp.ones((), bool))
+        self._alive: Scalar = self._put(jnp.asarray(np.ones((), bool)))
         self._programs: set[Unchecked] = set()
         self._ended = self._at = 0
         self._first_epoch: int | None = None
@@ -163,7 +169,7 @@ class Loop:
         for stretch in known:
             self._compile(stretch)
         if self.plan.measure is not None and self.plan.epochs != 0:
-            self.plan.measure(self.train_state)
+            self.plan.measure.compile(self.train_state)
         jax.block_until_ready(self.train_state)
         self.compile_seconds = time.perf_counter() - began
 
