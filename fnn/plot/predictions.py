@@ -69,7 +69,8 @@ def predictions(
                     (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=RED, linewidth=3
                 )
             )
-        axes.set_title(title, fontsize=8, color=RED if mistake else "black")
+        # At a place given, or it is sought among the ticks that are switched off, which takes long.
+        axes.set_title(title, y=1.0, fontsize=8, color=RED if mistake else "black")
     what = "Predicted label and its probability" if percent else "Predicted label"
     heading(
         figure,

@@ -29,7 +29,7 @@ from fnn.train.loop._events import Callback, Timed, check_callbacks
 from fnn.train.loop._loop import Kept, Loop, Plan
 from fnn.train.loop._memory import Memory, numbers_to_go_on, unpack
 from fnn.train.loop._nonfinite import finite_leaves
-from fnn.train.loop._program import Transform, check_transform, transformed_spec
+from fnn.train.loop._program import Transform, check_transform, copies, transformed_spec
 from fnn.train.loop._progress import Progress, check_progress, progress_bar
 from fnn.train.loop._record import History as History
 from fnn.train.loop._replay import complaint
@@ -343,13 +343,7 @@ def _start(
         start = start if layout is None else layout.put(start)
     # Every dispatch gives its buffers away: the caller's must survive, and no two leaves may share
     # one, as the zeros of a bias and of a running mean might.
-    return jax.tree.map(jnp.copy, start) if layout is not None else _copies(start)
-
-
-@jax.jit
-def _copies(tree: PyTree) -> PyTree:
-    """Return copies of all leaves: one by one, every shape would compile a program of its own."""
-    return jax.tree.map(jnp.copy, tree)
+    return copies(start, layout)
 
 
 def _check_start(start: Unchecked, expected: Callable[[], TrainState]) -> None:

@@ -36,7 +36,7 @@ from fnn.train.loop._events import (
 from fnn.train.loop._memory import Memory, check_same_callbacks, marks_of, pack
 from fnn.train.loop._nonfinite import all_sound
 from fnn.train.loop._processes import agreed, copied
-from fnn.train.loop._program import Transform, no_losses, run
+from fnn.train.loop._program import Transform, copies, no_losses, run
 from fnn.train.loop._progress import Report
 from fnn.train.loop._record import Piece, Record
 from fnn.train.loop._signals import Interrupt
@@ -303,7 +303,7 @@ class Loop:
             self._lose()
         elif self.report:
             with self.interrupt.at_once():
-                self.report(count, float(values[stop - 1]))
+                self.report(count, float(np.asarray(values)[stop - 1]))
         return values
 
     def _after_portion(self) -> None:
@@ -362,7 +362,7 @@ class Loop:
         self.compile_seconds += time.perf_counter() - began
 
     def _copy(self, train_state: TrainState) -> TrainState:
-        return copied(train_state) if self.is_shared else jax.tree.map(jnp.copy, train_state)
+        return copied(train_state) if self.is_shared else copies(train_state, self.plan.layout)
 
     def _put(self, array: Unchecked) -> Unchecked:
         """Return an array where the program expects it: one elsewhere is another program."""
@@ -440,7 +440,7 @@ class Loop:
         self._fire("validation")
 
     def _keep(self) -> None:
-        self.kept = Kept(jax.tree.map(jnp.copy, self.train_state), self._place_now())
+        self.kept = Kept(copies(self.train_state, self.plan.layout), self._place_now())
 
     def _place_now(self) -> bytes | None:
         """Return where the data stand."""

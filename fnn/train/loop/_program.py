@@ -192,3 +192,19 @@ def no_losses(steps: int) -> np.ndarray:
         steps: how many.
     """
     return np.zeros(steps, jnp.result_type(float))
+
+
+def copies(tree: PyTree, layout: Layout | None) -> PyTree:
+    """Return copies of all leaves, each where it lay.
+
+    Args:
+        tree: of arrays.
+        layout: where it lies on a mesh; None where there is none.
+    """
+    return _copies(tree) if layout is None else jax.tree.map(jnp.copy, tree)
+
+
+# One by one, every shape would compile a program of its own.
+@jax.jit
+def _copies(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
