@@ -135,6 +135,8 @@ WAYS = {
     "many-bytes": (1, 3, 4, (3, 3), 7, (64, 64)),
     "kernel-1": (1, 3, 4, (1, 1), 4, (4, 5)),
     "many-terms": (1, 1, 2, (70,), 2, (80,)),
+    "few-numbers-in": (1, 2, 13, (3, 2), 3, (6, 7)),
+    "few-numbers-out": (1, 13, 2, (3, 2), 3, (6, 7)),
     "spread": (1, 32, 33, (3, 2), 3, (6, 5)),
     "three-axes": (1, 2, 3, (2, 2, 2), 2, (3, 3, 3)),
     "three-axes-in-groups": (3, 2, 2, (3, 2, 1), 2, (5, 3, 4)),
@@ -174,24 +176,31 @@ def test_every_platform_computes_the_same_sums(way):
 
 
 @pytest.mark.parametrize(
-    ("space", "stride"),
-    [((5, 6), 1), ((5, 6), (1, 2)), ((3, 4, 5), 1)],
-    ids=["two-axes", "strided", "three-axes"],
+    ("way", "space", "stride", "inputs", "outputs"),
+    [
+        ("_in_products", (5, 6), 1, 32, 2),
+        ("_in_products", (5, 6), (1, 2), 32, 2),
+        ("_in_products", (3, 4, 5), 1, 32, 2),
+        ("_in_columns", (5, 6), (1, 2), 3, 32),
+    ],
+    ids=["two-axes", "strided", "three-axes", "few-numbers"],
 )
-def test_a_weight_gradient_in_matrix_products_is_the_same_sum(space, stride, monkeypatch):
+def test_a_weight_gradient_in_matrix_products_is_the_same_sum(
+    way, space, stride, inputs, outputs, monkeypatch
+):
     """And so are the derivatives of it, for examples in parts of 2."""
     used = []
-    products = fast_weight._in_products
+    products = getattr(fast_weight, way)
     monkeypatch.setattr(
-        fast_weight, "_in_products", lambda x, *rest: used.append(len(x)) or products(x, *rest)
+        fast_weight, way, lambda x, *rest: used.append(len(x)) or products(x, *rest)
     )
     with jax.enable_x64(True):
-        x = normal(3, 6, *space, 32)
+        x = normal(3, 6, *space, inputs)
         options = {"stride": stride, "dilation": 2, "padding": ((1, 2),) * len(space)}
         geometry = geometry_of(x, (3,) * len(space), **options)
-        dy = normal(4, 6, *geometry.positions(space), 2)
+        dy = normal(4, 6, *geometry.positions(space), outputs)
         monkeypatch.setattr(fast_weight, "_BYTES", (x.nbytes + dy.nbytes) // 3)
-        v = normal(5, *geometry.size, 32, 2)
+        v = normal(5, *geometry.size, inputs, outputs)
 
         def both(module):
             def sums(x, dy):
