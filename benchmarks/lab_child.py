@@ -81,7 +81,7 @@ def differences_of_jax(question: Question, params: Any, state: Any) -> None:
 WAYS: dict[str, Callable[..., None]] = {
     "compare": compared,
     "by leaf": lambda *of: compared(*of, by_leaf=True),
-    "with costs": lambda *of: compared(*of, time=True),
+    "with costs": lambda *of: compared(*of, costs=True),
     "check_grads": differences_of_jax,
 }
 

@@ -408,11 +408,11 @@ print(f"last layer over first: {shrinks:.0e} for sigmoid")
 # ## 7. The comparison
 #
 # Last, the gradients of fnn against those of `jax.grad`, and both against double precision: for
-# every parameter. (With `time=True` also what each layer costs.)
+# every parameter. (With `costs=True` also what each layer costs.)
 
 # %%
 run = model, loss, fnn_params, state, (x32, labels)
-comparison = fnn.compare(*run, key=jax.random.key(0), time=False)
+comparison = fnn.compare(*run, key=jax.random.key(0))
 print(comparison)
 print("by hand and by autodiff agree:", comparison.agrees)
 

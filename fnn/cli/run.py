@@ -452,7 +452,7 @@ def _introduce(job: Job, begin: TrainState) -> Comparison | None:
     batch = tuple(jnp.asarray(part[:_COMPARED]) for part in job.train)
     found = compare(
         job.model, job.loss, begin.params, begin.state, batch,
-        key=jax.random.fold_in(begin.key, 0), time=job.settings.costs,
+        key=jax.random.fold_in(begin.key, 0), costs=job.settings.costs,
     )  # fmt: skip
     print(f"{found}\n", flush=True)
     return found

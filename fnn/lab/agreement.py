@@ -76,7 +76,7 @@ class Report(NamedTuple):
         """Whether all leaves agree."""
         return all(row.agrees for row in self.rows)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         cells = [
             (
                 row.leaf,

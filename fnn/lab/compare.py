@@ -123,7 +123,7 @@ class Comparison(NamedTuple):
             "costs": cost_columns(self.costs),
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [
             (
                 leaf.name,
@@ -193,7 +193,7 @@ def compare(
     *,
     key: Array,
     by_leaf: bool = False,
-    time: bool = False,
+    costs: bool = False,
 ) -> Comparison:
     """Compare the manual gradient of a model with `jax.grad` and differences, in float64 too.
 
@@ -223,7 +223,7 @@ def compare(
         key: the randomness of the layers, the same for all ways, and of the directions.
         by_leaf: whether each leaf moves by itself, which tells the leaf in which auto is wrong, and
             does not let mistakes in two of them cancel. It evaluates the model 30 times a leaf.
-        time: whether to measure too: every layer by itself, both ways, on random inputs of its
+        costs: whether to measure too: every layer by itself, both ways, on random inputs of its
             shape, and the whole model on the batch. The median time of forward and backward in one
             compiled program, its temporary bytes and operations, and the bytes kept in between.
     Raises:    InputError for what is no layer, loss, batch or key, for parameters and state of
@@ -242,7 +242,7 @@ def compare(
     """
     value_and_grad(model, loss)  # for its checks
     check.flag(by_leaf, "by_leaf")
-    check.flag(time, "time")
+    check.flag(costs, "costs")
     batch, key = read_batch(batch), check.key(key)
     check_place(model, params, state, batch.x)
     floats: list[Array] = jax.tree.leaves(inexact_leaves((params, batch.x)))
@@ -269,12 +269,12 @@ def compare(
     exact = rounding(narrowest(model, jnp.float64), widest)
     leaves = _leaves(working, wide, bound, exact, shape)
     doubt = largest([row.doubt for row in found if not row.kink])
-    costs: tuple[Cost, ...] = ()
-    if time:
+    measured: tuple[Cost, ...] = ()
+    if costs:
         whole = both_ways(*ways_of(model, loss, run))
-        costs = (*layer_costs(model, layers, key), Cost("", "the whole", Measurement(**whole)))
+        measured = (*layer_costs(model, layers, key), Cost("", "the whole", Measurement(**whole)))
     numeric_bound = difference("float64", widest, doubt)
-    return Comparison(leaves, found, costs, dtype.name, bound, numeric_bound, machine())
+    return Comparison(leaves, found, measured, dtype.name, bound, numeric_bound, machine())
 
 
 class _Run(NamedTuple):

@@ -87,7 +87,7 @@ class Plan(NamedTuple):
     residual_bytes: int
     collectives: dict[str, Sent]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         parts = {
             "parameters": self.params_bytes,
             "optimizer state": self.opt_state_bytes,

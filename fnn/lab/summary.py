@@ -74,7 +74,7 @@ class Summary(NamedTuple):
         """The bytes of all parameters that each device holds."""
         return sum(row.device_bytes for row in self.rows)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         header: list[str] = ["path", "layer", "output", "parameters", "residuals"]
         lines = [
             [

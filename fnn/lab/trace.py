@@ -115,7 +115,7 @@ class Activations(NamedTuple):
                 columns[f"{way}_{name}"] = [getattr(row[i], name) for row in self.layers]
         return columns
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [
             (
                 row.path or ".",

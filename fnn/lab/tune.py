@@ -49,9 +49,6 @@ class Tuning(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return str(self)
-
-    def __str__(self) -> str:
         rows = [
             (cost.path or ".", cost.name, *map(self._number, cost.ways), self._ratio(cost), used)
             for cost, used in zip(self.costs, self.chosen, strict=True)

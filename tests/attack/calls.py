@@ -337,7 +337,7 @@ def looking() -> list[Target]:
         of(fnn.summary, MODEL, X, data="x"),
         of(fnn.lab.layer_shapes, MODEL, PARAMS, STATE, X, data=f"{place} x"),
         of(fnn.check_layer, dense, X, data="x"),
-        of(fnn.compare, dense, LOSS, *dense.init(KEY, X), batch, key=KEY, time=False, data=place),
+        of(fnn.compare, dense, LOSS, *dense.init(KEY, X), batch, key=KEY, costs=False, data=place),
         of(fnn.trace_activations, MODEL, LOSS, PARAMS, STATE, batch, key=KEY, data=place),
         of(fnn.tune, fnn.tanh(), losses.squared_error(), (X, X), key=KEY, by="bytes"),
         of(fnn.lab.measure, fnn.tanh(), X, key=KEY, rounds=1, data="x"),
@@ -520,7 +520,7 @@ def kept(folder: Path) -> list[Target]:
     file = train.latest_checkpoint(folder / "kept")
     guarded = optim.skip_nonfinite(SGD)
     way = fnn.lab.Way((1.0,), 0.1, 8, 8, 1.0)
-    compared = fnn.compare(MODEL, LOSS, PARAMS, STATE, (X, LABELS), key=KEY, time=False)
+    compared = fnn.compare(MODEL, LOSS, PARAMS, STATE, (X, LABELS), key=KEY, costs=False)
 
     run = made_run(folder / "run")
 

@@ -88,7 +88,7 @@ def test_they_are_saved_once(tmp_path):
 def test_comparison_tuning_and_graph_see_every_place():
     params, state = made()
     batch = TOKENS, TARGET
-    comparison = fnn.compare(tied(), CROSS_ENTROPY, params, state, batch, key=KEY, time=False)
+    comparison = fnn.compare(tied(), CROSS_ENTROPY, params, state, batch, key=KEY)
     assert comparison.agrees
     assert [leaf.name for leaf in comparison.leaves] == ["params/embed/weight"]
     tuned, tuning = fnn.tune(tied(), CROSS_ENTROPY, batch, key=KEY, by="bytes")

@@ -368,7 +368,7 @@ def test_a_combinator_of_ones_own_is_transparent_to_every_tool():
     paths = ["0", "1/a", "1/b", "2"]
     assert [row.path for row in fnn.summary(model, X).rows] == paths
     loss, batch = losses.squared_error(), (X, Y)
-    comparison = fnn.compare(model, loss, params, state, batch, key=KEY, time=True)
+    comparison = fnn.compare(model, loss, params, state, batch, key=KEY, costs=True)
     assert comparison.agrees
     assert [cost.path for cost in comparison.costs] == [*paths, ""]
     activations = fnn.trace_activations(model, loss, params, state, batch, key=KEY)

@@ -124,7 +124,7 @@ def test_compare_says_so_when_a_backward_is_wrong(factor):
 
 
 def test_compare_shows_every_layer_and_marks_those_without_a_manual_gradient():
-    result = comparison(fnn.serial(fnn.dense(4), wave(), fnn.relu(), fnn.dense(3)), time=True)
+    result = comparison(fnn.serial(fnn.dense(4), wave(), fnn.relu(), fnn.dense(3)), costs=True)
     *layers, whole = result.costs
     assert [cost.name for cost in layers] == ["dense", "autodiff (auto)", "relu", "dense"]
     assert "autodiff (auto)" in str(result)
@@ -161,7 +161,7 @@ def test_compare_names_the_worst_place_of_a_wrong_leaf_and_guesses_why():
 
 def test_a_comparison_is_columns_of_equal_length():
     # Two leaves of the dense layer and x; the layer and the whole.
-    plain = comparison(fnn.serial(fnn.dense(3)), time=True).to_dict()
+    plain = comparison(fnn.serial(fnn.dense(3)), costs=True).to_dict()
     assert {len(column) for column in plain["leaves"].values()} == {3}
     assert {len(column) for column in plain["costs"].values()} == {2}
     assert plain["costs"]["layer"] == ["dense", "the whole"]
@@ -256,7 +256,7 @@ def test_what_a_model_keeps_counts_the_loss_in_both_ways():
     x, labels = jnp.ones((8, 4)), jnp.zeros(8, jnp.int32)
     dense, loss = fnn.dense(1000), fnn.losses.cross_entropy()
     params, state = dense.init(jax.random.key(0), x)
-    whole = fnn.compare(dense, loss, params, state, (x, labels), key=KEY, time=True).costs[-1]
+    whole = fnn.compare(dense, loss, params, state, (x, labels), key=KEY, costs=True).costs[-1]
     # By hand the slope at the logits is kept, by autodiff as much or more.
     assert whole.ways.manual.kept_bytes >= 8 * 1000 * 4
     assert whole.ways.auto.kept_bytes >= 8 * 1000 * 4

@@ -200,7 +200,7 @@ def test_a_kink_is_told_from_a_bend_from_rounding_and_from_one_near_by(name):
 
 def test_costs_are_measured_on_request():
     assert compared(DENSE).costs == ()
-    assert [cost.name for cost in compared(DENSE, time=True).costs] == ["dense", "the whole"]
+    assert [cost.name for cost in compared(DENSE, costs=True).costs] == ["dense", "the whole"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ REFUSED = {
     "compare: no arrays": (lambda: compare(DENSE, LOSS, PARAMS, STATE, (X, "a")), "target of"),
     "compare: no key": (lambda: compare(DENSE, LOSS, PARAMS, STATE, BATCH, key=0), "a key, got 0"),
     "compare: a seed as flag": (
-        lambda: compare(DENSE, LOSS, PARAMS, STATE, BATCH, time="no"), "time of True or False",
+        lambda: compare(DENSE, LOSS, PARAMS, STATE, BATCH, costs="no"), "costs of True or False",
     ),
     "compare: other parameters": (
         lambda: compare(DENSE, LOSS, {"weight": PARAMS["weight"]}, STATE, BATCH),

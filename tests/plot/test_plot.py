@@ -191,16 +191,16 @@ def test_predictions_are_drawn_of_any_numbers(images, shares):
     drawn(plot.predictions(images, np.arange(len(images)), shares, ["a", "b", "c"]))
 
 
-def compared(*layers, x=((1.0, 2.0),), time=False):
+def compared(*layers, x=((1.0, 2.0),), costs=False):
     model, x = fnn.serial(*layers), jnp.asarray(x)
     params, state = model.init(jax.random.key(0), x)
     batch = x, 0 * model.apply(params, state, x)[0]
     loss = fnn.losses.squared_error()
-    return fnn.compare(model, loss, params, state, batch, key=jax.random.key(1), time=time)
+    return fnn.compare(model, loss, params, state, batch, key=jax.random.key(1), costs=costs)
 
 
 def test_gradients_are_drawn_with_costs_without_leaves_and_where_they_are_not_finite():
-    figure = drawn(plot.gradients(compared(fnn.dense(2), fnn.tanh(), time=True)))
+    figure = drawn(plot.gradients(compared(fnn.dense(2), fnn.tanh(), costs=True)))
     assert len(figure.axes) == 4
     whole = compared(fnn.dense(2))
     none = whole._replace(leaves=())
