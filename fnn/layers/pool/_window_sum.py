@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn._core.types import Array
+from fnn.layers._window import Geometry, pad, window_slices
 
 # Up to so many terms are written out; more are left to a reduction.
 UNROLLED = 16
@@ -38,6 +40,24 @@ def window_sum(x: Array, axis: int, size: int, stride: int, positions: int) -> A
     if size == stride and size > UNROLLED:
         return split_axis(x, axis, size, positions).sum(axis + 1)
     return functools.reduce(operator.add, strided_slices(x, axis, size, stride, positions))
+
+
+def window_total(x: Array, geometry: Geometry, scale: float) -> Array:
+    """Return the sums ``scale x`` of all windows, x being 0 in the padding.
+
+    Of a few terms each is scaled by itself: x scaled before would be written as a whole. Of more,
+    one axis is summed after the other.
+    """
+    positions = geometry.positions(x.shape[1:-1])
+    axes = zip(geometry.size, geometry.stride, positions, strict=True)
+    padded = pad(x, geometry)
+    if math.prod(geometry.size) <= UNROLLED:
+        terms = (seen * scale for seen in window_slices(padded, geometry, positions))
+        return functools.reduce(operator.add, terms)
+    total = padded * scale
+    for axis, (k, s, m) in enumerate(axes, 1):
+        total = window_sum(total, axis, k, s, m)
+    return total
 
 
 def unit(terms: int) -> float:

@@ -21,13 +21,12 @@ from fnn.layers._window import (
     Padding,
     Sizes,
     Window,
-    pad,
     reduce_windows,
     span_of,
     unpadded,
 )
 from fnn.layers.pool._argmax import Found, scatter_to_argmax, window_argmax
-from fnn.layers.pool._window_sum import dilate, unit, window_sum
+from fnn.layers.pool._window_sum import dilate, unit, window_total
 
 
 @constructor
@@ -105,8 +104,7 @@ def average_pool(
 ) -> Layer:
     """Average pooling: the mean of every window.
 
-    The sum is taken along one axis after the other, in float32 or wider, and does not overflow
-    where the mean does not.
+    The sum is taken in float32 or wider, and does not overflow where the mean does not.
 
     Forward:   y[b, p, c] = sum_k x[b, p stride + k - before, c] / M[p], k running over the window,
         x being 0 outside of its axes, and M[p] the elements of the window that count
@@ -148,10 +146,7 @@ def average_pool(
         del params
         geometry, wide = _geometry(options, x), upcast(x)
         scale = unit(math.prod(geometry.size))
-        total = pad(wide * scale, geometry)
-        for axis, (k, s, m) in _axes(geometry, x.shape[1:-1]):
-            total = window_sum(total, axis, k, s, m)
-        y = total / _counts(options, wide, count_padding, scale)
+        y = window_total(wide, geometry, scale) / _counts(options, wide, count_padding, scale)
         return downcast(y, x), shape_witness(x)
 
     def backward(params: Params, witness: Array, dy: Array) -> tuple[Params, Array]:
