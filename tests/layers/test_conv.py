@@ -15,7 +15,12 @@ import fnn
 from fnn._core.mesh import batch_in_parts
 from fnn.lab.check import moved_place
 from fnn.layers._window import Window
-from fnn.layers.conv import _fast as fast, _reference as plain, _weight_gradient as fast_weight
+from fnn.layers.conv import (
+    _fast as fast,
+    _reference as plain,
+    _weight_gradient as fast_weight,
+    _winograd as winograd,
+)
 from tests.core.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.layers.test_laws import assert_close
 
@@ -213,6 +218,35 @@ def test_a_weight_gradient_in_matrix_products_is_the_same_sum(
         one, other = jax.jit(lambda: (both(fast_weight), both(plain)))()
         assert set(used) == {2}
         assert_close(one, other, "float64", x.size)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0), (1, 3))])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_weight_gradient_in_tiles_is_the_same_sum(dtype, padding, monkeypatch):
+    """And so are the derivatives of it, for two parts of 3 examples of odd sizes."""
+    used = []
+    tiles = winograd.weight_gradient
+    monkeypatch.setattr(
+        winograd, "weight_gradient", lambda x, *rest: used.append(len(x)) or tiles(x, *rest)
+    )
+    monkeypatch.setattr(winograd, "_FEW", 1)
+    monkeypatch.setattr(winograd, "_WIDE", 64)
+    with jax.enable_x64(True):
+        x = normal(3, 6, 5, 4, 64).astype(dtype)
+        geometry = geometry_of(x, 3, stride=1, padding=padding)
+        dy = normal(4, 6, *geometry.positions((5, 4)), 65).astype(dtype)
+        monkeypatch.setattr(winograd, "BYTES", (x.nbytes + dy.nbytes) // 2)
+        v = normal(5, 3, 3, 64, 65).astype(dtype)
+
+        def both(module):
+            value, pull_back = jax.vjp(
+                lambda x, dy: module.weight_gradient(x, dy, geometry, 1), x, dy
+            )
+            return value, pull_back(v)
+
+        one, other = jax.jit(lambda: (both(fast_weight), both(plain)))()
+        assert set(used) == {3}
+        assert_close(one, other, dtype, x.size)
 
 
 @pytest.mark.parametrize(("batch", "taken"), [(12, {6}), (15, {6, 3}), (10, {2})])
