@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from fnn._core.errors import InputError
 from fnn._core.types import Unchecked
 from fnn.datasets import Dataset
 
+T = TypeVar("T")
 TOYS = ("spirals", "xor", "clouds", "sine")
 IMAGES = ("digits", "fashion_mnist")
 _ENDINGS = (".npz", ".csv")
@@ -144,10 +146,26 @@ def problem(data: str, folder: Path | None, seed: int) -> Problem:
         known = ", ".join((*IMAGES, *TOYS))
         raise InputError(f"data of {known}, FILE.npz or FILE.csv", repr(data), "pass one of them")
     file = Path(data)
-    read = _read_npz if file.suffix == ".npz" else _read_csv
+    sha256 = read(file, lambda file: hashlib.sha256(file.read_bytes()).hexdigest())
+    parts = read(file, _read_npz if file.suffix == ".npz" else _read_csv)
+    return _of_file(file, parts, seed, sha256)
+
+
+def read(file: Path, reader: Callable[[Path], T]) -> T:
+    """Return what a function reads of a file, or raise with what is wrong with it.
+
+    Args:
+        file: where the data are.
+        reader: the function.
+    Raises:    InputError, whatever the function raises.
+
+    >>> read(Path("nowhere.csv"), read_rows)
+    Traceback (most recent call last):
+    fnn._core.errors.InputError: fnn: expected data in nowhere.csv, got a file that cannot be read \
+    (No such file or directory); mend it
+    """
     try:
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        parts = read(file)
+        return reader(file)
     except InputError:
         raise
     # What is wrong with a zip archive, an array or a text has a score of types of exceptions.
@@ -156,7 +174,16 @@ def problem(data: str, folder: Path | None, seed: int) -> Problem:
         raise InputError(
             f"data in {file}", f"a file that cannot be read ({why})", "mend it"
         ) from None
-    return _of_file(file, parts, seed, sha256)
+
+
+def read_rows(file: Path) -> list[list[str]]:
+    """Return the words of every row of a CSV file that is not empty.
+
+    Args:
+        file: the file.
+    """
+    with file.open(newline="", encoding="utf-8-sig") as text:
+        return [row for row in csv.reader(text) if row]
 
 
 def fashion(folder: Path | None) -> Dataset:
@@ -216,14 +243,13 @@ def _read_npz(file: Path) -> _Parts:
 
 def _read_csv(file: Path) -> _Parts:
     """Read rows of numbers whose last column is the target; a first row may hold names."""
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        rows = [row for row in csv.reader(text) if row]
+    rows = read_rows(file)
     columns: tuple[str, ...] = ()
-    if rows and not all(map(_is_number, rows[0][:-1])):
+    if rows and not all(map(is_number, rows[0][:-1])):
         columns, rows = tuple(name.strip() for name in rows[0][:-1]), rows[1:]
     width = len(rows[0]) if rows else 0
     for number, row in enumerate(rows, 1):
-        wrong = [word for word in row[:-1] if not _is_number(word)]
+        wrong = [word for word in row[:-1] if not is_number(word)]
         if len(row) != width or width < 2 or wrong:
             got = repr(wrong[0]) if wrong else f"{len(row)} columns"
             raise InputError(
@@ -233,12 +259,20 @@ def _read_csv(file: Path) -> _Parts:
             )
     x = np.array([[float(word) for word in row[:-1]] for row in rows])
     words = [row[-1].strip() for row in rows]
-    decimals = all(map(_is_number, words)) and not all(map(_is_integer, words))
+    decimals = all(map(is_number, words)) and not all(map(_is_integer, words))
     target = np.array(words, np.float32) if decimals else np.array(words)
     return _Parts(x, target, columns=columns)
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Say whether a word is a number.
+
+    Args:
+        word: what stands between two commas.
+
+    >>> is_number(" 1e3"), is_number("tall")
+    (True, False)
+    """
     try:
         float(word)
     except ValueError:

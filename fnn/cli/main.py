@@ -19,6 +19,7 @@ from fnn.cli.compare_runs import compare_runs
 from fnn.cli.data import IMAGES, TOYS, problem
 from fnn.cli.networks import INITIALIZERS, Activation, Model
 from fnn.cli.optimizers import NOISES, OPTIMIZERS, SCHEDULES
+from fnn.cli.predict import predict
 from fnn.cli.processes import LostError, check_processes, run_in_processes
 from fnn.cli.ranges import NAMES, read_settings, read_values
 from fnn.cli.resume import begun, resume
@@ -208,7 +209,7 @@ _Cache = Annotated[
     bool,
     typer.Option(
         help="Keep compiled programs in ~/.cache/fnn/programs, for this machine and release of JAX,"
-        " so that the next start is faster; also before compare-runs, resume and sweep."
+        " so that the next start is faster; also before compare-runs, predict, resume and sweep."
     ),
 ]
 
@@ -301,6 +302,35 @@ def compare_runs_command(
     """Show in which settings runs differ, and how they ended."""
     with explained():
         print(compare_runs(folders))
+
+
+def predict_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run wrote to.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="FILE.csv (rows of numbers without the target; under names in the first row any"
+            " columns in any order) or FILE.npz (array x).",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write into this file, whole or not at all.",
+            metavar="FILE",
+            show_default="print",
+        ),
+    ] = None,
+) -> None:
+    """Predict new rows with the network of a run that has ended.
+
+    Gives a row for each, as CSV: the class with the score of every class, or
+    the values. The rows are scaled as those were that the run learned from,
+    which it remembers.
+    """
+    with explained():
+        predict(folder, file, out)
 
 
 def resume_command(
@@ -434,5 +464,6 @@ app: Any = typer.Typer(
 )
 app.callback(invoke_without_command=True)(main)
 app.command("compare-runs")(compare_runs_command)
+app.command("predict")(predict_command)
 app.command("resume")(resume_command)
 app.command("sweep", epilog=FORMS)(sweep_command)
