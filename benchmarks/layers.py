@@ -17,7 +17,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from measure import Row, arguments, machine, picked, report, watched, write
+from measure import (
+    Row,
+    arguments,
+    computing_where_called,
+    machine,
+    picked,
+    report,
+    watched,
+    write,
+)
 
 import fnn
 from fnn.lab import Measurement, both_ways, choose, in_bytes, measure
@@ -273,6 +282,7 @@ def summarize(rows: list[Row]) -> None:
 
 def main() -> None:
     options = arguments(__doc__, rounds=15)
+    computing_where_called()
     print(f"{machine()}\n")
     rows = []
     for case in watched(case for case in CASES if picked(case.name, options)):

@@ -12,15 +12,12 @@ from typing import Any
 
 import jax
 import torch
+from measure import computing_where_called
 from torch.profiler import ProfilerActivity, profile, record_function
 
 __all__ = ["DEVICE", "at_its_best", "cores", "on_device", "peak_bytes", "synchronize"]
 
-# A program of JAX for CPUs is handed to another thread, so that Python goes on: who waits for every
-# result, as these benchmarks do, waits for that thread to wake as well.
-if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-
+computing_where_called()
 DEVICE = "cuda" if jax.default_backend() in ("gpu", "cuda", "rocm") else "cpu"
 
 
