@@ -235,7 +235,7 @@ def test_a_weight_gradient_in_tiles_is_the_same_sum(dtype, padding, monkeypatch)
         x = normal(3, 6, 5, 4, 64).astype(dtype)
         geometry = geometry_of(x, 3, stride=1, padding=padding)
         dy = normal(4, 6, *geometry.positions((5, 4)), 65).astype(dtype)
-        monkeypatch.setattr(winograd, "BYTES", (x.nbytes + dy.nbytes) // 2)
+        monkeypatch.setattr(fast_weight, "_BYTES", (x.nbytes + dy.nbytes) // 2)
         v = normal(5, 3, 3, 64, 65).astype(dtype)
 
         def both(module):

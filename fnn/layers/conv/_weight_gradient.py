@@ -100,13 +100,12 @@ def _in_parts(one: OfExamples, x: Array, dy: Array, geometry: Geometry) -> Array
     # Every device of a mesh goes through its own examples.
     devices = parts_of(batch)
     own = batch // devices
-    tiled = one is _in_order and winograd.pays(x, dy, geometry, own)
-    most = max(1, min(own, (winograd.BYTES if tiled else _BYTES) // max(1, example)))
+    most = max(1, min(own, _BYTES // max(1, example)))
     # Of a batch in equal parts every part is read in place; what is left over takes a copy.
     few = next((n for n in range(most, most // 2, -1) if own % n == 0), most)
     # Of fewer bytes products gain nothing, and the columns of a part take more than a plain copy.
     many = own * example > 2 * _BYTES >= 2 * example and own % few == 0
-    if tiled:
+    if one is _in_order and winograd.pays(x, dy, geometry, own, most == own):
         one = winograd.weight_gradient
     elif one is _in_order and many:
         one = _product_that_pays(x.shape[-1], dy.shape[-1], geometry)

@@ -23,14 +23,12 @@ import jax.numpy as jnp
 from fnn._core.types import Array
 from fnn.layers._window import Geometry
 
-# Channels between which the products in time saved are worth the sums before them, those from which
-# they are where x and dy are more than `BYTES`, which is what a part is to take, and positions.
+# Channels, of x and dy in one part and in several, and positions for which it is the faster way.
 _CHANNELS, _WIDE, _FEW = range(64, 257), 96, 1024
-BYTES = 4 * 2**20
 _ROWS = ((1.0, 0.5, 0.5, 0.0), (0.0, 0.5, -0.5, 0.0), (0.0, 0.5, 0.5, 1.0))
 
 
-def pays(x: Array, dy: Array, geometry: Geometry, examples: int) -> bool:
+def pays(x: Array, dy: Array, geometry: Geometry, examples: int, whole: bool) -> bool:
     """Return whether a window is one of 3 x 3 that moves by 1 over many channels, none very many.
 
     Args:
@@ -38,11 +36,10 @@ def pays(x: Array, dy: Array, geometry: Geometry, examples: int) -> bool:
         dy: (B, *positions, O).
         geometry: how the window moves.
         examples: how many of the batch one device has.
+        whole: whether they are taken at once.
     """
     ones = max(*geometry.stride, *geometry.dilation, *geometry.input_dilation) == 1
     inputs, outputs = x.shape[-1], dy.shape[-1]
-    within = math.prod(x.shape[1:]) + math.prod(dy.shape[1:])
-    whole = examples * within * x.dtype.itemsize <= BYTES
     return (
         ones
         and geometry.size == (3, 3)
