@@ -8,11 +8,11 @@ included, ``?`` for one character, ``[ab]`` for one of these.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
 import jax
 
 from fnn._core.errors import InputError, describe
+from fnn._core.paths import matches, value_at
 from fnn._core.types import PyTree, Unchecked
 
 
@@ -39,7 +39,7 @@ def matching(pattern: str, tree: PyTree) -> PyTree:
     paths = leaf_paths(tree)
     if not isinstance(pattern, str):
         raise InputError("a pattern over paths", describe(pattern), "pass text such as '*/weight'")
-    found = [fnmatchcase(path, pattern) for path in paths]
+    found = [matches(path, pattern) for path in paths]
     if not any(found):
         known = ", ".join(paths[:6]) + (", ..." if len(paths) > 6 else "")
         raise InputError(
@@ -53,20 +53,20 @@ def matching(pattern: str, tree: PyTree) -> PyTree:
 def by_leaf(
     values: Mapping[str, Unchecked], tree: PyTree, default: Unchecked = None
 ) -> list[Unchecked]:
-    """Return for every leaf the value of the first pattern that matches its path.
+    """Return for every leaf the value of its path, else of the first pattern that matches it.
 
-    In the order of `jax.tree.leaves`; `default` where no pattern matches: put ``"*"`` last to
-    mean all the rest.
+    In the order of `jax.tree.leaves`; `default` where none does: put ``"*"`` last to mean all the
+    rest.
 
     Raises `fnn.InputError` as `matching` does, and for an empty mapping.
 
     >>> by_leaf({"*/bias": 0.1, "out/*": 0.2}, {"out": {"weight": 1, "bias": 2}, "in": 3})
     [None, 0.1, 0.2]
+    >>> by_leaf({"*": 0.1, "in": 0.2}, {"out": 1, "in": 2})
+    [0.2, 0.1]
     """
     if not values:
         raise InputError("a pattern or more", "an empty mapping", "pass {'*': ...} for all")
-    found = [(jax.tree.leaves(matching(p, tree)), value) for p, value in values.items()]
-    return [
-        next((value for mask, value in found if mask[i]), default)
-        for i in range(len(jax.tree.leaves(tree)))
-    ]
+    for pattern in values:
+        matching(pattern, tree)  # for its checks
+    return [value_at(path, values, default) for path in leaf_paths(tree)]

@@ -133,8 +133,8 @@ def fit(
         sharding: where parameters and optimizer state lie: ``"data"``, whole on every device, the
             default; ``"full"``, each array of 1024 entries or more in parts, along its largest axis
             that the first axis of the mesh divides; or these words and
-            `jax.sharding.PartitionSpec` by paths, and patterns over them, of which the first match
-            counts: see `fnn.train.tensor_parallel`. What is not matched is whole.
+            `jax.sharding.PartitionSpec` by paths, and behind these by patterns over them, of which
+            the first match counts: see `fnn.train.tensor_parallel`. What is not matched is whole.
     Raises:    InputError for epochs or steps below 0 or both, a batch size outside 1..n, data that
         is empty, of differing lengths, not finite, or that fits neither model nor loss, a `start`
         of another model or optimizer, metrics without validation data, what is no mesh, a sharding

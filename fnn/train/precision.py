@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
+from fnn._core.paths import matches, value_at
 from fnn._core.precision import wide_dtype
 from fnn._core.types import (
     Array,
@@ -74,7 +74,8 @@ def mixed_precision(
         layer: f, any layer or model.
         precision: ``"bfloat16"``, with the range of float32; ``"float16"``, which is finer and
             whose range is small; or one by patterns over the paths of layers, as `fnn.summary`
-            shows them, the first that matches a layer counting and ``"float32"`` elsewhere:
+            shows them: the path of a layer counts before patterns, of these the first that
+            matches, and ``"float32"`` elsewhere:
             ``{"head": "float32", "*": "bfloat16"}``.
         loss_scale: s, which keeps small gradients from rounding to 0 in float16, a number above 0.
     Shapes:    those of the layer
@@ -146,14 +147,11 @@ def _by_path(model: Layer, precision: Mapping[str, HalfName | WideName]) -> dict
     """Return the precision of every layer without children, by its path."""
     paths = [path for path, one in layers_by_path(model).items() if one.rebuild is None]
     for pattern in precision:
-        if not any(fnmatchcase(path, pattern) for path in paths):
+        if not any(matches(path, pattern) for path in paths):
             known = ", ".join(map(repr, paths[:6])) + (", ..." if len(paths) > 6 else "")
             remedy = f"the layers are {known}"
             raise InputError("a pattern that matches a layer", repr(pattern), remedy)
-    return {
-        path: next((name for one, name in precision.items() if fnmatchcase(path, one)), "float32")
-        for path in paths
-    }
+    return {path: value_at(path, precision, "float32") for path in paths}
 
 
 class _Saved(NamedTuple):

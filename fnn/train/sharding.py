@@ -81,10 +81,7 @@ class Layout:
         if isinstance(self.rules, str):
             chosen = [self.rules] * len(leaves)
         else:
-            known = set(paths)
-            # The path of a parameter says more of it than any pattern, wherever it stands.
-            rules = dict(sorted(self.rules, key=lambda rule: rule[0] not in known))
-            chosen = by_leaf(rules, params, "data") if leaves else []
+            chosen = by_leaf(dict(self.rules), params, "data") if leaves else []
         return [
             self._spec(path, leaf, one)
             for path, leaf, one in zip(paths, leaves, chosen, strict=True)

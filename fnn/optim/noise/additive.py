@@ -36,8 +36,8 @@ def gradient_noise(
         variance / (1 + t)^decay_power, t counted from 0
 
     Args:
-        variance: for all parameters, or by patterns over paths: ``{"*/weight": 0.01}``, the first
-            match counts, and what matches none stays without noise; a schedule is annealed
+        variance: for all parameters, or by patterns over paths: ``{"*/weight": 0.01}``; the path
+            of a leaf counts first, then the first match, and what matches none stays without noise; a schedule is annealed
             further.
         decay_power: how fast the variance falls, >= 0; with 0 the schedule of the variance is all.
         distribution: a name or a value of `fnn.optim.distributions`.

@@ -69,7 +69,7 @@ def project(onto: Projection | Mapping[str, Projection]) -> Optimizer:
 
     Args:
         onto: a projection, array -> array, such as those of `fnn.optim.constraint`; or several by
-            patterns over paths, the first match counts:
+            patterns over paths, of which the path of a leaf counts first, then the first match:
             ``project({"*/weight": constraint.max_norm(3.0)})``.
     Raises:    InputError for what is no function, where a projection changes shape, and from
         `init` for a pattern that matches no parameter.

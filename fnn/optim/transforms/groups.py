@@ -96,7 +96,7 @@ def masked(optimizer: Optimizer, mask: PyTree | Callable[[Params], PyTree]) -> O
 
 @constructor
 def by_path(optimizers: Mapping[str, Optimizer], default: Optimizer | None = None) -> Optimizer:
-    """Optimizers by path: every parameter array has that of the first pattern that matches.
+    """Optimizers by path: every parameter array has that of its path or the first match.
 
     Paths are those of `fnn.summary` and of saved weights, such as ``hidden/0/bias``; patterns are
     those of file names, with ``*`` (slashes too), ``?`` and ``[...]``. Every optimizer sees its own
@@ -105,7 +105,8 @@ def by_path(optimizers: Mapping[str, Optimizer], default: Optimizer | None = Non
     Update:    that of the optimizer of the array
 
     Args:
-        optimizers: optimizers by pattern, the narrower patterns first.
+        optimizers: optimizers by pattern, the narrower patterns first; the path of an array counts
+            before all patterns, wherever it stands.
         default: the optimizer of all other arrays; ``chain()`` lets their gradients pass. Without
             one every array needs a pattern.
     Raises:    InputError for what is no optimizer, or needs more than the gradient; from `init` for

@@ -72,7 +72,8 @@ def load_weights(
             read, and must be in the file; all else stays as it is in `like`, and what else the
             file holds is not looked at. None for everything.
         rename: paths of the file by patterns, with those in `like`: ``{"old/*": "encoder/*"}``. A
-            ``*`` stands for the same text in both. Of names that begin with neither ``params/`` nor
+            ``*`` stands for the same text in both; a path without one counts before the others, and
+            of these the first that matches. Of names that begin with neither ``params/`` nor
             ``state/``, as other tools write them, the whole is meant.
     Raises:    InputError when a name, a shape or a dtype differs, when a dtype is one that JAX
         would narrow, for a pattern that matches nothing, and for a file that is damaged: truncated,
@@ -122,8 +123,10 @@ def _new_names(names: Iterable[str], rename: Mapping[str, str] | None) -> dict[s
     ):
         remedy = "pass them as in {'old/*': 'new/*'}"
         raise InputError("rename to be patterns with one * at most", describe(rename), remedy)
-    changes = [(re.compile(re.escape(old).replace(r"\*", "(.*)")), rename[old]) for old in rename]
-    for old, (pattern, _) in zip(rename, changes, strict=True):
+    # As everywhere a name by itself counts before all patterns.
+    order = sorted(rename, key=lambda old: "*" in old)
+    changes = [(re.compile(re.escape(old).replace(r"\*", "(.*)")), rename[old]) for old in order]
+    for old, (pattern, _) in zip(order, changes, strict=True):
         if not any(pattern.fullmatch(_split_prefix(name)[1]) for name in names):
             raise InputError(
                 "a pattern that matches an array of the file",
@@ -140,7 +143,7 @@ def _new_names(names: Iterable[str], rename: Mapping[str, str] | None) -> dict[s
 
 
 def _rename_one(name: str, changes: list[tuple[re.Pattern[str], str]]) -> str:
-    """Return the new name of an array: by the first pattern that matches it."""
+    """Return the new name of an array: by the first change whose pattern matches it."""
     prefix, path = _split_prefix(name)
     for pattern, new in changes:
         match = pattern.fullmatch(path)
