@@ -37,8 +37,8 @@ def gradient_noise(
 
     Args:
         variance: for all parameters, or by patterns over paths: ``{"*/weight": 0.01}``; the path
-            of a leaf counts first, then the first match, and what matches none stays without noise; a schedule is annealed
-            further.
+            of a leaf counts first, then the first match, and what matches none stays without
+            noise; a schedule is annealed further.
         decay_power: how fast the variance falls, >= 0; with 0 the schedule of the variance is all.
         distribution: a name or a value of `fnn.optim.distributions`.
         generator: ``"counter"``, which XLA computes inside the update and which is not for
