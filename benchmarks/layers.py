@@ -3,9 +3,11 @@
 A row is one layer at one size, forward and backward in training in one compiled program: by the
 layer's own `backward`, and by `jax.vjp` of its `apply`, which is that of the plain formula. Inputs,
 cotangent, precision and returned values are the same; both are compiled and warm, and take turns.
-time_ratio is the median over the rounds of manual over auto, below 1 where manual is faster;
-memory_ratio is that of the temporary bytes of the two programs, ``-`` where auto needs none and
-manual some. The losses are measured as layers of their predictions.
+time_ratio is the median over the rounds of manual over auto, below 1 where manual is faster, of one
+call, whose results stand in memory taken anew, which is much of the time of a small or a cheap
+layer, and a matter of luck; loop_ratio is that of a loop of such steps in one program, as training
+is one. memory_ratio is that of the temporary bytes of the two programs of a call, ``-`` where auto
+needs none and manual some. The losses are measured as layers of their predictions.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from fnn.lab import Measurement, both_ways, choose, in_bytes, measure
 from fnn.losses import Loss
 
 COLUMNS = (
-    "family", "name", "size", "time_ratio", "memory_ratio",
+    "family", "name", "size", "time_ratio", "loop_ratio", "memory_ratio",
     "manual_ms", "auto_ms", "manual_bytes", "auto_bytes",
 )  # fmt: skip
 # Those that hold a matrix product, a reduction or a recurrence.
@@ -43,6 +45,8 @@ STRUCTURED = {
 }  # fmt: skip
 SMALL, LARGE = (256, 512), (4096, 512)
 WORDS = 1.05
+# Steps of a loop, by whether the size is the larger one.
+STEPS_OF_LOOP = {False: 16, True: 4}
 
 
 class Case(NamedTuple):
@@ -229,16 +233,57 @@ def weight_gradient(layer: fnn.Layer, x: Any, rounds: int) -> Measurement:
     return Measurement(**ways)
 
 
+def in_a_loop(layer: fnn.Layer, x: Any, steps: int, rounds: int) -> Measurement:
+    """Measure a loop of steps, each of which begins with what XLA takes for other inputs."""
+    key = jax.random.key(0)
+    if isinstance(x, jax.ShapeDtypeStruct):
+        x = numbers(x.shape)
+    params, state = layer.init(key, x)
+    indices = jax.numpy.issubdtype(x.dtype, jax.numpy.integer)
+
+    def apply(params: Any, state: Any, x: Any) -> Any:
+        return layer.apply(params, state, x, key=key, train=True)[0]
+
+    def manual(params: Any, state: Any, x: Any, dy: Any) -> Any:
+        y, _, residuals = layer.forward(params, state, x, key=key, train=True)
+        return y, *layer.backward(params, residuals, dy)
+
+    def auto(params: Any, state: Any, x: Any, dy: Any) -> Any:
+        if indices:
+            y, back = jax.vjp(lambda params: apply(params, state, x), params)
+            return y, *back(dy), None
+        y, back = jax.vjp(lambda params, x: apply(params, state, x), params, x)
+        return y, *back(dy)
+
+    def looped(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(carry: Any, _: None) -> Any:
+            inputs = jax.lax.optimization_barrier(carry[0])
+            return (inputs, function(*inputs)), None
+
+        def loop(*inputs: Any) -> Any:
+            shapes = jax.eval_shape(function, *inputs)
+            zeros = jax.tree.map(lambda spec: jax.numpy.zeros(spec.shape, spec.dtype), shapes)
+            return jax.lax.scan(step, (inputs, zeros), length=steps)[0][1]
+
+        return loop
+
+    dy = jax.tree.map(lambda y: numbers(y.shape), jax.eval_shape(apply, params, state, x))
+    functions = {"manual": looped(manual), "auto": looped(auto)}
+    ways = both_ways(functions, (params, state, x, dy), {"manual": 0, "auto": 0}, rounds)
+    return Measurement(**ways)
+
+
 ALONE = Case("convolution", "conv 3x3, weight gradient alone", fnn.conv(64, 3), FEW_CHANNELS)
 
 
-def row_of(case: Case, size: Any, ways: Measurement) -> Row:
+def row_of(case: Case, size: Any, ways: Measurement, loop: Measurement | None = None) -> Row:
     memory = ways.memory_ratio
     return {
         "family": case.family,
         "name": case.name,
         "size": "x".join(map(str, getattr(size, "shape", size))),
         "time_ratio": ways.time_ratio,
+        "loop_ratio": None if loop is None else loop.time_ratio,
         "memory_ratio": memory if math.isfinite(memory) else None,
         "manual_ms": ways.manual.milliseconds,
         "auto_ms": ways.auto.milliseconds,
@@ -261,6 +306,10 @@ def summarize(rows: list[Row]) -> None:
     ):
         if ratios:
             print(f"geometric mean of time over {what}: {geometric_mean(ratios):.3f}")
+    loops = [row["loop_ratio"] for row in rows if row["loop_ratio"] is not None]
+    if loops:
+        above = sum(ratio > WORDS for ratio in loops)
+        print(f"in a loop: {geometric_mean(loops):.3f}; {above} of {len(loops)} above {WORDS}")
     depths = {row["name"]: row for row in rows if row["size"] == "x".join(map(str, SMALL))}
     deep, flat = (depths.get(f"reversible of {depth}") for depth in (32, 2))
     if deep and flat:
@@ -271,7 +320,10 @@ def summarize(rows: list[Row]) -> None:
     for row in rows:
         if row["time_ratio"] > WORDS:
             used = "auto is used there by tune" if row["tuned"] == "auto" else "within the spread"
-            print(f"{row['name']} {row['size']}: {row['time_ratio']:.2f} times the time; {used}")
+            loop = "" if row["loop_ratio"] is None else f", {row['loop_ratio']:.2f} in a loop"
+            print(
+                f"{row['name']} {row['size']}: {row['time_ratio']:.2f} times the time{loop}; {used}"
+            )
     for row in rows:
         if row["manual_bytes"] > row["auto_bytes"]:
             print(
@@ -286,10 +338,11 @@ def main() -> None:
     print(f"{machine()}\n")
     rows = []
     for case in watched(case for case in CASES if picked(case.name, options)):
-        for size in case.sizes:
+        for number, size in enumerate(case.sizes):
             x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
             ways = measure(case.layer, x, key=jax.random.key(0), rounds=options.rounds)
-            rows.append(row_of(case, size, ways))
+            loop = in_a_loop(case.layer, x, STEPS_OF_LOOP[number > 0], options.rounds)
+            rows.append(row_of(case, size, ways, loop))
     if picked(ALONE.name, options):
         for size in ALONE.sizes:
             ways = weight_gradient(ALONE.layer, numbers(size), options.rounds)
