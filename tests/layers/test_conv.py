@@ -332,6 +332,58 @@ def test_a_row_of_padding_changes_nothing(stride, monkeypatch):
         assert_close(y, plain.convolve(x, weight, geometry), "float64", x.size)
 
 
+GROUPED = {
+    "one-axis": (lambda: fnn.conv(12, 3, groups=4), (7, 8), 4),
+    "two-axes": (lambda: fnn.conv(8, (3, 2), groups=4, stride=2), (6, 5, 12), 4),
+    "three-axes": (lambda: fnn.conv(6, 2, groups=3), (3, 4, 3, 6), 3),
+    "many-bundles": (lambda: fnn.conv(80, 2, groups=20), (3, 40), 20),
+    "transposed": (lambda: fnn.conv_transpose(8, 3, groups=4, stride=2), (5, 8), 4),
+    "depthwise": (lambda: fnn.depthwise_conv(3), (5, 6, 4), 4),
+}
+
+
+def assert_stays_in_its_group(layer, shape, groups, bad):
+    """Of the three results, those of other groups are as without it, those of its own are not."""
+    x = jax.random.normal(KEY, (2, *shape))
+    params, _ = layer.init(KEY, x)
+
+    @jax.jit
+    def by_group(x, dy):
+        y, _, residuals = layer.forward(params, (), x)
+        dparams, dx = layer.backward(params, residuals, dy)
+        # Of a transposed one the last axis of the weight is that of x, in the same groups.
+        arrays = [y, dx, *dparams.values()]
+        return [a.reshape(-1, groups, a.shape[-1] // groups) for a in arrays]
+
+    dy = jax.random.normal(jax.random.key(1), layer.apply(params, (), x)[0].shape)
+    places = tuple(n // 2 for n in x.shape[:-1])
+    one_x, one_dy = x.shape[-1] // groups, dy.shape[-1] // groups
+    wrong_x = x.at[(*places, one_x)].set(bad)
+    wrong_dy = dy.at[(*(n // 2 for n in dy.shape[:-1]), one_dy)].set(bad)
+    clean = by_group(x, dy)
+    for found, reached in ((by_group(wrong_x, dy), {0, 2}), (by_group(x, wrong_dy), {1, 2, 3})):
+        for i, (one, other) in enumerate(zip(found, clean, strict=True)):
+            np.testing.assert_allclose(
+                *(np.delete(a, 1, axis=1) for a in (one, other)), rtol=1e-4, atol=1e-4
+            )
+            assert np.isfinite(one[:, 1]).all() == (i not in reached)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(("make", "shape", "groups"), GROUPED.values(), ids=GROUPED)
+def test_what_is_not_finite_reaches_no_other_group(make, shape, groups, bad):
+    assert_stays_in_its_group(make(), shape, groups, bad)
+
+
+def test_groups_that_reach_each_other_are_seen(monkeypatch):
+    monkeypatch.setattr(fast, "bundles_of", lambda groups, *rest: groups)
+    in_bundles = fast._in_bundles_of_groups
+    monkeypatch.setattr(fast, "_in_bundles_of_groups", lambda *rest: in_bundles(*rest[:3], 1))
+    make, shape, groups = GROUPED["two-axes"]
+    with pytest.raises(AssertionError):
+        assert_stays_in_its_group(make(), shape, groups, np.nan)
+
+
 def test_a_layer_saves_its_input_alone():
     x = jnp.ones((2, 5, 4, 3))
     for layer in (fnn.conv(2, 3), fnn.depthwise_conv(3), fnn.conv_transpose(2, 3)):
