@@ -1,7 +1,7 @@
 """Time causal attention alone, forward and backward, in 16 and in 32 bits, and a GPT around it.
 
 A row is our attention over another: ``blocks`` is ours without the kernel of cuDNN, which it takes
-on a GPU in 16 bits, ``blocks of 512`` that with longer blocks; ``pytorch`` is
+on a GPU in 16 bits, ``blocks of 256`` that with others than by default; ``pytorch`` is
 `scaled_dot_product_attention` with its gradient by autograd. ``gpt`` is a step in `fit` of a GPT of
 6 blocks and 512 channels, over the same without the kernel. time_ratio is the median of the first
 over that of the second; memory_ratio that of the temporary bytes of the two programs.
@@ -29,8 +29,10 @@ from fnn.layers.attention._blockwise import Scoring, attend, attend_backward
 COLUMNS = ("name", "size", "time_ratio", "ours_ms", "other_ms", "memory_ratio")
 # Batch and steps, on a CPU and on what is faster.
 SIZES = {"cpu": ((2, 256), (2, 1024)), "cuda": ((16, 1024), (4, 4096))}
-HEADS, WIDTH, BLOCK = 8, 64, 128
-BLOCKS = {"blocks": BLOCK, **{f"blocks of {n}": n for n in (256, 512, 1024)}}
+HEADS, WIDTH = 8, 64
+# The default of the layer.
+BLOCK = 128 if DEVICE == "cpu" else 512
+BLOCKS = {"blocks": BLOCK, **{f"blocks of {n}": n for n in (128, 256, 512, 1024)}}
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BATCHES, VOCABULARY, CHANNELS, DEPTH = 8, 256, 512, 6
 # Of the largest number, in 16 bits.

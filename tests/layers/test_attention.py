@@ -730,6 +730,22 @@ def test_an_mlp_refuses_arrays():
     assert_complains(wrong, applied(fnn.mlp(), ones(2, 4)), ones(2, 3))
 
 
+@pytest.mark.parametrize(("backend", "steps"), [("cpu", 128), ("gpu", 512)])
+def test_blocks_are_longer_where_starting_a_kernel_costs_more(monkeypatch, backend, steps):
+    """There is one block of up to twice the steps, whose probabilities are saved."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    layer = fnn.attention(1)
+
+    def saved_bytes(length):
+        x = jax.ShapeDtypeStruct((1, length, 2), jnp.float32)
+        place = jax.eval_shape(layer.init, KEY, x)
+        residuals = jax.eval_shape(layer.forward, *place, x)[2]
+        return max(leaf.size for leaf in jax.tree.leaves(residuals))
+
+    assert saved_bytes(2 * steps) == (2 * steps) ** 2
+    assert saved_bytes(2 * steps + 1) == 2 * (2 * steps + 1)
+
+
 # What is attended to in the shapes of `_blockwise`: heads of queries to each of keys, and steps.
 KERNELS = pytest.mark.parametrize(
     ("causal", "groups", "steps", "others"),

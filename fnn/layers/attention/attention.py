@@ -47,6 +47,9 @@ from fnn.layers.attention.position import BASE, check_base, rotate
 from fnn.layers.dense import dense
 from fnn.layers.dropout import check_rate, given_key
 
+# Steps of a block, as measured by benchmarks/attention.py.
+_BLOCK, _BLOCK_ELSEWHERE = 128, 512
+
 
 @constructor
 def attention(
@@ -59,7 +62,7 @@ def attention(
     score_bias: Callable[[Array, Array], Array] | None = None,
     bias: bool = True,
     dropout: Coefficient = 0.0,
-    block: int = 128,
+    block: int | None = None,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
     """Multi-head attention: every time step averages the values of others, weighted by softmax.
@@ -95,7 +98,8 @@ def attention(
             ``lambda t, s: -abs(t - s) / 8``.
         bias: whether the four projections have one.
         dropout: the fraction of the probabilities dropped in training.
-        block: how many steps are gone through at a time, where there are more than twice as many.
+        block: how many steps are gone through at a time, where there are more than twice as many;
+            None for 128 on a CPU and 512 elsewhere. Dropout draws by the block.
         initializer: draws the weights of the four projections.
     Shapes:    x, y (B, T, C); memory (B, S, M); weights of the dense layers query (C, N D), key
         and value (M, N D), output (N D, C)
@@ -153,8 +157,15 @@ class _Plan(NamedTuple):
     scoring: Scoring
     bias: bool
     dropout: Coefficient
-    block: int
+    block: int | None
     initializer: jax.nn.initializers.Initializer
+
+    @property
+    def steps(self) -> int:
+        """How many steps a block has: short ones stay in a cache, long ones start fewer kernels."""
+        if self.block is not None:
+            return self.block
+        return _BLOCK if jax.default_backend() == "cpu" else _BLOCK_ELSEWHERE
 
 
 class _Residuals(NamedTuple):
@@ -197,7 +208,7 @@ class _Values(NamedTuple):
 
 def _check_plan(plan: _Plan) -> None:
     for name in ("heads", "key_value_heads", "head_width", "block"):
-        if name != "head_width" or plan.head_width is not None:
+        if name in ("heads", "key_value_heads") or getattr(plan, name) is not None:
             check.count(getattr(plan, name), name)
     if plan.heads % plan.key_value_heads:
         raise InputError(
@@ -291,7 +302,7 @@ def _apply(
     values = _values(x, params)
     q, k, v = _project(plan, params, values)
     dropping = _dropping(plan, _needed(plan, key, train))
-    o, _ = plain(q, k, v, values.present, plan.scoring, plan.block, dropping)
+    o, _ = plain(q, k, v, values.present, plan.scoring, plan.steps, dropping)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
     return _with_values(x, _zero_padding(y, values.there)), state
 
@@ -302,7 +313,7 @@ def _forward(
     values, key = _values(x, params), _needed(plan, key, train)
     q, k, v = _project(plan, params, values)
     dropping = _dropping(plan, key)
-    o, saved = attend(q, k, v, values.present, plan.scoring, plan.block, dropping)
+    o, saved = attend(q, k, v, values.present, plan.scoring, plan.steps, dropping)
     o = _join_heads(o)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), o)
     memory, there = (inexact_leaves(x[1]), values.there) if _is_pair(x) else (None, None)
@@ -336,7 +347,7 @@ def _prefill(
         )
     values = _values(x, params)
     q, k, v = _project(plan, params, values)
-    o, _ = attend(q, k, v, values.present, plan.scoring, plan.block)
+    o, _ = attend(q, k, v, values.present, plan.scoring, plan.steps)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
     if pair:
         return y, _Cache(k, v, values.present)
@@ -377,7 +388,7 @@ def _backward(
     dparams["output"], do = through(params["output"], o, _zero_padding(_array(dy), there))
     dropping = _dropping(plan, key)
     o, do = (_split_heads(a, q.shape) for a in (o, do))
-    dq, dk, dv = attend_backward(q, k, v, present, o, saved, do, plan.scoring, plan.block, dropping)
+    dq, dk, dv = attend_backward(q, k, v, present, o, saved, do, plan.scoring, plan.steps, dropping)
     dq = downcast(upcast(_join_heads(dq)) * q.shape[-1] ** -0.5, dq)
     dz = {"query": dq, "key": _join_heads(dk[:, :, None]), "value": _join_heads(dv[:, :, None])}
     seen = query if memory is None else _zero_padding(_array(memory), present)

@@ -151,7 +151,7 @@ def transformer_block(
     bias: bool | None = None,
     dropout: Coefficient = 0.0,
     attention_dropout: Coefficient = 0.0,
-    block: int = 128,
+    block: int | None = None,
     initializer: jax.nn.initializers.Initializer = lecun_normal,
 ) -> Layer:
     """Transformer block: attention and an MLP, each with a residual connection.
@@ -184,7 +184,7 @@ def transformer_block(
             None is True, but for a gated MLP, which has none.
         dropout: the fraction of what each term adds that is dropped in training.
         attention_dropout: the fraction of the probabilities that is, as `fnn.attention` drops them.
-        block: steps that attention goes through at a time.
+        block: steps that attention goes through at a time, as in `fnn.attention`.
         initializer: draws the weights.
     Shapes:    x, y (B, T, C); with `cross` x and y are pairs of that and a memory (B, S, M)
     Saves:     what its layers save
