@@ -42,11 +42,22 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e12, 1e19, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1e-3, 1e12, 1e19, 1e30])
 @pytest.mark.parametrize("layer", EXAMPLES.values(), ids=EXAMPLES)
-def test_numbers_whose_squares_leave_float32_are_normalized_as_in_float64(layer, scale):
+def test_numbers_of_any_size_are_normalized_as_in_float64(layer, scale):
+    assert_as_in_float64(layer, scale, mean=0, error=1)
+
+
+@pytest.mark.parametrize("layer", EXAMPLES.values(), ids=EXAMPLES)
+def test_a_mean_far_above_the_deviation_costs_its_own_digits_and_no_more(layer):
+    """As the difference of two mean squares a variance would lose twice as many: all of them."""
+    assert_as_in_float64(layer, 1.0, mean=1e4, error=1e4)
+
+
+def assert_as_in_float64(layer, scale, mean, error):
+    """Output and both gradients of the same numbers, in multiples of a rounding of the largest."""
     random = np.random.default_rng(2)
-    x = (scale * random.normal(size=(3, 4, 6))).astype("float32")
+    x = (mean + scale * random.normal(size=(3, 4, 6))).astype("float32")
     dy = random.normal(size=x.shape).astype("float32")
     params, _ = layer.init(jax.random.key(0), jnp.asarray(x))
 
@@ -60,7 +71,7 @@ def test_numbers_whose_squares_leave_float32_are_normalized_as_in_float64(layer,
     with jax.enable_x64(True):
         wide = results(jnp.asarray(x, "float64"), jnp.asarray(dy, "float64"))
     for one, other in zip(narrow, wide, strict=True):
-        bound = rounding("float32", x.size) * np.abs(other).max()
+        bound = error * rounding("float32", x.size) * np.abs(other).max()
         np.testing.assert_allclose(one, other, rtol=0, atol=bound)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast, wide_dtype
+from fnn._core.row_sum import row_sum
 from fnn._core.types import Cotangent, Input, Output, Residuals
 from fnn.combinators._parts import check_axis
 from fnn.layer import Layer
@@ -49,8 +50,10 @@ def softmax(axis: int = -1) -> Layer:
 
     def backward(y: Residuals, dy: Cotangent) -> Cotangent:
         y = upcast(y)
-        wide = jnp.where(y == 0, 0, upcast(dy))
-        return downcast(y * (wide - (wide * y).sum(axis, keepdims=True)), dy)
+        weighted = jnp.where(y == 0, 0, upcast(dy) * y)
+        last = axis in (-1, dy.ndim - 1)
+        total = row_sum(weighted) if last else weighted.sum(axis, keepdims=True)
+        return downcast(weighted - y * total, dy)
 
     return activation(forward, backward, positionwise=axis == -1)
 

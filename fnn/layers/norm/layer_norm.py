@@ -3,8 +3,12 @@
 In every formula n is the normalized x, and the sums in mean and var run over the M elements that
 are normalized together. One backward serves all, in closed form in place of the three paths through
 x, mean and var. n is recomputed from x, mean and 1 / sqrt(var + epsilon): x is live anyway, and
-storing n would cost a write. Statistics of bfloat16 and float16 are float32; where squares are
-far out in the dtype, as those of a float32 of 1e10 are, they are taken in a smaller unit.
+storing n would cost a write. Statistics of bfloat16 and float16 are float32. Squares are taken in a
+unit so small that those of float32 numbers of 1e30 are finite, and no smaller than epsilon allows.
+
+XLA for CPUs computes a sum with what is in front of it, but writes out what two take: a mean, at
+the size of x, if two subtract it. So every sum here subtracts a mean of its own, of the other sign
+or in another unit, which changes none of the differences.
 """
 
 from __future__ import annotations
@@ -19,11 +23,15 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError
+from fnn._core.mesh import layouts
 from fnn._core.precision import downcast, upcast
+from fnn._core.row_sum import row_sum
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
 
 CHANNELS_LAST = "keep the channels last, and initialize the layer for as many"
+# Elements in a row of positions that are laid side by side.
+ROW = 1024
 
 
 @constructor
@@ -182,23 +190,38 @@ def _over_channels(z: Array) -> Array:
     return z.mean(-1, keepdims=True)
 
 
-def _weighted(z: Array, weight: Array) -> Array:
-    """Return the mean of z times a weight over the channels.
-
-    On CPUs it is a product with the weight. Of a mean XLA would make one pass with what is computed
-    of it, before which it writes all that goes in, each with the shape of z: twice the time.
-    """
-    return jax.lax.platform_dependent(
-        z,
-        weight,
-        cpu=lambda z, weight: jnp.matmul(z, weight / weight.size, precision="highest")[..., None],
-        default=lambda z, weight: _over_channels(z * over(weight, z)),
-    )
-
-
 def _over_positions(z: Array) -> Array:
     """Return the mean over the positions of each channel."""
     return z.mean(tuple(range(1, z.ndim - 1)), keepdims=True)
+
+
+def _mean_of_product(middle: Array, z: Array, other: Array | None, unit: float) -> Array:
+    """Return the mean over the positions of ``unit (middle - z)``, squared or times another array.
+
+    XLA for CPUs subtracts a mean row by row, for which a row of a few channels is too short: as
+    many positions as make a longer one are laid side by side. Forward and backward choose two
+    lengths, so that neither has to write its rows for the other.
+
+    Args:
+        middle: (B, 1, ..., C).
+        z: (B, ..., C).
+        other: the same, or None for the square.
+        unit: a power of 2.
+    """
+    batch, channels, count = z.shape[0], z.shape[-1], 1
+    if layouts(z) is None and channels:
+        positions, longest = math.prod(z.shape[1:-1]), ROW if other is None else ROW // 2
+        fitting = range(1, longest // channels + 1)
+        count = max((k for k in fitting if positions % k == 0), default=1)
+    shape, means = z.shape, middle
+    if count > 1:
+        shape = batch, positions // count, count * channels
+        means = jnp.tile(middle.reshape(batch, 1, channels), (1, 1, count))
+    off = (means - z.reshape(shape)) * unit
+    product = _over_positions(jnp.square(off) if other is None else off * other.reshape(shape))
+    if count > 1:
+        product = product.reshape(batch, count, channels).mean(1).reshape(middle.shape)
+    return product
 
 
 class _Norm(NamedTuple):
@@ -231,22 +254,27 @@ class _Norm(NamedTuple):
         self.check_input(x, *(a.shape[0] for a in jax.tree.leaves(params)[:1]))
         z = upcast(x)
         middle = self.mean(z) if self.centered else None
-        inverse = self.inverse_deviation(z if middle is None else z - middle)
+        inverse = self.inverse_deviation(z, middle)
         residuals = _Residuals(x, middle, inverse)
         return downcast(affine(params, _normal(residuals)), x), residuals
 
-    def inverse_deviation(self, z: Array) -> Array:
-        """Return ``1 / sqrt(mean(z^2) + epsilon)``, also where the squares are beyond the dtype.
+    def inverse_deviation(self, z: Array, middle: Array | None) -> Array:
+        """Return ``1 / sqrt(mean((z - middle)^2) + epsilon)``, also where squares leave the dtype.
 
-        They are taken in a smaller unit where they, or what autodiff makes of them, would leave it:
-        both means in one pass.
+        Of a large mean square not only the root is taken in a smaller unit, but also what autodiff
+        makes of it.
         """
-        square, most = self.mean(jnp.square(z)), int(jnp.finfo(z.dtype).maxexp)
-        unit = 2.0 ** -(most * 9 // 16)
-        large = square > 2.0 ** (most // 2)
+        unit, most = _unit(self.epsilon, z.dtype), int(jnp.finfo(z.dtype).maxexp)
+        if middle is None or self.positions is _unchanged:
+            off = z if middle is None else middle - z
+            square = self.mean(jnp.square(off * unit))
+        else:
+            square = self.among(_mean_of_product(middle, z, None, unit))
+        large = square > 2.0 ** (most // 2) * unit**2
         # What is not taken is 1: a root has no slope at 0.
-        small = jnp.where(large, self.mean(jnp.square(z * unit)), 1)
-        plain = inverse_root(jnp.where(large, 1, square), self.epsilon)
+        plain = inverse_root(jnp.where(large, 1, square * unit**-2), self.epsilon)
+        small = jnp.where(large, square * 2.0 ** -(most // 2), 1)
+        unit *= 2.0 ** -(most // 4)
         return jnp.where(large, inverse_root(small, self.epsilon * unit**2) * unit, plain)
 
     def mean(self, z: Array) -> Array:
@@ -260,14 +288,17 @@ class _Norm(NamedTuple):
             # A mean over no elements is NaN.
             return jax.tree.map(jnp.zeros_like, params), dy
         n, wide = _normal(residuals), upcast(dy)
-        means = {"scale": self.positions(wide * n), "shift": self.positions(wide)}
-        if self.positions is _unchanged:
-            count = 1
+        if residuals.mean is None or self.positions is _unchanged:
+            means, count = {"scale": wide * n, "shift": wide}, 1
             weight = _scaled(params, jnp.ones(dy.shape[-1], wide.dtype))
-            along, middle = _weighted(means["scale"], weight), _weighted(wide, weight)
+            weight /= weight.size
+            along, middle = row_sum(means["scale"], weight), row_sum(wide, weight)
         else:
             # The scale is the same at all positions, so that the means over them serve dx as well
             # as the parameters: two sums over large arrays in place of four.
+            products = _mean_of_product(residuals.mean, upcast(residuals.x), wide, 1.0)
+            scales = -residuals.inverse_deviation * products
+            means = {"scale": scales, "shift": self.positions(wide)}
             count = math.prod(dy.shape[1:-1])
             along = self.among(_scaled(params, means["scale"]))
             middle = self.among(_scaled(params, means["shift"]))
@@ -292,7 +323,16 @@ def _normal(residuals: _Residuals) -> Array:
     """Return the normalized x."""
     x, middle, inverse = residuals
     z = upcast(x)
-    return (z if middle is None else z - middle) * inverse
+    return (z if middle is None else z + -middle) * inverse
+
+
+def _unit(epsilon: float, dtype: Unchecked) -> float:
+    """Return the power of 2 in which squares that underflow are too small beside an epsilon."""
+    if epsilon == 0:
+        return 1.0
+    info = jnp.finfo(dtype)
+    least = int(info.minexp) + int(info.nmant) + 2 - math.log2(epsilon)
+    return 2.0 ** min(math.ceil(least / 2), 0)
 
 
 def _scaled(params: Params, z: Array) -> Array:
