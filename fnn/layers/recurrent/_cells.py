@@ -38,7 +38,9 @@ class Cell(NamedTuple):
     `step` is ``(p, product, params, carry) -> carry``, the plain formula. By hand it has two parts:
     `gate` of the same arguments makes what is saved, arrays (B, n H) for every n of `saved`, and h
     (B, P) where that is `projected`; and `advance` is ``(saved, carry) -> carry``, so cheap that
-    backward does it again instead of storing every carry.
+    backward does it again instead of storing every carry. Where it reads no h, `recall` of
+    ``saved`` is ``(a, b)``, the rest of the carry becoming ``a rest + b`` in a step, or ``()`` for
+    no rest: then all else is found for many steps at once.
 
     Backward, `factors` of ``before, saved``, `before` being the carry that came in, are all that
     does not depend on dcarry, computed for many steps at once: a pair of what the slopes are
@@ -60,6 +62,7 @@ class Cell(NamedTuple):
     saved: tuple[int, ...]
     recurrent_bias: bool = False
     projected: bool = False
+    recall: Callable[[Parts], Parts] | None = None
 
 
 class Settings(NamedTuple):
@@ -128,7 +131,7 @@ def rnn_formulas(activation: str) -> Cell:
         da = dh * factor if activation == "tanh" else jnp.where(factor > 0, dh, 0)
         return (jnp.zeros_like(dh),), (da,)
 
-    return Cell("rnn", 1, 1, gate, gate, advance, factors, pull, (1,))
+    return Cell("rnn", 1, 1, gate, gate, advance, factors, pull, (1,), recall=lambda saved: ())
 
 
 def _lstm_step(p: Any, product: Any, params: Params, carry: Parts) -> Parts:
@@ -157,6 +160,11 @@ def _lstm_advance(saved: Parts, carry: Parts) -> Parts:
     i, f, g, o = jnp.split(saved[0], 4, -1)
     c = f * carry[1] + i * g
     return o * jnp.tanh(c), c
+
+
+def _lstm_recall(saved: Parts) -> Parts:
+    i, f, g, _ = jnp.split(saved[0], 4, -1)
+    return f, i * g
 
 
 def _lstm_factors(before: Parts, saved: Parts) -> Factors:
@@ -254,7 +262,18 @@ def _biased(hn: Any, params: Params) -> Any:
     return hn + _row(params["recurrent_bias"], hn) if "recurrent_bias" in params else hn
 
 
-LSTM = Cell("lstm", 2, 4, _lstm_step, _lstm_gate, _lstm_advance, _lstm_factors, _lstm_pull, (4,))
+LSTM = Cell(
+    "lstm",
+    2,
+    4,
+    _lstm_step,
+    _lstm_gate,
+    _lstm_advance,
+    _lstm_factors,
+    _lstm_pull,
+    (4,),
+    recall=_lstm_recall,
+)
 PROJECTED_LSTM = Cell(
     "lstm",
     2,
@@ -266,6 +285,7 @@ PROJECTED_LSTM = Cell(
     _projected_lstm_pull,
     (4,),
     projected=True,
+    recall=_lstm_recall,
 )
 GRU = Cell("gru", 1, 3, _gru_step, _gru_gate, _gru_advance, _gru_factors, _gru_pull, (3, 1), True)
 

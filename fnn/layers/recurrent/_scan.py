@@ -194,10 +194,7 @@ def _backward(
     def piece(state: Any, over: Any) -> tuple[Any, None]:
         dx, dcarry, total = state
         first, carry = over
-        carry = jax.tree.map(upcast, carry)
-        before = tuple(jnp.zeros((batch, size, a.shape[-1]), a.dtype) for a in carry)
-        step = partial(_replay_step, cell, saved, marks, first)
-        _, before = _loop(step, (carry, before), size, plan.reverse, plan.unroll)
+        before = _replay(plan, saved, marks, first, jax.tree.map(upcast, carry), size)
         slopes, others = precompute_factors(cell, before, _taken(saved, first, size))
         step = partial(_backward_step, cell, transposed, dy.values, others, marks, first)
         dcarry, slopes = _loop(step, (dcarry, slopes), size, not plan.reverse, plan.unroll)
@@ -214,6 +211,16 @@ def _backward(
     return dparams, Sequence(dx, None, None if dy.carry is None else _ended(plan, dcarry, x))
 
 
+def _replay(plan: _Plan, saved: Parts, marks: _Marks, first: Any, carry: Parts, size: int) -> Parts:
+    """Return the carries (B, size, ...) before all steps of a piece, from the one that came in."""
+    # What a mask or a chunk changes is known one step after the other alone.
+    if plan.cell.recall is not None and marks.present is None and marks.begins is None:
+        return _recall(plan, jax.tree.map(upcast, _taken(saved, first, size)), carry, size)
+    before = tuple(jnp.zeros((a.shape[0], size, a.shape[-1]), a.dtype) for a in carry)
+    step = partial(_replay_step, plan.cell, saved, marks, first)
+    return _loop(step, (carry, before), size, plan.reverse, plan.unroll)[1]
+
+
 def _replay_step(cell: Cell, saved: Parts, marks: _Marks, first: Any, state: Any, t: Any) -> Any:
     """Return the carry after step t of a piece, and the carries before all steps, written in."""
     carry, before = state
@@ -221,6 +228,27 @@ def _replay_step(cell: Cell, saved: Parts, marks: _Marks, first: Any, state: Any
     carry = _cut(here.begins, carry)
     after = cell.advance(jax.tree.map(upcast, _taken(saved, first + t)), carry)
     return _where(here.present, after, carry), _put(before, carry, t)
+
+
+def _recall(plan: _Plan, saved: Parts, carry: Parts, size: int) -> Parts:
+    """Return what `_replay` does, all but a product and a sum for many steps at once."""
+    assert plan.cell.recall is not None
+    linear, (h, *rest) = plan.cell.recall(saved), carry
+    if linear:
+        state = rest[0], jnp.zeros_like(linear[0])
+        rest = [_loop(partial(_recall_step, linear), state, size, plan.reverse, plan.unroll)[1]]
+    h = h[:, None]
+    after = plan.cell.advance(saved, (h, *rest))[0]
+    begin, both = int(plan.reverse), (after, h) if plan.reverse else (h, after)
+    before = lax.slice_in_dim(jnp.concatenate(both, 1), begin, begin + size, axis=1)
+    return before, *rest
+
+
+def _recall_step(linear: Parts, state: Any, t: Any) -> Any:
+    """Return c after step t of a piece, and those before all steps, written in."""
+    c, before = state
+    a, b = _taken(linear, t)
+    return a * c + b, _put(before, c, t)
 
 
 def _backward_step(
