@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
 
+import fnn
 from tests import twins
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # They move or do nothing; PyTorch has no focal loss of its own.
 LEFT_OUT = {"identity", "flatten", "reshape", "focal"}
+
+# What a program does to an array of the size of x, fused or not.
+COMPUTED = re.compile(r"= f32\[64,64\]\S* (fusion|tanh)\(")
 
 
 @pytest.fixture
@@ -50,3 +56,33 @@ def test_the_peak_of_memory_is_that_of_the_tensors_alive_at_once(against_torch):
     assert peaks["one"] == x.nbytes
     assert peaks["two"] == 2 * x.nbytes
     assert x.nbytes <= peaks["last"] < 2 * x.nbytes
+
+
+def before_and_in_the_loop(against_torch):
+    """Return the program of an inference loop: what runs once, and what runs in every turn."""
+    x = jax.ShapeDtypeStruct((64, 64), "float32")
+    loop = against_torch.inference_loop(against_torch.of_layer(fnn.tanh()), 4)
+    text = jax.jit(loop, donate_argnums=0).lower((((), (), x), x)).compile().as_text()
+    inside, _, outside = text.partition("ENTRY")
+    return outside, inside
+
+
+def test_a_loop_computes_in_every_turn_and_copies_no_input(against_torch):
+    outside, inside = before_and_in_the_loop(against_torch)
+    assert " tanh(" in inside
+    assert not COMPUTED.search(outside)
+    assert "f32[64,64]{1,0} copy(" not in outside + inside
+
+
+def test_what_is_computed_before_a_loop_is_seen(against_torch, monkeypatch):
+    monkeypatch.setattr(jax.lax, "optimization_barrier", lambda tree: tree)
+    assert COMPUTED.search(before_and_in_the_loop(against_torch)[0])
+
+
+def test_the_floor_of_a_program_counts_the_kernels_that_are_shared(against_torch):
+    floor = object.__new__(against_torch.Floor)
+    floor.call, floor.shared = 4.0, 1.0
+    alone, shared = against_torch.negative(8), against_torch.negative(2**20)
+    kernels = shared.as_text().count(against_torch.SHARED)
+    assert floor.seconds(alone, 2) == 2.0
+    assert floor.seconds(shared, 2) == 2.0 + kernels

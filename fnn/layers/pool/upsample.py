@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 
 import jax
@@ -13,7 +15,7 @@ from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Input, Params
 from fnn.layer import Layer, stateless
 from fnn.layers._window import Sizes, check_sizes, check_spatial, per_axis
-from fnn.layers.pool._window_sum import dilate, join_axis, split_axis, window_sum
+from fnn.layers.pool._window_sum import dilate, join_axis, strided_slices, window_sum
 
 
 @constructor
@@ -87,9 +89,12 @@ def _nearest_back(dy: Array, axis: int, factor: int) -> Array:
     return window_sum(dy, axis, factor, factor, dy.shape[axis] // factor)
 
 
-def _offsets(factor: int) -> list[float]:
-    """Return where the elements of y that belong to one of x lie beside its middle."""
-    return [(r + 0.5) / factor - 0.5 for r in range(factor)]
+def _offsets(factor: int, beyond: int = 0) -> list[float]:
+    """Return where the elements of y that belong to one of x lie beside its middle.
+
+    Of so many more at either side, too.
+    """
+    return [(r + 0.5) / factor - 0.5 for r in range(-beyond, factor + beyond)]
 
 
 def _linear(x: Array, axis: int, factor: int) -> Array:
@@ -107,33 +112,26 @@ def _linear(x: Array, axis: int, factor: int) -> Array:
 
 
 def _linear_back(dy: Array, axis: int, factor: int) -> Array:
-    """Return the transpose of `_linear`."""
-    n = dy.shape[axis] // factor
-    rows = jnp.moveaxis(split_axis(dy, axis, factor, n), axis + 1, 0)
-    pairs = list(zip(_offsets(factor), rows, strict=True))
-    zero = jnp.zeros_like(rows[0])
-    to_before = _at(sum((-o * row for o, row in pairs if o < 0), zero), axis)
-    to_after = _at(sum((o * row for o, row in pairs if o > 0), zero), axis)
-    end = _at(zero, axis)(0, 1)
-    return (
-        sum(((1 - abs(o)) * row for o, row in pairs), zero)
-        + jnp.concatenate([to_before(1, n), end], axis)
-        + jnp.concatenate([end, to_after(0, n - 1)], axis)
-        + _placed(to_before(0, 1), axis, 0, n)
-        + _placed(to_after(n - 1, n), axis, n - 1, n)
+    """Return the transpose of `_linear`.
+
+    With the elements beyond each end that have the end itself for a neighbor, as in a mirror, every
+    element of dx sums what the same offsets see: XLA makes one kernel of it.
+    """
+    n, half = dy.shape[axis] // factor, factor // 2
+    at = _at(dy, axis)
+    before, after = (
+        jax.lax.rev(part, (axis,)) for part in (at(0, half), at(n * factor - half, n * factor))
     )
+    seen = strided_slices(
+        jnp.concatenate([before, dy, after], axis), axis, factor + 2 * half, factor, n
+    )
+    terms = ((1 - abs(o)) * row for o, row in zip(_offsets(factor, half), seen, strict=True))
+    return functools.reduce(operator.add, terms)
 
 
 def _at(x: Array, axis: int) -> Callable[[int, int], Array]:
     """Return the function that cuts a part out of an axis."""
     return lambda start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis)
-
-
-def _placed(x: Array, axis: int, start: int, length: int) -> Array:
-    """Return zeros with x from a start on along an axis."""
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (start, length - start - x.shape[axis], 0)
-    return jax.lax.pad(x, x.dtype.type(0), config)
 
 
 _METHODS = {"nearest": (_nearest, _nearest_back), "linear": (_linear, _linear_back)}
