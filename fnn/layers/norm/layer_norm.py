@@ -270,12 +270,11 @@ class _Norm(NamedTuple):
             square = self.mean(jnp.square(off * unit))
         else:
             square = self.among(_mean_of_product(middle, z, None, unit))
-        large = square > 2.0 ** (most // 2) * unit**2
-        # What is not taken is 1: a root has no slope at 0.
-        plain = inverse_root(jnp.where(large, 1, square * unit**-2), self.epsilon)
-        small = jnp.where(large, square * 2.0 ** -(most // 2), 1)
-        unit *= 2.0 ** -(most // 4)
-        return jnp.where(large, inverse_root(small, self.epsilon * unit**2) * unit, plain)
+        large, far = square > 2.0 ** (most // 2) * unit**2, unit * 2.0 ** -(most // 4)
+        small = square * 2.0 ** -(most // 2) + float(self.epsilon * far**2)
+        root = jax.lax.rsqrt(jnp.where(large, small, square * unit**-2 + float(self.epsilon)))
+        # Not a choice of two products, which XLA would take anew for every element of x.
+        return root / jnp.where(large, 1 / far, 1)
 
     def mean(self, z: Array) -> Array:
         """Return the mean over what is normalized together."""
