@@ -5,6 +5,8 @@ import gc
 import sys
 from pathlib import Path
 
+from fnn.cli import CALLED
+
 # Modules and traced programs are many objects that live to the end. At the usual 700 new ones
 # Python looks through all that there are so often that it takes a seventh of a short run.
 _OBJECTS = 50_000
@@ -20,10 +22,10 @@ def main() -> None:
         from fnn.cli.main import app
     except ImportError as error:
         # Those of fnn say what to install; any other is a fault, and shows where it is.
-        if not str(error).startswith("fnn."):
+        if not str(error).startswith(("fnn.", CALLED)):
             raise
         sys.exit(f"Error: {error}")
-    app(prog_name="fnn" if Path(sys.argv[0]).stem == "fnn" else "python -m fnn")
+    app(prog_name="fnn" if Path(sys.argv[0]).stem == "fnn" else CALLED)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def test_without_the_extra_the_command_says_in_one_line_what_to_install(built, t
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr == (
-        f"Error: fnn.cli: expected the package {missing}, got none installed; "
+        f"Error: python -m fnn: expected the package {missing}, got none installed; "
         "install the extra with pip install 'fnn[run]'\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["site"]

@@ -11,7 +11,7 @@ def require(module: str, where: str, extra: str = "run") -> ModuleType:
 
     Args:
         module: what is imported, such as ``"matplotlib.figure"``.
-        where: the name of the function that needs it, as users call it after ``fnn.``.
+        where: what needs it: a name behind ``fnn.``, as users call it, or a command.
         extra: the extra of fnn that brings it.
     Raises:    ImportError where it is not installed.
 
@@ -21,7 +21,8 @@ def require(module: str, where: str, extra: str = "run") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        caller = where if " " in where else f"fnn.{where}"
         raise ImportError(
-            f"fnn.{where}: expected the package {module.split('.')[0]}, got none installed; "
+            f"{caller}: expected the package {module.split('.')[0]}, got none installed; "
             f"install the extra with pip install 'fnn[{extra}]'"
         ) from error

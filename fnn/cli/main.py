@@ -14,6 +14,7 @@ import jax
 from fnn._core.errors import InputError, naming
 from fnn._core.extras import require
 from fnn._core.types import Unchecked
+from fnn.cli import CALLED
 from fnn.cli.cache import keep_programs
 from fnn.cli.compare_runs import compare_runs
 from fnn.cli.data import IMAGES, TOYS, problem
@@ -27,11 +28,11 @@ from fnn.cli.run import DivergedError, NotWrittenError, StoppedError, run
 from fnn.cli.settings import CHANNELS, HIDDEN, HIDDEN_OF_POINTS, LossName, Settings, to_plain
 from fnn.cli.sweep import run_sweep
 
-typer: Any = require("typer", "cli")
+typer: Any = require("typer", CALLED)
 for _package in ("matplotlib", "safetensors", "tqdm"):
     # Known before a run, and not where its results would be written; importing them takes a while.
     if find_spec(_package) is None:
-        require(_package, "cli")
+        require(_package, CALLED)
 DEFAULT = Settings()
 # A width that is larger fits no index.
 _WIDEST = 2**31 - 1
@@ -389,7 +390,7 @@ def explained() -> Iterator[None]:
     Raises:    `typer.Exit` with the status.
     """
     try:
-        with naming("python -m fnn"):
+        with naming(CALLED):
             yield
     except InputError as error:
         _end(error, 2)
