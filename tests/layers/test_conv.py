@@ -220,6 +220,24 @@ def test_a_weight_gradient_in_matrix_products_is_the_same_sum(
         assert_close(one, other, "float64", x.size)
 
 
+def test_a_weight_gradient_over_three_axes_in_one_product_is_the_same_sum(monkeypatch):
+    used = []
+    products = fast_weight._in_products
+    monkeypatch.setattr(
+        fast_weight, "_in_products", lambda x, *rest: used.append(x.ndim) or products(x, *rest)
+    )
+    with jax.enable_x64(True):
+        x = normal(3, 2, 3, 4, 5, 11)
+        geometry = geometry_of(x, 3, stride=1, padding=((1, 0), (0, 2), (2, 1)))
+        dy = normal(4, 2, *geometry.positions((3, 4, 5)), 3)
+        one, other = (
+            jax.jit(lambda x, dy, of=of: of.weight_gradient(x, dy, geometry, 1))(x, dy)
+            for of in (fast_weight, plain)
+        )
+        assert_close(one, other, "float64", x.size)
+    assert used == [5]
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0), (1, 3))])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_weight_gradient_in_tiles_is_the_same_sum(dtype, padding, monkeypatch):
