@@ -4,8 +4,9 @@ A row is fnn over another library, each in a process of its own (start_child.py)
 same small convolutional network by momentum and evaluates it on the examples held out after every
 epoch, until the accuracy is 95 % on the digits that come with fnn. Where the files of
 Fashion-MNIST are there (`fnn.datasets.fashion_mnist` says where), the same to 88 %. The seconds are
-those of the whole process, from before it starts until after it ended; all take turns. A library
-that is not installed has no row.
+those of the whole process, from before it starts until after it ended; all take turns, every turn
+with another seed of weights and order: by luck an epoch more or less is needed. A library that is
+not installed has no row.
 
 ``first`` is a start with nothing compiled beforehand, ``again`` one with JAX's persistent
 compilation cache filled by the same program before, on the same machine and release, where it is
@@ -96,8 +97,10 @@ class Start:
         self.cpu_seconds: list[float] = []
 
     def __call__(self) -> None:
+        # As many as it had turns before: the same for all.
+        command = [*self.command, str(len(self.megabytes))]
         done = subprocess.run(
-            self.command, stdout=subprocess.PIPE, text=True, check=True, env=self.environment
+            command, stdout=subprocess.PIPE, text=True, check=True, env=self.environment
         )
         accuracy, memory, cpu = map(float, done.stdout.split()[-3:])
         if accuracy < self.goal.accuracy:

@@ -2,8 +2,9 @@
 
 After it the megabytes of memory that the process took at most, and its seconds on all cores.
 
-``python start_child.py LIBRARY FILE GOAL PLATFORM``: FILE holds the arrays, PLATFORM is where JAX
-runs, and PyTorch with it. Nothing is imported that the library does not need.
+``python start_child.py LIBRARY FILE GOAL PLATFORM SEED``: FILE holds the arrays, PLATFORM is where
+JAX runs, and PyTorch with it; SEED draws weights and orders. Nothing is imported that the library
+does not need.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ CHANNELS, PIXELS, CLASSES, RATE, MOMENTUM, BATCH, MOST_EPOCHS = 16, 14 * 14, 10,
 Arrays = tuple[Any, Any, Any, Any]
 
 
-def orders(count: int) -> Iterator[Any]:
+def orders(count: int, seed: int) -> Iterator[Any]:
     """Yield the order of the examples of every epoch, in full batches."""
-    draws = np.random.default_rng(0)
+    draws = np.random.default_rng(seed)
     for _ in range(MOST_EPOCHS):
         yield draws.permutation(count)[: count // BATCH * BATCH].reshape(-1, BATCH)
 
 
-def by_fnn(arrays: Arrays, goal: float, platform: str) -> float:
+def by_fnn(arrays: Arrays, goal: float, platform: str, seed: int) -> float:
     del platform
     import jax
 
@@ -44,16 +45,17 @@ def by_fnn(arrays: Arrays, goal: float, platform: str) -> float:
     )
     _, history = fnn.fit(
         model, fnn.losses.cross_entropy(), fnn.optim.momentum(RATE, MOMENTUM), (x, labels),
-        epochs=MOST_EPOCHS, batch_size=BATCH, key=jax.random.key(0),
+        epochs=MOST_EPOCHS, batch_size=BATCH, key=jax.random.key(seed),
         validation=(test_x, test_labels), metrics={"accuracy": fnn.accuracy},
         callbacks=[stop],
     )  # fmt: skip
     return float(history.validation["accuracy"][-1])
 
 
-def by_torch(arrays: Arrays, goal: float, platform: str) -> float:
+def by_torch(arrays: Arrays, goal: float, platform: str, seed: int) -> float:
     import torch
 
+    torch.manual_seed(seed)
     device = "cpu" if platform == "cpu" else "cuda"
     x, labels, test_x, test_labels = (torch.from_numpy(part).to(device) for part in arrays)
     x, test_x = (part.permute(0, 3, 1, 2) for part in (x, test_x))
@@ -64,7 +66,7 @@ def by_torch(arrays: Arrays, goal: float, platform: str) -> float:
     ).to(device, memory_format=torch.channels_last)  # fmt: skip
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM)
     accuracy = 0.0
-    for order in orders(len(x)):
+    for order in orders(len(x), seed):
         for rows in torch.from_numpy(order).to(device):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(model(x[rows]), labels[rows]).backward()
@@ -76,13 +78,13 @@ def by_torch(arrays: Arrays, goal: float, platform: str) -> float:
     return accuracy
 
 
-def by_flax(arrays: Arrays, goal: float, platform: str) -> float:
+def by_flax(arrays: Arrays, goal: float, platform: str, seed: int) -> float:
     del platform
     import optax
     from flax import nnx
 
     x, labels, test_x, test_labels = arrays
-    rngs = nnx.Rngs(0)
+    rngs = nnx.Rngs(seed)
     model = nnx.Sequential(
         nnx.Conv(1, CHANNELS, (5, 5), rngs=rngs), nnx.relu,
         lambda x: nnx.max_pool(x, (2, 2), (2, 2)).reshape(len(x), -1),
@@ -102,7 +104,7 @@ def by_flax(arrays: Arrays, goal: float, platform: str) -> float:
         return (model(x).argmax(-1) == labels).mean()
 
     accuracy = 0.0
-    for order in orders(len(x)):
+    for order in orders(len(x), seed):
         for rows in order:
             step(model, optimizer, x[rows], labels[rows])
         accuracy = float(score(model, test_x, test_labels))
@@ -111,7 +113,7 @@ def by_flax(arrays: Arrays, goal: float, platform: str) -> float:
     return accuracy
 
 
-def by_keras(arrays: Arrays, goal: float, platform: str) -> float:
+def by_keras(arrays: Arrays, goal: float, platform: str, seed: int) -> float:
     del platform
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
@@ -122,7 +124,7 @@ def by_keras(arrays: Arrays, goal: float, platform: str) -> float:
             self.model.stop_training = logs["val_accuracy"] >= goal
 
     x, labels, test_x, test_labels = arrays
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
             keras.layers.Conv2D(CHANNELS, 5, padding="same", activation="relu"),
@@ -142,7 +144,7 @@ def by_keras(arrays: Arrays, goal: float, platform: str) -> float:
     return float(history.history["val_accuracy"][-1])
 
 
-LIBRARIES: dict[str, Callable[[Arrays, float, str], float]] = {
+LIBRARIES: dict[str, Callable[[Arrays, float, str, int], float]] = {
     "fnn": by_fnn,
     "PyTorch": by_torch,
     "Flax NNX": by_flax,
@@ -151,10 +153,10 @@ LIBRARIES: dict[str, Callable[[Arrays, float, str], float]] = {
 
 
 def main() -> None:
-    name, file, goal, platform = sys.argv[1:]
+    name, file, goal, platform, seed = sys.argv[1:]
     with np.load(file) as arrays:
         x, labels, test_x, test_labels = (arrays[key] for key in sorted(arrays))
-    accuracy = LIBRARIES[name]((x, labels, test_x, test_labels), float(goal), platform)
+    accuracy = LIBRARIES[name]((x, labels, test_x, test_labels), float(goal), platform, int(seed))
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(accuracy, used.ru_maxrss / 2**10, used.ru_utime + used.ru_stime)
 
