@@ -330,8 +330,9 @@ def _unit(epsilon: float, dtype: Unchecked) -> float:
     if epsilon == 0:
         return 1.0
     info = jnp.finfo(dtype)
-    least = int(info.minexp) + int(info.nmant) + 2 - math.log2(epsilon)
-    return 2.0 ** min(math.ceil(least / 2), 0)
+    least = (int(info.minexp) + int(info.nmant) + 2 - math.log2(epsilon)) / 2
+    # Of a huge epsilon it is what has a square that can be divided by.
+    return 2.0 ** min(math.ceil(max(least, 1 - int(info.maxexp) // 2)), 0)
 
 
 def _scaled(params: Params, z: Array) -> Array:
