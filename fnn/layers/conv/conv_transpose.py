@@ -110,7 +110,7 @@ def conv_transpose(
         return plain.flip_kernel(params["weight"], geometry, spatial, x.shape[1:-1], groups)
 
     def reference(params: Params, x: Input) -> Array:
-        return add_bias(plain.convolve(x, *flipped(params, x)), params)
+        return add_bias(plain.differentiable(x, *flipped(params, x)), params)
 
     def forward(params: Params, x: Input) -> tuple[Array, Array]:
         return add_bias(fast.convolve(x, *flipped(params, x)), params), x
