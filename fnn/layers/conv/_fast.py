@@ -39,6 +39,7 @@ import jax.numpy as jnp
 
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Unchecked
+from fnn._core.written import written
 from fnn.layers._window import Geometry, Sizes, pad, side_by_side, window_slices
 from fnn.layers.conv import _reference as plain
 
@@ -77,7 +78,9 @@ def _way_on_cpu(x: Array, weight: Array, geometry: Geometry) -> Convolve:
     """Return the formulation that pays on CPU."""
     within = weight.shape[-2]
     if within == 1 and math.prod(geometry.size) <= TERMS:
-        return _shifted
+        return lambda x, weight, geometry: written(
+            lambda x, weight: _shifted(x, weight, geometry), x, weight
+        )
     if x.shape[-1] > within:
         return _in_groups
     if geometry == side_by_side((1,) * len(geometry.size)):
