@@ -12,7 +12,7 @@ from fnn._core.mesh import vary_over, varying_axes
 
 
 def written(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Return what a function computes of arrays, written to memory before anything reads it.
+    """Return what a function computes of arrays, on CPUs written to memory before it is read.
 
     XLA for CPUs computes what is elementwise inside of every kernel that reads it: the 25 terms of
     a convolution over 5x5 for each comparison of a max pool, and again for its gradient. It does
@@ -25,10 +25,13 @@ def written(function: Callable[..., Any], *arrays: Any) -> Any:
     >>> written(jnp.sin, jnp.zeros(2))
     Array([0., 0.], dtype=float32)
     """
-    axes = varying_axes(arrays)
+
+    def once(*arrays: Any) -> Any:
+        always = jax.lax.optimization_barrier(jnp.bool_(True))
+        return jax.lax.cond(always, function, never, *arrays)
 
     def never(*arrays: Any) -> Any:
-        return vary_over(jax.tree.map(jnp.zeros_like, function(*arrays)), axes)
+        zeros = jax.tree.map(jnp.zeros_like, function(*arrays))
+        return vary_over(zeros, varying_axes(arrays))
 
-    always = jax.lax.optimization_barrier(jnp.bool_(True))
-    return jax.lax.cond(always, function, never, *arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=once, default=function)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array
+from fnn._core.written import written
 from fnn.layers._window import Geometry, Sizes, pad, unpadded
 from fnn.layers.pool._window_sum import (
     UNROLLED,
@@ -63,6 +64,14 @@ def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, tuple[Array, ...
     by side that is one row-major index. Others share what was found in a row, so that the offset
     along each axis is kept by itself: the gradient goes back axis by axis.
     """
+    if geometry.size == geometry.stride:
+        return _argmax(x, geometry)
+    # Else every element of dx would compare all windows it lies in once more.
+    found: tuple[Array, tuple[Array, ...]] = written(lambda x: _argmax(x, geometry), x)
+    return found
+
+
+def _argmax(x: Array, geometry: Geometry) -> tuple[Array, tuple[Array, ...]]:
     apart = geometry.size != geometry.stride
     most = max(geometry.size) if apart else math.prod(geometry.size)
     kind = next((t for t in (np.uint8, np.uint16) if most <= np.iinfo(t).max), np.int32)
@@ -159,10 +168,16 @@ def scatter_to_argmax(
         return unpadded(_side_by_side(found[0], dy, geometry, padded), geometry)
     dx = upcast(dy)
     for axis, offset in enumerate(reversed(found), 1):
-        size, stride = geometry.size[axis - 1], geometry.stride[axis - 1]
-        chosen = functools.partial(_chosen, dx, offset)
-        dx = interleave(chosen, axis, size, stride, padded[axis - 1])
+        back = functools.partial(_back, axis=axis, geometry=geometry, length=padded[axis - 1])
+        # What several windows of the next axis read.
+        dx = back(dx, offset) if axis == len(found) else written(back, dx, offset)
     return unpadded(downcast(dx, dy), geometry)
+
+
+def _back(dy: Array, offset: Array, *, axis: int, geometry: Geometry, length: int) -> Array:
+    """Return dy where it came from along an axis, of `length` with its padding."""
+    size, stride = geometry.size[axis - 1], geometry.stride[axis - 1]
+    return interleave(functools.partial(_chosen, dy, offset), axis, size, stride, length)
 
 
 def _chosen(dy: Array, offset: Array, k: int) -> Array:
