@@ -78,9 +78,7 @@ def _way_on_cpu(x: Array, weight: Array, geometry: Geometry) -> Convolve:
     """Return the formulation that pays on CPU."""
     within = weight.shape[-2]
     if within == 1 and math.prod(geometry.size) <= TERMS:
-        return lambda x, weight, geometry: written(
-            lambda x, weight: _shifted(x, weight, geometry), x, weight
-        )
+        return _shifted
     if x.shape[-1] > within:
         return _in_groups
     if geometry == side_by_side((1,) * len(geometry.size)):
@@ -116,6 +114,12 @@ def on_cpu(cpu: Callable[..., Array], default: Callable[..., Array], *arrays: Ar
 
 
 def _shifted(x: Array, weight: Array, geometry: Geometry) -> Array:
+    """Sum shifted copies of x, and write the sum: many terms, that each reader would compute."""
+    y: Array = written(functools.partial(_sum_of_shifted, geometry=geometry), x, weight)
+    return y
+
+
+def _sum_of_shifted(x: Array, weight: Array, geometry: Geometry) -> Array:
     """Sum what the window sees, each element times its weights, for groups of one channel."""
     channels, outputs = x.shape[-1], weight.shape[-1]
     positions = geometry.positions(x.shape[1:-1])
