@@ -336,21 +336,24 @@ def main() -> None:
     options = arguments(__doc__, rounds=15)
     computing_where_called()
     print(f"{machine()}\n")
-    rows = []
-    for case in watched(case for case in CASES if picked(case.name, options)):
-        for number, size in enumerate(case.sizes):
-            x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
-            ways = measure(case.layer, x, key=jax.random.key(0), rounds=options.rounds)
-            loop = in_a_loop(case.layer, x, STEPS_OF_LOOP[number > 0], options.rounds)
-            rows.append(row_of(case, size, ways, loop))
-    if picked(ALONE.name, options):
-        for size in ALONE.sizes:
-            ways = weight_gradient(ALONE.layer, numbers(size), options.rounds)
-            rows.append(row_of(ALONE, size, ways))
-    report(rows, COLUMNS)
-    print()
-    summarize(rows)
-    write(rows, options.json)
+    rows: list[Row] = []
+    try:
+        for case in watched(case for case in CASES if picked(case.name, options)):
+            for number, size in enumerate(case.sizes):
+                x = jax.ShapeDtypeStruct(size, "float32") if isinstance(size, tuple) else size
+                ways = measure(case.layer, x, key=jax.random.key(0), rounds=options.rounds)
+                loop = in_a_loop(case.layer, x, STEPS_OF_LOOP[number > 0], options.rounds)
+                rows.append(row_of(case, size, ways, loop))
+        if picked(ALONE.name, options):
+            for size in ALONE.sizes:
+                ways = weight_gradient(ALONE.layer, numbers(size), options.rounds)
+                rows.append(row_of(ALONE, size, ways))
+    finally:
+        # What has been measured is not lost by what fails.
+        report(rows, COLUMNS)
+        print()
+        summarize(rows)
+        write(rows, options.json)
 
 
 if __name__ == "__main__":
