@@ -10,9 +10,10 @@ over that of the second; memory_ratio that of the temporary bytes of the two pro
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +42,9 @@ GPT = "gpt in fit, bfloat16 / blocks"
 ATTENTION = Scoring(causal=True, bias=None)
 
 
-@contextmanager
-def without_kernel() -> Iterator[None]:
+def without_kernel() -> AbstractContextManager[Any]:
     """Leave attention to the blocks in what is traced inside."""
-    found, _kernel.there = _kernel.there, lambda: False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        _kernel.there = found
+    return mock.patch.object(_kernel, "there", return_value=False)
 
 
 def there_and_back(q: Any, k: Any, v: Any, do: Any, block: int = BLOCK) -> tuple[Any, ...]:

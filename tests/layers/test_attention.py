@@ -789,19 +789,19 @@ def kernel_traced(monkeypatch):
 @pytest.mark.usefixtures("kernel_traced")
 def test_the_blocks_compute_where_the_kernel_is_not(causal, groups, steps, others):
     *arrays, do = attended(groups, steps, others, "bfloat16")
-    scoring, dropping = Scoring(causal, None), None
+    scoring = Scoring(causal, None)
 
     @jax.jit
     def run(arrays, do):
-        o, saved = attend(*arrays, None, scoring, 2, dropping)
+        o, saved = attend(*arrays, None, scoring, 2)
         assert isinstance(saved, Again)
-        return o, attend_backward(*arrays, None, o, saved, do, scoring, 2, dropping)
+        return o, attend_backward(*arrays, None, o, saved, do, scoring, 2)
 
     @jax.jit
     def blocks(arrays, do):
         present = jnp.ones((arrays[1].shape[0], arrays[1].shape[2]), bool)
-        o, saved = attend(*arrays, present, scoring, 2, dropping)
-        return o, attend_backward(*arrays, present, o, saved, do, scoring, 2, dropping)
+        o, saved = attend(*arrays, present, scoring, 2)
+        return o, attend_backward(*arrays, present, o, saved, do, scoring, 2)
 
     jax.tree.map(np.testing.assert_array_equal, run(arrays, do), blocks(arrays, do))
 

@@ -43,7 +43,7 @@ def attend(q: Any, k: Any, v: Any, causal: bool, blockwise: Callable[..., Any]) 
     """Return o by the kernel on CUDA, by the blocks elsewhere."""
 
     def kernel(*arrays: Any) -> Any:
-        # As it is computed where it is differentiated, so that XLA finds backward's own the same.
+        # As it is computed where it is differentiated: XLA can then find backward's own the same.
         return jax.vjp(functools.partial(fused, causal=causal), *arrays)[0]
 
     return jax.lax.platform_dependent(q, k, v, cuda=kernel, default=blockwise)

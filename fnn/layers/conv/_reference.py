@@ -32,16 +32,8 @@ def convolve(x: Array, weight: Array, geometry: Geometry) -> Array:
     """Return y of x and weight."""
     rank = len(geometry.size)
     images = (0, rank + 1, *range(1, rank + 1))
-    return jax.lax.conv_general_dilated(
-        x,
-        weight,
-        geometry.stride,
-        geometry.padding,
-        lhs_dilation=geometry.input_dilation,
-        rhs_dilation=geometry.dilation,
-        dimension_numbers=ConvDimensionNumbers(images, (rank + 1, rank, *range(rank)), images),
-        feature_group_count=x.shape[-1] // weight.shape[-2],
-    )
+    numbers = ConvDimensionNumbers(images, (rank + 1, rank, *range(rank)), images)
+    return _in_order(x, weight, geometry, numbers, x.shape[-1] // weight.shape[-2])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -84,7 +76,9 @@ def _along_weight(x: Array, dweight: Array, geometry: Geometry) -> Array:
     return jnp.moveaxis(dy, -2, 0)
 
 
-def _in_order(x: Array, weight: Array, geometry: Geometry, numbers: ConvDimensionNumbers) -> Array:
+def _in_order(
+    x: Array, weight: Array, geometry: Geometry, numbers: ConvDimensionNumbers, groups: int = 1
+) -> Array:
     """Return y of arrays whose axes are in some order."""
     return jax.lax.conv_general_dilated(
         x,
@@ -94,6 +88,7 @@ def _in_order(x: Array, weight: Array, geometry: Geometry, numbers: ConvDimensio
         lhs_dilation=geometry.input_dilation,
         rhs_dilation=geometry.dilation,
         dimension_numbers=numbers,
+        feature_group_count=groups,
     )
 
 
