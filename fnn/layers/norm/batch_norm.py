@@ -169,7 +169,7 @@ class _BatchNorm(NamedTuple):
         if train and self.tracked and x.size:
             state = {name: self.kept(state[name], new) for name, new in _named(mean, var)}
         inverse_deviation = inverse_root(var, self.epsilon)
-        n = (wide - over(mean, wide)) * over(inverse_deviation, wide)
+        n = (wide + over(-mean, wide)) * over(inverse_deviation, wide)
         residuals = (_Batch if of_batch else _Running)(x, mean, inverse_deviation)
         return downcast(affine(params, n), x), state, residuals
 
@@ -182,7 +182,8 @@ class _BatchNorm(NamedTuple):
             return jnp.zeros(x.shape[-1], x.dtype), jnp.ones(x.shape[-1], x.dtype)
         leading = tuple(range(x.ndim - 1))
         mean = self.shared(x.mean(leading))
-        return mean, self.shared(jnp.square(x - over(mean, x)).mean(leading))
+        # Not the difference that the output takes: XLA for CPUs would write what both take.
+        return mean, self.shared(jnp.square(over(mean, x) - x).mean(leading))
 
     def shared(self, own: Array) -> Array:
         """Return the mean of what every share has."""
@@ -212,8 +213,9 @@ class _BatchNorm(NamedTuple):
     ) -> tuple[Params, Cotangent]:
         x, mean, inverse_deviation = residuals
         wide, leading = upcast(dy), tuple(range(dy.ndim - 1))
-        # All that is one number per channel stays out of the passes over dy and x.
-        centered = upcast(x) - over(mean, wide)
+        # All that is one number per channel stays out of the passes over dy and x. The sum takes a
+        # difference of its own, as the variance does: the barrier makes another mean of it.
+        centered = upcast(x) - over(jax.lax.optimization_barrier(mean), wide)
         dshift = wide.sum(leading)
         dscale = (wide * centered).sum(leading) * inverse_deviation
         gain = inverse_deviation
@@ -223,7 +225,7 @@ class _BatchNorm(NamedTuple):
             m = max(math.prod(dy.shape[:-1]), 1)
             shifts, scales = self.shared(dshift / m), self.shared(dscale / m)
             dx = over(gain, wide) * (wide - over(shifts, wide))
-            dx -= centered * over(gain * inverse_deviation * scales, wide)
+            dx -= (upcast(x) + over(-mean, wide)) * over(gain * inverse_deviation * scales, wide)
         else:
             dx = over(gain, wide) * wide
         sums = {"scale": dscale, "shift": dshift}
