@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +120,30 @@ def outer_sum(x: Array, dy: Array, dtype: Unchecked = None) -> Array:
     Args:
         x: (..., I).
         dy: (..., O), with the leading axes of x.
-        dtype: that of the sum; None leaves it to `jax.numpy.tensordot`.
+        dtype: that of the sum; None leaves it to `jax.numpy.matmul`.
     """
-    x, dy = _rows(x), _rows(dy)
-    return jnp.tensordot(x, dy, (0, 0), preferred_element_type=dtype)
+    product = functools.partial(jnp.matmul, preferred_element_type=dtype)
+    found: Array = jax.lax.platform_dependent(
+        _rows(x),
+        _rows(dy),
+        cpu=functools.partial(_transposed_first, product),
+        default=lambda x, dy: product(x.T, dy),
+    )
+    return found
+
+
+def _transposed_first(product: Callable[[Array, Array], Array], x: Array, dy: Array) -> Array:
+    """Return the product of x (R, I), transposed, and dy (R, O), from a transposed copy on CPUs.
+
+    XLA's products for CPUs are fast where the first factor is summed along its last axis. Of it and
+    of the product's other order, that which transposes less; barriers keep XLA from undoing it
+    (2048 rows, 128 and 512 columns: 1.4 ms, from 1.8; 512 and 128: 1.5 ms, from 2.7).
+    """
+    barrier = jax.lax.optimization_barrier
+    (rows, inputs), outputs = x.shape, dy.shape[1]
+    if rows * inputs <= (rows + inputs) * outputs:
+        return product(barrier(x.T), dy)
+    return barrier(product(barrier(dy.T), x)).T
 
 
 def _rows(x: Array) -> Array:
