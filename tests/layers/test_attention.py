@@ -14,7 +14,8 @@ from hypothesis import Phase, given, settings, strategies as st
 import fnn
 from fnn._core.tree import inexact_leaves
 from fnn.lab.check import moved_place
-from fnn.layers.attention import _kernel
+from fnn.layers.attention import _blockwise, _kernel
+from fnn.layers.attention._blocks import Blocks
 from fnn.layers.attention._blockwise import Again, Scoring, attend, attend_backward
 from tests.core.test_errors import Bad, assert_complains, initialized, ones, parametrize
 from tests.layers.test_laws import assert_close
@@ -299,9 +300,31 @@ def test_the_size_of_blocks_changes_nothing(steps, keys, groups, causal, masked,
         assert_close(run(block, q, k, v), run(9, q, k, v), "float64", 100)
 
 
+@BLOCKS
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_batch_in_parts_is_the_batch_as_a_whole(monkeypatch, masked, block):
+    q, do = normal(2, 6, 2, 2, 5, 3)
+    k, v = normal(2, 6, 2, 5, 3)
+    present = normal(6, 5) > 0 if masked else None
+
+    def run(*arrays):
+        *arrays, do = arrays
+        o, saved = attend(*arrays, present, Scoring(True, None), block)
+        return o, attend_backward(*arrays, present, o, saved, do, Scoring(True, None), block)
+
+    whole = run(q, k, v, do)
+    rows = Blocks.of(q, k, block).rows
+    monkeypatch.setattr(_blockwise, "_BYTES", 2 * (4 * rows**2) * 4)
+    program = jax.make_jaxpr(lambda *arrays: run(*arrays))(q, k, v, do).jaxpr
+    loops = [e.params["length"] for e in program.eqns if e.primitive.name == "scan"]
+    assert loops == [3, 3]
+    assert_close(run(q, k, v, do), whole, "float32", 10)
+
+
 def inside(equation):
-    """The programs that an equation runs: the body of a loop, a function under jit."""
+    """The programs that an equation runs: the body of a loop, a function under jit, one choice."""
     for value in equation.params.values():
+        value = value[0] if isinstance(value, tuple) and value else value
         program = getattr(value, "jaxpr", value)
         if hasattr(program, "eqns"):
             yield program
@@ -732,18 +755,17 @@ def test_an_mlp_refuses_arrays():
 
 @pytest.mark.parametrize(("backend", "steps"), [("cpu", 128), ("gpu", 512)])
 def test_blocks_are_longer_where_starting_a_kernel_costs_more(monkeypatch, backend, steps):
-    """There is one block of up to twice the steps, whose probabilities are saved."""
+    """There is one block of up to twice the steps; what is saved grows with them alone."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     layer = fnn.attention(1)
 
-    def saved_bytes(length):
+    for length in (2 * steps, 2 * steps + 1):
         x = jax.ShapeDtypeStruct((1, length, 2), jnp.float32)
         place = jax.eval_shape(layer.init, KEY, x)
+        scores = largest(jax.make_jaxpr(layer.forward)(*place, x).jaxpr)
+        assert scores == length**2 if length == 2 * steps else scores <= steps**2
         residuals = jax.eval_shape(layer.forward, *place, x)[2]
-        return max(leaf.size for leaf in jax.tree.leaves(residuals))
-
-    assert saved_bytes(2 * steps) == (2 * steps) ** 2
-    assert saved_bytes(2 * steps + 1) == 2 * (2 * steps + 1)
+        assert max(leaf.size for leaf in jax.tree.leaves(residuals)) == 2 * length
 
 
 # What is attended to in the shapes of `_blockwise`: heads of queries to each of keys, and steps.

@@ -7,9 +7,9 @@ With the scores ``z = q k^T`` and the log-sum-exp ``l[t] = log(sum_s exp(z[t, s]
 
 since ``sum_s p[t, s] dp[t, s] = sum_d do[t, d] o[t, d]``. Forward goes through the pairs of a block
 of queries and a block of keys, and rescales what it has of a row when a block brings a larger
-score; backward works p out again from z and l. No (T, S) array is ever whole, and pairs of which
-causality leaves nothing are skipped. Where one block holds everything, p is small, and kept.
-Dropout acts on the p of ``p v`` and of dv, and alike on dp; backward draws it again.
+score; backward works p out again from z and l. No (T, S) array is ever whole where that is more
+than a block, and pairs of which causality leaves nothing are skipped. Dropout acts on the p of
+``p v`` and of dv, and alike on dp; backward draws it again.
 
 Shapes: q, o (B, M, G, T, D), G heads of queries to each of the M heads of k, v (B, M, S, D); q is
 scaled already. Source: Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4.
@@ -23,16 +23,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnn._core.errors import InputError
-from fnn._core.mesh import scan
+from fnn._core.mesh import parts_of, scan
 from fnn._core.precision import upcast, wide_dtype, wide_einsum
 from fnn._core.types import Array
 from fnn.layers.attention import _kernel
 from fnn.layers.attention._blocks import Blocks, Dropping, positions
 
+# Bytes of scores that are gone through at a time: every pass over them finds them in a cache.
+_BYTES = 2 * 2**20
 _TO_SCORES, _TO_QUERIES = "bmgtd,bmsd->bmgts", "bmgts,bmsd->bmgtd"
-_TO_KEYS = "bmgts,bmgtd->bmsd"
 
 
 class Scoring(NamedTuple):
@@ -46,18 +48,12 @@ class Scoring(NamedTuple):
     bias: Callable[[Any, Any], Any] | None
 
 
-class Whole(NamedTuple):
-    """What is saved of one block: the probabilities (B, M, G, T, S)."""
-
-    p: Array
-
-
 class Again(NamedTuple):
     """What is saved where a kernel works p out again: nothing."""
 
 
 class Rows(NamedTuple):
-    """What is saved of many blocks: the log-sum-exp of every row of scores (B, M, G, T)."""
+    """What is saved: the log-sum-exp of every row of scores (B, M, G, T)."""
 
     log_sum: Array
 
@@ -70,12 +66,12 @@ def plain(
     scoring: Scoring,
     block: int,
     dropping: Dropping | None = None,
-) -> tuple[Any, Any]:
-    """Return o and p by the plain formula; p is 0 in a row that sees nothing."""
+) -> Any:
+    """Return o by the plain formula; p is 0 in a row that sees nothing."""
     z, seen = _scores(q, k, present, scoring, positions(q.shape[3]), positions(k.shape[2]))
     p = _masked(seen, jax.nn.softmax(z, -1)).astype(v.dtype)
     weights = p if dropping is None else dropping.of_all(q, k, block)(p)
-    return wide_einsum(_TO_QUERIES, weights, v).astype(q.dtype), p
+    return wide_einsum(_TO_QUERIES, weights, v).astype(q.dtype)
 
 
 def attend(
@@ -86,7 +82,7 @@ def attend(
     scoring: Scoring,
     block: int,
     dropping: Dropping | None = None,
-) -> tuple[Any, Whole | Rows | Again]:
+) -> tuple[Any, Rows | Again]:
     """Return o, and what is saved; `present` are (B, S) booleans, None for all."""
     bare = present is None and scoring.bias is None and dropping is None
     if bare and _kernel.takes(q, k, scoring.causal):
@@ -95,23 +91,21 @@ def attend(
             return _attend(q, k, v, None, scoring, block, None)[0]
 
         return _kernel.attend(q, k, v, scoring.causal, blockwise), Again()
-    return _attend(q, k, v, present, scoring, block, dropping)
+    by_part = partial(_attend, scoring=scoring, block=block, dropping=dropping)
+    return _in_parts(by_part, _parts(q, k, block, dropping), q, k, v, present)
 
 
 def _attend(
     q: Any, k: Any, v: Any, present: Any, scoring: Scoring, block: int, dropping: Dropping | None
-) -> tuple[Any, Whole | Rows]:
+) -> tuple[Any, Rows]:
     """Return what `attend` does, by the blocks."""
     blocks = Blocks.of(q, k, block)
-    if blocks.counts(q, k) == (1, 1):
-        o, p = plain(q, k, v, present, scoring, block, dropping)
-        return o, Whole(p)
     steps, wide = q.shape[3], wide_dtype(q.dtype)
     pairs = blocks.pairs(q, k, scoring.causal)
     present = blocks.present(present, k)
     q, k, v = blocks.pad(q), blocks.pad(k), blocks.pad(v)
 
-    def step(rows: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
+    def step(rows: tuple[Any, Any, Any], pair: Any) -> tuple[Any, Any, Any]:
         i, j, number = pair
         z, seen = _block_scores(blocks, q, k, present, scoring, i, j)
         sums, total, top = (blocks.queries(a, i) for a in rows)
@@ -126,11 +120,11 @@ def _attend(
             blocks.with_queries(rows[0], sums, i),
             blocks.with_queries(rows[1], total, i),
             blocks.with_queries(rows[2], new_top, i),
-        ), None
+        )
 
     zeros = jnp.zeros_like(q, wide)
     start = zeros, zeros[..., 0], jnp.full_like(zeros[..., 0], _lowest(wide))
-    (sums, total, top), _ = scan(step, start, pairs)
+    sums, total, top = _through(step, start, pairs)
     # A row that sees nothing adds up to nothing.
     total = jnp.where(total > 0, total, 1)[..., :steps]
     o = sums[..., :steps, :] / total[..., None]
@@ -163,7 +157,7 @@ def attend_backward(
     v: Any,
     present: Any,
     o: Any,
-    saved: Whole | Rows | Again,
+    saved: Rows | Again,
     do: Any,
     scoring: Scoring,
     block: int,
@@ -180,20 +174,34 @@ def attend_backward(
             q, k, v, do, scoring.causal, blockwise
         )
         return found
+    by_part = partial(_attend_backward, scoring=scoring, block=block, dropping=dropping)
+    arrays = q, k, v, present, o, saved.log_sum, do
+    return _in_parts(by_part, _parts(q, k, block, dropping), *arrays)
+
+
+def _attend_backward(
+    q: Any,
+    k: Any,
+    v: Any,
+    present: Any,
+    o: Any,
+    log_sum: Any,
+    do: Any,
+    scoring: Scoring,
+    block: int,
+    dropping: Dropping | None,
+) -> tuple[Any, Any, Any]:
+    """Return what `attend_backward` does, by the blocks."""
     products = (upcast(do) * upcast(o)).sum(-1)
-    if isinstance(saved, Whole):
-        drop = _unchanged if dropping is None else dropping.of_all(q, k, block)
-        dq, dk, dv = _backward(q, k, v, saved.p, do, products[..., None], drop)
-        return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
     blocks = Blocks.of(q, k, block)
     pairs = blocks.pairs(q, k, scoring.causal)
     present = blocks.present(present, k)
     wide = tuple(blocks.pad(a) for a in (q, k, v))
     do, products = blocks.pad(do), blocks.pad(products[..., None])
     # Rows that fill up the last block have no probabilities.
-    log_sums = blocks.pad(saved.log_sum[..., None], jnp.inf)
+    log_sums = blocks.pad(log_sum[..., None], jnp.inf)
 
-    def step(gradients: tuple[Any, Any, Any], pair: Any) -> tuple[tuple[Any, Any, Any], None]:
+    def step(gradients: tuple[Any, Any, Any], pair: Any) -> tuple[Any, Any, Any]:
         (i, j, number), (q, k, v), (dq, dk, dv) = pair, wide, gradients
         z, seen = _block_scores(blocks, q, k, present, scoring, i, j)
         more = _backward(
@@ -209,14 +217,46 @@ def attend_backward(
             blocks.with_queries(dq, blocks.queries(dq, i) + more[0], i),
             blocks.with_keys(dk, blocks.keys(dk, j) + more[1], j),
             blocks.with_keys(dv, blocks.keys(dv, j) + more[2], j),
-        ), None
+        )
 
     dq, dk, dv = (jnp.zeros(a.shape, log_sums.dtype) for a in wide)
-    found, _ = scan(step, (dq, dk, dv), pairs)
+    found = _through(step, (dq, dk, dv), pairs)
     dq, dk, dv = (
         d[..., : a.shape[-2], :].astype(a.dtype) for d, a in zip(found, (q, k, v), strict=True)
     )
     return dq, dk, dv
+
+
+def _parts(q: Any, k: Any, block: int, dropping: Dropping | None) -> int:
+    """Return in how many equal parts of the batch scores stay in the caches of a CPU."""
+    blocks, batch = Blocks.of(q, k, block), q.shape[0]
+    example = q.shape[1] * q.shape[2] * blocks.rows * blocks.columns * wide_dtype(q.dtype).itemsize
+    # What is drawn depends on the batch. On a mesh a batch lies in parts already. Symbolic sizes,
+    # as in `jax.export`, tell no number of parts.
+    known = isinstance(batch, int) and isinstance(example, int)
+    if dropping is not None or jax.default_backend() != "cpu" or not known:
+        return 1
+    if jax.sharding.get_abstract_mesh().explicit_axes or parts_of(batch) > 1:
+        return 1
+    most = max(1, min(batch, _BYTES // example))
+    few = next((n for n in range(most, most // 2, -1) if batch % n == 0), batch)
+    return max(1, batch // few)
+
+
+def _in_parts(function: Callable[..., Any], parts: int, *arrays: Any) -> Any:
+    """Return what a function of arrays (B, ...) does, going through parts of the batch in turn."""
+    if parts == 1:
+        return function(*arrays)
+    split = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), arrays)
+    found = jax.lax.map(lambda part: function(*part), split)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)
+
+
+def _through(step: Callable[[Any, Any], Any], carry: Any, pairs: tuple[np.ndarray, ...]) -> Any:
+    """Return what a carry is after all pairs of blocks."""
+    if len(pairs[0]) == 1:
+        return step(carry, [a[0] for a in pairs])
+    return scan(lambda carry, pair: (step(carry, pair), None), carry, pairs)[0]
 
 
 def _backward(
@@ -224,8 +264,22 @@ def _backward(
 ) -> tuple[Any, Any, Any]:
     dp = dropped(wide_einsum(_TO_SCORES, do, v))
     dz = (p.astype(dp.dtype) * (dp - products)).astype(q.dtype)
-    dv = wide_einsum(_TO_KEYS, dropped(p).astype(do.dtype), do)
-    return wide_einsum(_TO_QUERIES, dz, k), wide_einsum(_TO_KEYS, dz, q), dv
+    dv = _to_keys(dropped(p).astype(do.dtype), do)
+    return wide_einsum(_TO_QUERIES, dz, k), _to_keys(dz, q), dv
+
+
+def _to_keys(weights: Any, x: Any) -> Any:
+    """Sum x (B, M, G, T, D) over queries by weights (B, M, G, T, S): (B, M, S, D)."""
+
+    def turned(weights: Any, x: Any) -> Any:
+        # XLA multiplies by the weights as they lie on all cores; these transposed are copied
+        # before, or multiplied on one core. It must not turn this into that.
+        held = jax.lax.optimization_barrier(x.transpose(0, 1, 4, 2, 3))
+        y = wide_einsum("bmdgt,bmgts->bmds", held, weights)
+        return jax.lax.optimization_barrier(y).swapaxes(2, 3)
+
+    default = partial(wide_einsum, "bmgts,bmgtd->bmsd")
+    return jax.lax.platform_dependent(weights, x, cpu=turned, default=default)
 
 
 def _scores(

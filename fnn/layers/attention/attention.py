@@ -37,7 +37,6 @@ from fnn.layers.attention._blockwise import (
     Again,
     Rows,
     Scoring,
-    Whole,
     attend,
     attend_backward,
     attend_cached,
@@ -103,10 +102,10 @@ def attention(
         initializer: draws the weights of the four projections.
     Shapes:    x, y (B, T, C); memory (B, S, M); weights of the dense layers query (C, N D), key
         and value (M, N D), output (N D, C)
-    Saves:     x, q, k, v, o and p; of more than 2 `block` steps a logarithm for every row in place
-        of p, so that memory grows with T, not with T^2. On a GPU of NVIDIA (Ampere or later) in 16
-        bits, without score_bias, dropout and padding, the kernel of cuDNN computes o and its
-        gradient, and p is not saved
+    Saves:     x, q, k, v, o and the logarithm of sum_s exp(z) for every row in place of p, so that
+        memory grows with T, not with T^2. On a GPU of NVIDIA (Ampere or later) in 16 bits, without
+        score_bias, dropout and padding, the kernel of cuDNN computes o and its gradient, and no
+        logarithm is saved
     Raises:    InputError for options out of range, heads that do not divide C, key_value_heads that
         do not divide heads, an odd D with rotary, an x or memory of another shape, of integers or
         without steps, a memory of another batch, lengths that do not fit, and a missing key in
@@ -182,7 +181,7 @@ class _Residuals(NamedTuple):
     k: Array
     v: Array
     o: Array
-    saved: Whole | Rows | Again
+    saved: Rows | Again
     key: Key
 
 
@@ -302,7 +301,7 @@ def _apply(
     values = _values(x, params)
     q, k, v = _project(plan, params, values)
     dropping = _dropping(plan, _needed(plan, key, train))
-    o, _ = plain(q, k, v, values.present, plan.scoring, plan.steps, dropping)
+    o = plain(q, k, v, values.present, plan.scoring, plan.steps, dropping)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
     return _with_values(x, _zero_padding(y, values.there)), state
 
