@@ -350,6 +350,20 @@ def test_a_row_of_padding_changes_nothing(stride, monkeypatch):
         assert_close(y, plain.convolve(x, weight, geometry), "float64", x.size)
 
 
+@pytest.mark.parametrize(("batch", "parts"), [(6, 2), (8, 8), (5, 1), (0, 8)])
+def test_parts_of_a_sum_over_examples_add_up_to_it(batch, parts, monkeypatch):
+    taken, outer_sum = [], fast_weight.outer_sum
+    monkeypatch.setattr(fast_weight, "_ENTRIES", range(1, 100))
+    monkeypatch.setattr(
+        fast_weight, "outer_sum", lambda x, dy: taken.append(len(x)) or outer_sum(x, dy)
+    )
+    with jax.enable_x64(True):
+        x, dy = normal(3, batch, 5, 2), normal(4, batch, 5, 3)
+        whole = fast_weight._shared_sum(x, dy)
+        assert_close(whole, outer_sum(x, dy), "float64", 5 * batch)
+    assert taken == [batch // parts]
+
+
 GROUPED = {
     "one-axis": (lambda: fnn.conv(12, 3, groups=4), (7, 8), 4),
     "two-axes": (lambda: fnn.conv(8, (3, 2), groups=4, stride=2), (6, 5, 12), 4),
