@@ -291,14 +291,14 @@ def test_a_weight_gradient_of_a_batch_in_three_parts_takes_as_many_examples_of_e
 @pytest.mark.parametrize(
     "options",
     [
-        {"stride": 1, "padding": "SAME"},
+        {"stride": 2, "padding": "SAME"},
         {"stride": (1, 2), "padding": ((2, 0), (0, 3)), "dilation": (1, 2)},
         {"stride": (2, 3), "padding": "VALID"},
     ],
     ids=["same", "dilated", "valid"],
 )
 def test_examples_side_by_side_do_not_see_each_other(options, monkeypatch):
-    monkeypatch.setattr(fast, "_BY_ROWS", True)
+    monkeypatch.setattr(fast, "_YNNPACK", True)
     monkeypatch.setattr(fast, "_SUMMED", range(1, 100))
     monkeypatch.setattr(fast, "_LONG", 12)
     monkeypatch.setattr(fast, "_FEW", 1)
@@ -339,15 +339,19 @@ def test_the_phases_of_a_dilated_array_make_its_convolution(kernel, stride, padd
         assert_close(dx, plain.convolve(dy, flipped, back), "float64", x.size)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_row_of_padding_changes_nothing(stride, monkeypatch):
-    monkeypatch.setattr(fast, "_BY_ROWS", True)
+@pytest.mark.parametrize(
+    ("stride", "padding", "rows"),
+    [(1, "VALID", 3), (1, ((2, 0), (1, 1)), 1), (1, ((1, 2), (0, 0)), 0), (2, "VALID", 1)],
+)
+def test_rows_of_padding_after_x_change_nothing(stride, padding, rows, monkeypatch):
+    monkeypatch.setattr(fast, "_YNNPACK", True)
     with jax.enable_x64(True):
-        x, weight = normal(3, 2, 8, 7, 9), normal(4, 3, 3, 9, 2)
-        geometry = geometry_of(x, 3, stride=stride, padding="VALID")
-        assert fast._pays_padded(weight, geometry)
-        y = fast.convolve(x, weight, geometry)
-        assert_close(y, plain.convolve(x, weight, geometry), "float64", x.size)
+        drawn = normal(3, 2, 8, 7, 9), normal(4, 3, 3, 9, 12)
+        x, weight = (a.astype("float32") for a in drawn)
+        geometry = geometry_of(x, 3, stride=stride, padding=padding)
+        assert fast._more_rows(x, weight, geometry) == rows
+        y = jax.jit(lambda: fast.convolve(x, weight, geometry))()
+        assert_close(y, plain.convolve(x, weight, geometry), "float32", x.size)
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(6, 2), (8, 8), (5, 1), (0, 8)])

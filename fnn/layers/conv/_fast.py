@@ -17,12 +17,12 @@ channels last; those in groups it computes element by element. So on CPU:
   forward 2.6 ms, from 16; dx 3.1, from 30; dweight 4.0, from 33);
 - an x with zeros between its elements, as in dx of a stride: a convolution for each phase, which
   meets no such zeros (dx of 5x5, stride 2, 32 to 64 channels, 28x28, batch 128: 8 ms, from 46);
-- in JAX 0.10.2, 32 to about a hundred channels: examples side by side in long rows, zeros between
-  them, because XLA shares a convolution among threads by the length of its rows (in a step of the
-  network of benchmarks/network_step.py 10 ms, where the plain one took 17 on one of two cores;
-  alone the copies cost a part of that). Fewer channels cost less than the copy; more are shared as
-  they are;
-- in JAX 0.10.2, no padding: some, since without any it took 67 ms.
+- in JAX 0.10.2, more rows of zeros after x, so that y is longer than x before what sees them is
+  left out: by XLA a convolution of many terms is shared among threads then only (3x3, 64 to 64
+  channels, 16x16, batch 64: 7.2 ms on two cores, from 11.8), and one took 67 without any padding;
+- in JAX 0.10.2, with a stride, 32 to about a hundred channels: examples side by side in long rows,
+  zeros between them, which are shared too (3x3, stride 2, 32 to 64 channels, 32x32, batch 64: 4.6
+  ms, from 7.3).
 """
 
 from __future__ import annotations
@@ -49,14 +49,16 @@ TERMS = 64
 WIDE = 32
 # So many bundles of groups are written out; in a loop each would be copied, there and back.
 _WRITTEN_OUT = 4
-# XLA for CPU of JAX 0.10.2, and of no other from 0.8.0 to 0.11.2: a convolution over two axes is
-# shared among threads where rows are as long as this, or sums have more terms than these; one
-# without padding takes up to five times as long as one with it. Fewer channels coming out than
-# `_FEW` gain less than the copies cost.
-_BY_ROWS = (0, 10, 2) <= jax.__version_info__ < (0, 11)
-_LONG = 448
-_SUMMED = range(256, 1025)
-_FEW = 8
+# XLA for CPU of JAX 0.10.2, and of no other from 0.8.0 to 0.11.2, gives a convolution over two axes
+# to YNNPACK if y is no longer than x. It shares one among threads where sums have more terms than
+# `_MANY` and more channels come out than `_MANY_OUT`, or rows are as long as `_LONG`, and without
+# padding takes up to five times as long as with it. What XLA had before, Eigen, shares all. Fewer
+# channels coming out than `_FEW` it takes longer for, and other types than float32.
+_YNNPACK = (0, 10, 2) <= jax.__version_info__ < (0, 11)
+_MANY, _MANY_OUT, _LONG = 1024, 96, 448
+_FEW = 12
+# Terms of a sum for which rows pay.
+_SUMMED = range(256, _MANY + 1)
 
 Convolve: TypeAlias = Callable[[Array, Array, Geometry], Array]
 
@@ -93,7 +95,7 @@ def _way_on_cpu(x: Array, weight: Array, geometry: Geometry) -> Convolve:
         return _by_depth
     if _rows_pay(x, weight, geometry):
         return _in_rows
-    return padded if _pays_padded(weight, geometry) else plain.convolve
+    return padded if _more_rows(x, weight, geometry) else plain.convolve
 
 
 def input_gradient(
@@ -167,20 +169,42 @@ def _product_first(x: Array, weight: Array, geometry: Geometry) -> Array:
     return functools.reduce(operator.add, parts)
 
 
-def _pays_padded(weight: Array, geometry: Geometry) -> bool:
-    """Return whether there is no padding and some would pay."""
+def _more_rows(x: Array, weight: Array, geometry: Geometry) -> int:
+    """Return how many rows of zeros after x pay."""
+    terms: Unchecked = math.prod(geometry.size) * weight.shape[-2]
+    # Those of a weight gradient are examples: a symbolic number, as in `jax.export`, may be small.
+    many = isinstance(terms, int) and terms > TERMS
+    if not (_YNNPACK and many and len(geometry.size) == 2):
+        return 0
+    positions = geometry.positions(x.shape[1:-1])[0]
+    longer = max(0, x.shape[1] + 1 - positions)
+    if 2 * longer <= positions and _eigen_pays(x, weight, geometry):
+        return longer
     overlap = any(k > s for k, s in zip(geometry.span, geometry.stride, strict=True))
-    bare = all(pads == (0, 0) for pads in geometry.padding) and len(geometry.size) == 2
-    return _BY_ROWS and bare and overlap and weight.size > TERMS * weight.shape[-1]
+    return int(overlap and all(pads == (0, 0) for pads in geometry.padding))
+
+
+def _eigen_pays(x: Array, weight: Array, geometry: Geometry) -> bool:
+    """Return whether Eigen's convolution is faster than YNNPACK's."""
+    outputs = weight.shape[-1]
+    shared = weight.size > _MANY * outputs and outputs > _MANY_OUT
+    return (
+        x.dtype == jnp.float32
+        and max(*geometry.stride, *geometry.input_dilation) == 1
+        and outputs >= _FEW
+        and not shared
+    )
 
 
 def padded(x: Array, weight: Array, geometry: Geometry) -> Array:
-    """Convolve with one more row of zeros where there is no padding, and leave out what sees it."""
-    if not _pays_padded(weight, geometry):
+    """Convolve with more rows of zeros after x if these pay, and leave out what sees them."""
+    more = _more_rows(x, weight, geometry)
+    if not more:
         return plain.convolve(x, weight, geometry)
+    (low, high), *rest = geometry.padding
     positions = geometry.positions(x.shape[1:-1])
-    more = geometry._replace(padding=((0, 1), *geometry.padding[1:]))
-    return plain.convolve(x, weight, more)[:, : positions[0]]
+    taller = geometry._replace(padding=((low, high + more), *rest))
+    return plain.convolve(x, weight, taller)[:, : positions[0]]
 
 
 def _phases_pay(weight: Array, geometry: Geometry) -> bool:
@@ -268,13 +292,13 @@ def _rows_pay(x: Array, weight: Array, geometry: Geometry) -> bool:
     batch: Unchecked = x.shape[0]
     # A symbolic one, as in `jax.export`, may be small.
     short = isinstance(batch, int) and width < _LONG <= batch * width
-    many = terms in _SUMMED and weight.shape[-1] >= _FEW
     return (
-        _BY_ROWS
+        _YNNPACK
         and len(geometry.size) == 2
+        and max(geometry.stride) > 1 == max(geometry.input_dilation)
         and short
-        and many
-        and max(geometry.input_dilation) == 1
+        and terms in _SUMMED
+        and weight.shape[-1] >= _FEW
     )
 
 
