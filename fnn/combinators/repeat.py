@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
@@ -24,13 +26,17 @@ from fnn._core.types import (
 from fnn.combinators._parts import copy_of, first_of, split
 from fnn.layer import Layer, output_shape, require_layer
 
+# Copies that are written out.
+_WRITTEN_OUT = 4
+
 
 @constructor
 def repeat(layer: Layer, times: int, /) -> Layer:
     """Repetition: copies of a layer, each with its own parameters, through `jax.lax.scan`.
 
     The same function as ``serial(layer, layer, ...)``, but compiled once: compile time does not
-    depend on the depth.
+    depend on the depth. Up to 4 copies are written out: a scan copies what each saves to an array
+    for all, and back.
 
     Forward:   y = f_n(... f_2(f_1(x))), a scan
     Backward:  dx = J_1^T J_2^T ... J_n^T dy, the scan run in reverse
@@ -62,20 +68,20 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
         copies = params, state, split(key, times)
-        return scan(functools.partial(_apply, layer, train), x, copies, length=times)
+        return _in_turn(functools.partial(_apply, layer, train), x, copies, times)
 
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
         copies, step = (params, state, split(key, times)), functools.partial(_forward, layer, train)
-        y, (state, residuals) = scan(step, x, copies, length=times)
+        y, (state, residuals) = _in_turn(step, x, copies, times)
         return y, state, residuals
 
     def backward(
         params: Params, residuals: Residuals, dy: Cotangent, /
     ) -> tuple[Params, Cotangent]:
         step, copies = functools.partial(_backward, layer), (params, residuals)
-        dx, dparams = scan(step, dy, copies, length=times, reverse=True)
+        dx, dparams = _in_turn(step, dy, copies, times, reverse=True)
         return dparams, dx
 
     return Layer(
@@ -89,6 +95,27 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         prefill=functools.partial(_prefill, layer, times),
         decode=functools.partial(_decode, layer),
     )
+
+
+def _in_turn(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    copies: PyTree,
+    times: int,
+    *,
+    reverse: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """Return what a scan over the copies does, a few of them written out."""
+    if times > _WRITTEN_OUT:
+        return scan(step, carry, copies, length=times, reverse=reverse)
+    found: list[PyTree] = [None] * times
+    for i in reversed(range(times)) if reverse else range(times):
+        copy = copy_of(copies, i)
+        if reverse:
+            # As in a loop nothing of a copy is computed, or takes memory, before its turn.
+            carry, copy = jax.lax.optimization_barrier((carry, copy))
+        carry, found[i] = step(carry, copy)
+    return carry, jax.tree.map(lambda *each: jnp.stack(each), *found)
 
 
 def _apply(layer: Layer, train: bool, x: Input, copy: PyTree) -> tuple[Output, State]:
