@@ -13,6 +13,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Input, Params
+from fnn._core.written import written
 from fnn.layer import Layer, stateless
 from fnn.layers._window import Sizes, check_sizes, check_spatial, per_axis
 from fnn.layers.pool._window_sum import dilate, join_axis, strided_slices, window_sum
@@ -89,12 +90,9 @@ def _nearest_back(dy: Array, axis: int, factor: int) -> Array:
     return window_sum(dy, axis, factor, factor, dy.shape[axis] // factor)
 
 
-def _offsets(factor: int, beyond: int = 0) -> list[float]:
-    """Return where the elements of y that belong to one of x lie beside its middle.
-
-    Of so many more at either side, too.
-    """
-    return [(r + 0.5) / factor - 0.5 for r in range(-beyond, factor + beyond)]
+def _offsets(factor: int) -> list[float]:
+    """Return where the elements of y that belong to one of x lie beside its middle."""
+    return [(r + 0.5) / factor - 0.5 for r in range(factor)]
 
 
 def _linear(x: Array, axis: int, factor: int) -> Array:
@@ -112,21 +110,24 @@ def _linear(x: Array, axis: int, factor: int) -> Array:
 
 
 def _linear_back(dy: Array, axis: int, factor: int) -> Array:
-    """Return the transpose of `_linear`.
+    """Return the transpose of `_linear`; one axis is written before the next reads it often."""
+    back = functools.partial(_to_neighbors, axis=axis, factor=factor)
+    dx: Array = written(back, dy) if factor > 1 else dy
+    return dx
 
-    With the elements beyond each end that have the end itself for a neighbor, as in a mirror, every
-    element of dx sums what the same offsets see: XLA makes one kernel of it.
-    """
-    n, half = dy.shape[axis] // factor, factor // 2
-    at = _at(dy, axis)
-    before, after = (
-        jax.lax.rev(part, (axis,)) for part in (at(0, half), at(n * factor - half, n * factor))
-    )
-    seen = strided_slices(
-        jnp.concatenate([before, dy, after], axis), axis, factor + 2 * half, factor, n
-    )
-    terms = ((1 - abs(o)) * row for o, row in zip(_offsets(factor, half), seen, strict=True))
-    return functools.reduce(operator.add, terms)
+
+def _to_neighbors(dy: Array, axis: int, factor: int) -> Array:
+    """Add each element of dy to its own of dx and to the neighbor it took from."""
+    n = dy.shape[axis] // factor
+    rows = list(zip(_offsets(factor), strided_slices(dy, axis, factor, factor, n), strict=True))
+    own = functools.reduce(operator.add, ((1 - abs(o)) * row for o, row in rows))
+    to_before = functools.reduce(operator.add, (-o * row for o, row in rows if o < 0))
+    to_after = functools.reduce(operator.add, (o * row for o, row in rows if o > 0))
+    before, after = _at(to_before, axis), _at(to_after, axis)
+    # An end is its own neighbor.
+    from_before = jnp.concatenate([before(0, 1), after(0, n - 1)], axis)
+    from_after = jnp.concatenate([before(1, n), after(n - 1, n)], axis)
+    return own + from_before + from_after
 
 
 def _at(x: Array, axis: int) -> Callable[[int, int], Array]:
