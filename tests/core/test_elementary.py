@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn._core.elementary import log1p_decay, softplus
+from fnn._core.elementary import exp, log1p_decay, sigmoid, softplus
 from tests.tolerance import rounding
 
 X = np.linspace(-80, 80, 3201)
@@ -16,6 +16,39 @@ def assert_digits(found, wanted, terms):
     """Each number is right to its own last digits, however small it is."""
     bound = rounding(found.dtype, terms) * np.abs(wanted)
     assert (np.abs(np.asarray(found, np.float64) - wanted) <= bound).all()
+
+
+def by_one_part(x):
+    """Take log(2) in one part, whose rounding counts n times."""
+    log_2 = jnp.log(jnp.asarray(2, x.dtype))
+    n = jnp.round(x / log_2)
+    return jnp.exp(x - n * log_2) * 2**n
+
+
+def exp_of(function, dtype):
+    """From end to end of the normal numbers of float32."""
+    with jax.enable_x64(dtype == "float64"):
+        x = jnp.linspace(-87.3, 88.7, 11001, dtype=dtype)
+        assert_digits(function(x), np.exp(np.asarray(x, np.float64)), 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_exponential_keeps_its_digits_from_end_to_end(dtype):
+    exp_of(exp, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_digits_of_an_exponential_that_are_lost_far_from_0_are_seen(dtype):
+    with pytest.raises(AssertionError):
+        exp_of(by_one_part, dtype)
+
+
+def test_an_exponential_and_a_sigmoid_have_ends_and_let_nan_pass():
+    ends = jnp.array([-jnp.inf, -3e38, -200, 0, 88.8, 3e38, jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(exp(ends), jnp.exp(ends))
+    np.testing.assert_array_equal(sigmoid(ends), jax.nn.sigmoid(ends))
+    slopes = jax.vmap(jax.grad(sigmoid))(ends[:-1])
+    np.testing.assert_array_equal(slopes, jnp.where(ends[:-1] == 0, 0.25, 0))
 
 
 def by_log1p(x):

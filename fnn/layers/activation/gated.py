@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
+from fnn._core.elementary import sigmoid
 from fnn._core.errors import InputError
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals
 from fnn.layer import Layer, stateless
 from fnn.layers._initializers import check_initializer, draw, lecun_normal
-from fnn.layers.activation.smooth import gelu_function, gelu_slope, silu_slope
+from fnn.layers.activation.smooth import gelu_function, gelu_slope, silu_function, silu_slope
 from fnn.layers.dense import outer_sum
 
 _CHANNELS = "keep the channels last, and initialize the layer for as many"
@@ -96,16 +97,16 @@ def glu() -> Layer:
                 "give the layer in front an even width: half of it is the gate",
             )
         a, b = jnp.split(upcast(x), 2, -1)
-        return downcast(a * jax.nn.sigmoid(b), x), x
+        return downcast(a * sigmoid(b), x), x
 
     def backward(params: Params, x: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
         del params
         a, b = jnp.split(upcast(x), 2, -1)
-        s, wide = jax.nn.sigmoid(b), upcast(dy)
+        s, wide = sigmoid(b), upcast(dy)
         # a first meets what is 1 at most: a product with dy may overflow where the result does not.
         # Of a stack XLA makes one kernel, where it copies the parts of a concatenation; the second
         # exponential costs less than to write what both halves share.
-        dx = jnp.stack([wide * s, wide * (a * (s * jax.nn.sigmoid(-b)))], -2)
+        dx = jnp.stack([wide * s, wide * (a * (s * sigmoid(-b)))], -2)
         return (), downcast(dx.reshape(x.shape), dy)
 
     return stateless(lambda key, x: (), forward, backward, positionwise=True)
@@ -138,7 +139,7 @@ def swiglu(width: int, *, initializer: jax.nn.initializers.Initializer = lecun_n
     >>> swiglu(1).apply(params, (), jnp.array([2.0]))[0]
     Array([1200.], dtype=float32)
     """
-    return _gated_dense(width, initializer, _Gate(jax.nn.silu, silu_slope))
+    return _gated_dense(width, initializer, _Gate(silu_function, silu_slope))
 
 
 @constructor

@@ -151,7 +151,7 @@ def sigmoid() -> Layer:
     >>> sigmoid().apply((), (), jnp.array([0.0]))[0]
     Array([0.5], dtype=float32)
     """
-    return _from_output(jax.nn.sigmoid, lambda y: y * (1 - y))
+    return _from_output(elementary.sigmoid, lambda y: y * (1 - y))
 
 
 @constructor

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
+from fnn._core.elementary import exp, sigmoid
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array
 from fnn.layer import Layer
@@ -69,7 +70,7 @@ def silu() -> Layer:
     >>> silu().apply((), (), jnp.array([0.0]))[0]
     Array([0.], dtype=float32)
     """
-    return _from_input(jax.nn.silu, silu_slope)
+    return _from_input(silu_function, silu_slope)
 
 
 @constructor
@@ -108,7 +109,7 @@ def gelu_function(x: Array, approximate: bool) -> Array:
     """
     if not approximate:
         return x * _below(x)
-    return x * jax.nn.sigmoid(_twice_u(_unsaturated(x)))
+    return x * sigmoid(_twice_u(_unsaturated(x)))
 
 
 def gelu_slope(x: Array, approximate: bool) -> Array:
@@ -123,13 +124,13 @@ def gelu_slope(x: Array, approximate: bool) -> Array:
     # (1 + tanh(u)) / 2 is sigmoid(2 u), which loses no digit where the tanh is close to -1: that of
     # the forward pass, which XLA computes once. The rounding of 1 - s makes 2e-6 of a slope near 1.
     z = _unsaturated(x)
-    s = jax.nn.sigmoid(_twice_u(z))
+    s = sigmoid(_twice_u(z))
     return s + z * (s * (1 - s)) * (2 * _ROOT * (1 + 3 * 0.044715 * z**2))
 
 
 def _density(x: Array) -> Array:
     """Return the density of the normal at x."""
-    return jnp.exp(-0.5 * x * x) * (2 * jnp.pi) ** -0.5
+    return exp(-0.5 * x * x) * (2 * jnp.pi) ** -0.5
 
 
 @jax.custom_jvp
@@ -163,6 +164,15 @@ def _unsaturated(x: Array) -> Array:
     return jnp.clip(x, -25, 25)
 
 
+def silu_function(x: Array) -> Array:
+    """Return `silu` at x.
+
+    Args:
+        x: (...), in float32 or better.
+    """
+    return x * sigmoid(x)
+
+
 def silu_slope(x: Array) -> Array:
     """Return the derivative of `silu` at x.
 
@@ -183,7 +193,7 @@ def sigmoids(x: Array) -> tuple[Array, Array]:
     """
     positive = x >= 0
     # Not |x|, whose own slope at 0 would be that of neither branch.
-    decay = jnp.exp(jnp.where(positive, -x, x))
+    decay = exp(jnp.where(positive, -x, x))
     large = 1 / (1 + decay)
     small = decay * large
     return jnp.where(positive, large, small), jnp.where(positive, small, large)
@@ -195,7 +205,7 @@ def _mish_gate(x: Array) -> tuple[Array, Array]:
     With e = exp(-|x|) both are quotients: no tanh and no logarithm, and no digit of 1 - t is lost.
     """
     positive = x >= 0
-    e = jnp.exp(jnp.where(positive, -x, x))
+    e = exp(jnp.where(positive, -x, x))
     whole = jnp.where(positive, 1 + 2 * e * (1 + e), 2 + e * (2 + e))
     t = jnp.where(positive, 1 + 2 * e, e * (2 + e)) / whole
     return t, jnp.where(positive, 2 * e * e, 2) / whole
