@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from fnn._core.mesh import vary_over, varying_axes
 from fnn._core.types import Array
 
 
@@ -33,3 +37,26 @@ def _product(x: Array, weight: Array) -> Array:
 
 def _sum(x: Array, weight: Array) -> Array:
     return (x * weight.reshape((1,) * (x.ndim - 1) + (-1,))).sum(-1, keepdims=True)
+
+
+def if_finite(quick: Callable[..., Any], sure: Callable[..., Any], *arrays: Array) -> Any:
+    """Return what `quick` computes of arrays, on CPUs and where all of it is finite; else `sure`.
+
+    For sums that leave out some of their terms: XLA for CPUs writes what is chosen before it is
+    summed, and reads a sum of products where it stands.
+
+    Args:
+        quick: of arrays, to a tree of sums, one of them infinite or NaN where it does not hold.
+        sure: the same, of all arrays.
+        arrays: those both take.
+
+    >>> if_finite(jnp.sum, jnp.nansum, jnp.array([1.0, jnp.nan]))
+    Array(1., dtype=float32)
+    """
+
+    def cpu(*arrays: Array) -> Any:
+        found = vary_over(quick(*arrays), varying_axes(arrays))
+        finite = sum((leaf * 0).sum() for leaf in jax.tree.leaves(found)) == 0
+        return jax.lax.cond(finite, lambda *arrays: found, sure, *arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=cpu, default=sure)

@@ -12,8 +12,10 @@ import numpy as np
 from fnn._core import check
 from fnn._core.arrays import as_labels, as_target, rectified
 from fnn._core.description import constructor
+from fnn._core.elementary import exp
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
+from fnn._core.row_sum import if_finite
 from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target, Unchecked
 from fnn.losses._loss import (
@@ -238,19 +240,50 @@ def _cross_entropy_forward(
 ) -> tuple[Array, Residuals]:
     """Return values and slope of `cross_entropy`."""
     check_classes(prediction, target)
-    y = upcast(prediction)
-    log_probability = jax.nn.log_softmax(y, -1)
-    t = _widened(prediction, target)
-    values = -_expected(log_probability, t)
+    y, t = upcast(prediction), _widened(prediction, target)
+    top, log_sum = _normalizer(y)
+    values = _expected_cost(y, top, log_sum, t)
     share, total = _shares(t, y)
     if not check.is_zero(label_smoothing):
         a = jnp.asarray(label_smoothing, y.dtype)
+        mean, others = _mean_of_others(y, top)
+        values = (1 - a) * values + a * (log_sum - mean)[..., 0]
+        share = (1 - a) * share + jnp.where(y == -jnp.inf, 0, a / others)
+        total = (1 - a) * total + a
+    probability = exp(y - top - log_sum)
+    return values, downcast(probability * total - share, prediction)
+
+
+def _normalizer(y: Array) -> tuple[Array, Array]:
+    """Return the largest logit, and ``log(sum_k exp(y_k - largest))``: log_softmax is y less both.
+
+    XLA for CPUs computes them without an array of the shape of y.
+    """
+    top = jax.lax.stop_gradient(y.max(-1, keepdims=True))
+    return top, jnp.log(jnp.exp(y - top).sum(-1, keepdims=True))
+
+
+def _expected_cost(y: Array, top: Array, log_sum: Array, target: Array) -> Array:
+    """Return ``-sum_k t_k log_softmax(y)_k``, with 0 inf = 0; NaN for a label out of range."""
+    if target.ndim == y.ndim:
+        return _expected(-(y - top - log_sum), target)
+    return (log_sum - (_expected(y, target)[..., None] - top))[..., 0]
+
+
+def _mean_of_others(y: Array, top: Array) -> tuple[Array, Array]:
+    """Return the mean of ``y - top`` over the classes that are not masked, and their number."""
+
+    def of_all(y: Array, top: Array) -> tuple[Array, Array]:
+        mean = (y - top).sum(-1, keepdims=True) / y.shape[-1]
+        return mean, jnp.full_like(mean, y.shape[-1])
+
+    def of_some(y: Array, top: Array) -> tuple[Array, Array]:
         masked = y == -jnp.inf
-        others = (y.shape[-1] - masked.sum(-1, keepdims=True)).astype(y.dtype)
-        spread = jnp.where(masked, 0, log_probability).sum(-1) / others[..., 0]
-        values = (1 - a) * values - a * spread
-        share, total = (1 - a) * share + jnp.where(masked, 0, a / others), (1 - a) * total + a
-    return values, downcast(jnp.exp(log_probability) * total - share, prediction)
+        others = (~masked).sum(-1, keepdims=True).astype(y.dtype)
+        return jnp.where(masked, 0, y - top).sum(-1, keepdims=True) / others, others
+
+    found: tuple[Array, Array] = if_finite(of_all, of_some, y, top)
+    return found
 
 
 @constructor

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.arrays import as_labels
 from fnn._core.description import constructor
+from fnn._core.elementary import exp
 from fnn._core.errors import InputError, describe
 from fnn._core.linear_head import LinearHead
 from fnn._core.mesh import scan
@@ -206,7 +207,7 @@ def _gradient_chunk(
         a = jnp.asarray(options.label_smoothing, wide)
         uniform = jnp.where(z != -jnp.inf, a / classes[:, None], 0)
         share = (1 - a) * share + uniform
-    slope = left_out(dvalues[:, None], (jnp.exp(z - log_sum[:, None]) - share) * dvalues[:, None])
+    slope = left_out(dvalues[:, None], (exp(z - log_sum[:, None]) - share) * dvalues[:, None])
     g = slope.astype(dtype)
     weight = jax.lax.dynamic_slice_in_dim(head.weight, start, width, 1)
     dfeatures = grads.features + jnp.matmul(g, weight.T, preferred_element_type=wide)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.arrays import as_target, rectified
 from fnn._core.description import constructor
-from fnn._core.elementary import log1p_decay, softplus
+from fnn._core.elementary import exp, log1p_decay, sigmoid, softplus
 from fnn._core.precision import downcast, upcast
+from fnn._core.row_sum import if_finite
 from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target
 from fnn.losses._loss import (
@@ -107,7 +109,7 @@ def logistic() -> Loss:
     >>> logistic().apply(jnp.array([[0.0]]), jnp.array([[1]]))
     Array([0.6931472], dtype=float32)
     """
-    return _elementwise(lambda y, t: (softplus(-t * y), -t * jax.nn.sigmoid(-t * y)), check_signs)
+    return _elementwise(lambda y, t: (softplus(-t * y), -t * sigmoid(-t * y)), check_signs)
 
 
 @constructor
@@ -165,7 +167,7 @@ def _binary_cross_entropy(y: Array, t: Array) -> tuple[Array, Array]:
     positive = y > 0
     distance, wrong = jnp.where(positive, y, -y), jnp.where(positive, 1 - t, t)
     near = log1p_decay(distance)
-    return jnp.where(wrong == 0, near, wrong * distance + near), jax.nn.sigmoid(y) - t
+    return jnp.where(wrong == 0, near, wrong * distance + near), sigmoid(y) - t
 
 
 def _check_probabilities(target: Target) -> None:
@@ -198,9 +200,10 @@ def poisson() -> Loss:
 
 def _poisson(y: Array, t: Array) -> tuple[Array, Array]:
     """Return value and slope of `poisson`."""
-    rate = jnp.exp(y)
-    # A log-rate of -inf expects nothing: right for a count of 0.
-    return rate - jnp.where(t == 0, 0, t * y), rate - t
+    rate = exp(y)
+    # A log-rate of -inf expects nothing: right for a count of 0. The choice comes last, as that of
+    # `softplus` does.
+    return jnp.where(t == 0, rate, rate - t * y), rate - t
 
 
 def _check_counts(target: Target) -> None:
@@ -236,26 +239,54 @@ def cosine_distance() -> Loss:
 def _cosine_forward(prediction: Prediction, target: Target, /) -> tuple[Array, Residuals]:
     """Return values and residuals of `cosine_distance`."""
     check_numbers(prediction, target)
-    wide = upcast(prediction)
-    y, size = _direction(wide)
-    t, _ = _direction(as_target(target).astype(wide.dtype))
-    cosine = (y * t).sum(-1, keepdims=True)
-    zero = size == 0
-    slope = jnp.where(zero, 0, (cosine * y - t) / jnp.where(zero, 1, size))
+    y = upcast(prediction)
+    t = as_target(target).astype(y.dtype)
+    sums: _Products = if_finite(_products, _scaled_products, y, t)
+    y_inverse, t_inverse = _inverse_root(sums.yy), _inverse_root(sums.tt)
+    cosine = sums.yt * y_inverse * t_inverse
+    y, t = y * sums.y_factor, t * sums.t_factor
+    slope = (cosine * y_inverse * y - t_inverse * t) * (y_inverse * sums.y_factor)
+    slope = jnp.where(y_inverse == 0, 0, slope)
     return 1 - cosine[..., 0], (slope, shape_witness(prediction))
 
 
-def _direction(x: Array) -> tuple[Array, Array]:
-    """Return ``x / |x|`` and ``|x|`` along the last axis, zeros for zeros; NaN stays NaN."""
-    # Squares of numbers near 1 neither overflow nor vanish. The scale cancels out of x / |x|, so
-    # that its derivative may be left out.
-    scale = jax.lax.stop_gradient(jnp.abs(x).max(-1, keepdims=True, initial=0))
-    scale = jnp.where(scale == 0, 1, scale)
-    scaled = x / scale
-    square = jnp.square(scaled).sum(-1, keepdims=True)
+class _Products(NamedTuple):
+    """What y and t are multiplied by, and the sums of the products of that, each (..., 1)."""
+
+    y_factor: Array
+    t_factor: Array
+    yy: Array
+    tt: Array
+    yt: Array
+
+
+def _products(y: Array, t: Array) -> _Products:
+    """Return the products of y and t as they are, NaN where they are very large or small."""
+    yy, tt, yt = ((a * b).sum(-1, keepdims=True) for a, b in ((y, y), (t, t), (y, t)))
+    moderate = (jnp.minimum(yy, tt) > 1e-18) & (jnp.maximum(yy, tt) < 1e18)
+    one = jnp.where(moderate, jnp.ones_like(yy), jnp.nan)
+    return _Products(one, one, yy, tt, yt)
+
+
+def _scaled_products(y: Array, t: Array) -> _Products:
+    """Return the products of what is near 1: they neither overflow nor vanish."""
+    y_factor, t_factor = _inverse_size(y), _inverse_size(t)
+    return _products(y * y_factor, t * t_factor)._replace(y_factor=y_factor, t_factor=t_factor)
+
+
+def _inverse_size(x: Array) -> Array:
+    """Return 1 over the largest size along the last axis; 1 for zeros.
+
+    It cancels out of x / |x|, so that its derivative may be left out.
+    """
+    size = jax.lax.stop_gradient(jnp.abs(x).max(-1, keepdims=True, initial=0))
+    return 1 / jnp.where(size == 0, 1, size)
+
+
+def _inverse_root(square: Array) -> Array:
+    """Return ``1 / sqrt(square)``, 0 for 0."""
     zero = square == 0
-    length = jnp.sqrt(jnp.where(zero, 1, square))
-    return jnp.where(zero, 0, scaled / length), jnp.where(zero, 0, scale * length)
+    return jnp.where(zero, 0, 1 / jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def _elementwise(

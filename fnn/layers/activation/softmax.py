@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
+from fnn._core.elementary import exp
 from fnn._core.precision import downcast, upcast, wide_dtype
-from fnn._core.row_sum import row_sum
-from fnn._core.types import Cotangent, Input, Output, Residuals
+from fnn._core.row_sum import if_finite
+from fnn._core.types import Array, Cotangent, Input, Output, Residuals
 from fnn.combinators._parts import check_axis
 from fnn.layer import Layer
 from fnn.layers.activation.piecewise import activation
@@ -49,11 +50,16 @@ def softmax(axis: int = -1) -> Layer:
         return y, y
 
     def backward(y: Residuals, dy: Cotangent) -> Cotangent:
-        y = upcast(y)
-        weighted = jnp.where(y == 0, 0, upcast(dy) * y)
-        last = axis in (-1, dy.ndim - 1)
-        total = row_sum(weighted) if last else weighted.sum(axis, keepdims=True)
-        return downcast(weighted - y * total, dy)
+        y, wide = upcast(y), upcast(dy)
+
+        def of_all(y: Array, dy: Array) -> Array:
+            return (y * dy).sum(axis, keepdims=True)
+
+        def of_some(y: Array, dy: Array) -> Array:
+            return jnp.where(y == 0, 0, y * dy).sum(axis, keepdims=True)
+
+        total = if_finite(of_all, of_some, y, wide)
+        return downcast(jnp.where(y == 0, 0, y * (wide - total)), dy)
 
     return activation(forward, backward, positionwise=axis == -1)
 
@@ -86,7 +92,7 @@ def log_softmax(axis: int = -1) -> Layer:
         wide = upcast(dy)
         if not dy.size:
             return dy
-        p = jax.nn.softmax(upcast(saved), axis) if _is_half(saved) else jnp.exp(saved)
+        p = jax.nn.softmax(upcast(saved), axis) if _is_half(saved) else exp(saved)
         return downcast(wide - p * wide.sum(axis, keepdims=True), dy)
 
     return activation(forward, backward, positionwise=axis == -1)
