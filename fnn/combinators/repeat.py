@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         layer: f, whose output has the shape of its input.
         times: n, the number of copies.
     Shapes:    x and y of one shape; parameters and state have a leading axis of length n
-    Saves:     what each copy saves, with a leading axis of length n
+    Saves:     what each copy saves, with a leading axis of length n, or apart where written out
     Raises:    InputError for `times` below 1, for what is no layer, and when the layer changes the
         shape of its input.
 
@@ -68,21 +68,33 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
         copies = params, state, split(key, times)
-        return _in_turn(functools.partial(_apply, layer, train), x, copies, times)
+        step = functools.partial(_apply, layer, train)
+        if times > _WRITTEN_OUT:
+            return scan(step, x, copies, length=times)
+        y, states = _in_turn(step, x, [copy_of(copies, i) for i in range(times)])
+        return y, _stacked(states)
 
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
         copies, step = (params, state, split(key, times)), functools.partial(_forward, layer, train)
-        y, (state, residuals) = _in_turn(step, x, copies, times)
-        return y, state, residuals
+        if times > _WRITTEN_OUT:
+            y, (state, residuals) = scan(step, x, copies, length=times)
+            return y, state, residuals
+        y, saved = _in_turn(step, x, [copy_of(copies, i) for i in range(times)])
+        states, residuals = zip(*saved, strict=True)
+        return y, _stacked(states), residuals
 
     def backward(
         params: Params, residuals: Residuals, dy: Cotangent, /
     ) -> tuple[Params, Cotangent]:
-        step, copies = functools.partial(_backward, layer), (params, residuals)
-        dx, dparams = _in_turn(step, dy, copies, times, reverse=True)
-        return dparams, dx
+        step = functools.partial(_backward, layer)
+        if times > _WRITTEN_OUT:
+            dx, dparams = scan(step, dy, (params, residuals), length=times, reverse=True)
+            return dparams, dx
+        copies = [(copy_of(params, i), saved) for i, saved in enumerate(residuals)]
+        dx, each = _in_turn(lambda dy, copy: step(*_at_its_turn(dy, copy)), dy, copies[::-1])
+        return _stacked(each[::-1]), dx
 
     return Layer(
         init,
@@ -98,24 +110,24 @@ def repeat(layer: Layer, times: int, /) -> Layer:
 
 
 def _in_turn(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
-    carry: PyTree,
-    copies: PyTree,
-    times: int,
-    *,
-    reverse: bool = False,
-) -> tuple[PyTree, PyTree]:
-    """Return what a scan over the copies does, a few of them written out."""
-    if times > _WRITTEN_OUT:
-        return scan(step, carry, copies, length=times, reverse=reverse)
-    found: list[PyTree] = [None] * times
-    for i in reversed(range(times)) if reverse else range(times):
-        copy = copy_of(copies, i)
-        if reverse:
-            # As in a loop nothing of a copy is computed, or takes memory, before its turn.
-            carry, copy = jax.lax.optimization_barrier((carry, copy))
-        carry, found[i] = step(carry, copy)
-    return carry, jax.tree.map(lambda *each: jnp.stack(each), *found)
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], carry: PyTree, copies: list[PyTree]
+) -> tuple[PyTree, list[PyTree]]:
+    """Return what a scan over copies does, but what each returns by itself."""
+    each = []
+    for copy in copies:
+        carry, one = step(carry, copy)
+        each.append(one)
+    return carry, each
+
+
+def _at_its_turn(dy: Cotangent, copy: PyTree) -> PyTree:
+    """Return both, of which nothing is computed, or takes memory, before dy is there."""
+    return jax.lax.optimization_barrier((dy, copy))
+
+
+def _stacked(each: Iterable[PyTree]) -> PyTree:
+    """Return the trees of all copies as one with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
 def _apply(layer: Layer, train: bool, x: Input, copy: PyTree) -> tuple[Output, State]:
