@@ -34,9 +34,8 @@ _WRITTEN_OUT = 4
 def repeat(layer: Layer, times: int, /) -> Layer:
     """Repetition: copies of a layer, each with its own parameters, through `jax.lax.scan`.
 
-    The same function as ``serial(layer, layer, ...)``, but compiled once: compile time does not
-    depend on the depth. Up to 4 copies are written out: a scan copies what each saves to an array
-    for all, and back.
+    The same function as ``serial(layer, layer, ...)``. Many copies are compiled once, whatever the
+    depth; up to 4 are written out, as a scan copies what each saves to an array for all, and back.
 
     Forward:   y = f_n(... f_2(f_1(x))), a scan
     Backward:  dx = J_1^T J_2^T ... J_n^T dy, the scan run in reverse
