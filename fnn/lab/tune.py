@@ -111,7 +111,7 @@ def tune(
 
     >>> import fnn, jax
     >>> x = jax.random.normal(jax.random.key(1), (8, 3))
-    >>> model, loss = fnn.serial(fnn.dense(3), fnn.tanh()), fnn.losses.squared_error()
+    >>> model, loss = fnn.serial(fnn.batch_norm(), fnn.tanh()), fnn.losses.squared_error()
     >>> tuned, tuning = fnn.tune(model, loss, (x, x), key=jax.random.key(0), by="bytes")
     >>> tuned == model, tuning.chosen
     (True, ('manual', 'manual'))
