@@ -1,6 +1,6 @@
 r"""A small GPT learns a text without automatic differentiation anywhere.
 
-Token and position embeddings, a stack of pre-norm transformer blocks, and a linear
+Token and position embeddings, a stack of pre-norm transformer blocks compiled once, and a linear
 head (Radford et al. 2019): every layer goes back by its manual gradient. The text is the reference
 of the Python language, which comes with Python, or that of ``--text FILE``. For comparison it is
 trained by `jax.grad` as well, from the same key, and the two loss curves are compared; then it

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
 
 import jax
-import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
@@ -26,16 +24,13 @@ from fnn._core.types import (
 from fnn.combinators._parts import copy_of, first_of, split
 from fnn.layer import Layer, output_shape, require_layer
 
-# Copies that are written out.
-_WRITTEN_OUT = 4
-
 
 @constructor
 def repeat(layer: Layer, times: int, /) -> Layer:
     """Repetition: copies of a layer, each with its own parameters, through `jax.lax.scan`.
 
-    The same function as ``serial(layer, layer, ...)``. Many copies are compiled once, whatever the
-    depth; up to 4 are written out, as a scan copies what each saves to an array for all, and back.
+    The same function as ``serial(layer, layer, ...)``, but compiled once: compile time does not
+    depend on the depth.
 
     Forward:   y = f_n(... f_2(f_1(x))), a scan
     Backward:  dx = J_1^T J_2^T ... J_n^T dy, the scan run in reverse
@@ -44,7 +39,7 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         layer: f, whose output has the shape of its input.
         times: n, the number of copies.
     Shapes:    x and y of one shape; parameters and state have a leading axis of length n
-    Saves:     what each copy saves, with a leading axis of length n, or apart where written out
+    Saves:     what each copy saves, with a leading axis of length n
     Raises:    InputError for `times` below 1, for what is no layer, and when the layer changes the
         shape of its input.
 
@@ -67,33 +62,21 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
         copies = params, state, split(key, times)
-        step = functools.partial(_apply, layer, train)
-        if times > _WRITTEN_OUT:
-            return scan(step, x, copies, length=times)
-        y, states = _in_turn(step, x, [copy_of(copies, i) for i in range(times)])
-        return y, _stacked(states)
+        return scan(functools.partial(_apply, layer, train), x, copies, length=times)
 
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
         copies, step = (params, state, split(key, times)), functools.partial(_forward, layer, train)
-        if times > _WRITTEN_OUT:
-            y, (state, residuals) = scan(step, x, copies, length=times)
-            return y, state, residuals
-        y, saved = _in_turn(step, x, [copy_of(copies, i) for i in range(times)])
-        states, residuals = zip(*saved, strict=True)
-        return y, _stacked(states), residuals
+        y, (state, residuals) = scan(step, x, copies, length=times)
+        return y, state, residuals
 
     def backward(
         params: Params, residuals: Residuals, dy: Cotangent, /
     ) -> tuple[Params, Cotangent]:
-        step = functools.partial(_backward, layer)
-        if times > _WRITTEN_OUT:
-            dx, dparams = scan(step, dy, (params, residuals), length=times, reverse=True)
-            return dparams, dx
-        copies = [(copy_of(params, i), saved) for i, saved in enumerate(residuals)]
-        dx, each = _in_turn(lambda dy, copy: step(*_at_its_turn(dy, copy)), dy, copies[::-1])
-        return _stacked(each[::-1]), dx
+        step, copies = functools.partial(_backward, layer), (params, residuals)
+        dx, dparams = scan(step, dy, copies, length=times, reverse=True)
+        return dparams, dx
 
     return Layer(
         init,
@@ -106,27 +89,6 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         prefill=functools.partial(_prefill, layer, times),
         decode=functools.partial(_decode, layer),
     )
-
-
-def _in_turn(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], carry: PyTree, copies: list[PyTree]
-) -> tuple[PyTree, list[PyTree]]:
-    """Return what a scan over copies does, but what each returns by itself."""
-    each = []
-    for copy in copies:
-        carry, one = step(carry, copy)
-        each.append(one)
-    return carry, each
-
-
-def _at_its_turn(dy: Cotangent, copy: PyTree) -> PyTree:
-    """Return both, of which nothing is computed, or takes memory, before dy is there."""
-    return jax.lax.optimization_barrier((dy, copy))
-
-
-def _stacked(each: Iterable[PyTree]) -> PyTree:
-    """Return the trees of all copies as one with a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
 def _apply(layer: Layer, train: bool, x: Input, copy: PyTree) -> tuple[Output, State]:

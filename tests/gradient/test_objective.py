@@ -227,7 +227,7 @@ def test_the_program_of_repeat_does_not_grow_with_depth():
         run = fnn.value_and_grad(net, fnn.losses.squared_error())
         return len(jax.jit(run).lower(params, state, (X, X)).as_text().splitlines())
 
-    assert size(40) == size(5)
+    assert size(40) == size(2)
 
 
 def test_repeat_is_serial_with_stacked_parameters():

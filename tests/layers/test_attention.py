@@ -87,7 +87,9 @@ def test_nan_in_padding_reaches_nothing_that_is_there(pair, block):
         dy = spoil(jnp.cos(y.values), padding)._replace(lengths=None)
         return y, layer.apply(params, state, x)[0], layer.backward(params, residuals, dy)
 
-    clean, spoiled = jax.jit(run, static_argnums=0)(0.0), jax.jit(run, static_argnums=0)(np.nan)
+    # One program for both: what XLA knows of the padding may change the order of a sum.
+    compiled = jax.jit(run)
+    clean, spoiled = compiled(0.0), compiled(np.nan)
     jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
     assert not clean[0].values[~mask].any()

@@ -27,10 +27,9 @@ def plain(params, state, x, **kwargs):
 
 
 def repeated_slope(layer, axes=2):
-    """The traced gradient of five copies, with sums in front so that none is left out."""
+    """The traced gradient of three copies, with sums in front so that none is left out."""
     x = jnp.ones((2, *(6,) * axes, 3))
-    # Fewer are no loop.
-    model = fnn.repeat(layer, 5)
+    model = fnn.repeat(layer, 3)
     params, state = model.init(jax.random.key(0), x)
 
     def objective(params, x):

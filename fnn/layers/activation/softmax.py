@@ -6,6 +6,8 @@ class out; where all are -inf, y is NaN.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -51,17 +53,19 @@ def softmax(axis: int = -1) -> Layer:
 
     def backward(y: Residuals, dy: Cotangent) -> Cotangent:
         y, wide = upcast(y), upcast(dy)
-
-        def of_all(y: Array, dy: Array) -> Array:
-            return (y * dy).sum(axis, keepdims=True)
-
-        def of_some(y: Array, dy: Array) -> Array:
-            return jnp.where(y == 0, 0, y * dy).sum(axis, keepdims=True)
-
+        of_all, of_some = (functools.partial(one, axis=axis) for one in (_products, _where_not_0))
         total = if_finite(of_all, of_some, y, wide)
         return downcast(jnp.where(y == 0, 0, y * (wide - total)), dy)
 
     return activation(forward, backward, positionwise=axis == -1)
+
+
+def _products(y: Array, dy: Array, axis: int) -> Array:
+    return (y * dy).sum(axis, keepdims=True)
+
+
+def _where_not_0(y: Array, dy: Array, axis: int) -> Array:
+    return jnp.where(y == 0, 0, y * dy).sum(axis, keepdims=True)
 
 
 @constructor

@@ -198,6 +198,8 @@ def _attend_backward(
     present = blocks.present(present, k)
     wide = tuple(blocks.pad(a) for a in (q, k, v))
     do, products = blocks.pad(do), blocks.pad(products[..., None])
+    # One pair holds whole rows, whose sums are had from themselves.
+    whole = len(pairs[0]) == 1
     # Rows that fill up the last block have no probabilities.
     log_sums = blocks.pad(log_sum[..., None], jnp.inf)
 
@@ -210,7 +212,7 @@ def _attend_backward(
             blocks.keys(v, j),
             _masked(seen, jnp.exp(z - blocks.queries(log_sums, i))),
             blocks.queries(do, i),
-            blocks.queries(products, i),
+            None if whole else blocks.queries(products, i),
             _unchanged if dropping is None else dropping.of(z.shape, number),
         )
         return (
@@ -263,6 +265,9 @@ def _backward(
     q: Any, k: Any, v: Any, p: Any, do: Any, products: Any, dropped: Callable[[Any], Any]
 ) -> tuple[Any, Any, Any]:
     dp = dropped(wide_einsum(_TO_SCORES, do, v))
+    if products is None:
+        # By the p that dz is made of: a row of dz adds up to 0 then, however p was rounded.
+        products = (p.astype(dp.dtype) * dp).sum(-1, keepdims=True)
     dz = (p.astype(dp.dtype) * (dp - products)).astype(q.dtype)
     dv = _to_keys(dropped(p).astype(do.dtype), do)
     return wide_einsum(_TO_QUERIES, dz, k), _to_keys(dz, q), dv
