@@ -7,7 +7,7 @@ With the scores ``z = q k^T`` and the log-sum-exp ``l[t] = log(sum_s exp(z[t, s]
 
 since ``sum_s p[t, s] dp[t, s] = sum_d do[t, d] o[t, d]``. Forward goes through the pairs of a block
 of queries and a block of keys, and rescales what it has of a row when a block brings a larger
-score; backward works p out again from z and l. No (T, S) array is ever whole where that is more
+score; backward works p out again from z and what is saved of a row. No (T, S) array is ever whole where that is more
 than a block, and pairs of which causality leaves nothing are skipped. Dropout acts on the p of
 ``p v`` and of dv, and alike on dp; backward draws it again.
 
@@ -53,9 +53,13 @@ class Again(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is saved: the log-sum-exp of every row of scores (B, M, G, T)."""
+    """What is saved of every row of scores (B, M, G, T): the largest, and the sum of what is left.
 
-    log_sum: Array
+    Not their log-sum-exp, in which large scores leave no digits for the sum.
+    """
+
+    top: Array
+    total: Array
 
 
 def plain(
@@ -128,7 +132,7 @@ def _attend(
     # A row that sees nothing adds up to nothing.
     total = jnp.where(total > 0, total, 1)[..., :steps]
     o = sums[..., :steps, :] / total[..., None]
-    return o.astype(q.dtype), Rows(top[..., :steps] + jnp.log(total))
+    return o.astype(q.dtype), Rows(top[..., :steps], total)
 
 
 def attend_cached(q: Any, k: Any, v: Any, present: Any, scoring: Scoring, position: Any) -> Any:
@@ -175,7 +179,7 @@ def attend_backward(
         )
         return found
     by_part = partial(_attend_backward, scoring=scoring, block=block, dropping=dropping)
-    arrays = q, k, v, present, o, saved.log_sum, do
+    arrays = q, k, v, present, o, saved, do
     return _in_parts(by_part, _parts(q, k, block, dropping), *arrays)
 
 
@@ -185,7 +189,7 @@ def _attend_backward(
     v: Any,
     present: Any,
     o: Any,
-    log_sum: Any,
+    saved: Rows,
     do: Any,
     scoring: Scoring,
     block: int,
@@ -201,7 +205,7 @@ def _attend_backward(
     # One pair holds whole rows, whose sums are had from themselves.
     whole = len(pairs[0]) == 1
     # Rows that fill up the last block have no probabilities.
-    log_sums = blocks.pad(log_sum[..., None], jnp.inf)
+    tops, totals = blocks.pad(saved.top[..., None], jnp.inf), blocks.pad(saved.total[..., None], 1)
 
     def step(gradients: tuple[Any, Any, Any], pair: Any) -> tuple[Any, Any, Any]:
         (i, j, number), (q, k, v), (dq, dk, dv) = pair, wide, gradients
@@ -210,7 +214,7 @@ def _attend_backward(
             blocks.queries(q, i),
             blocks.keys(k, j),
             blocks.keys(v, j),
-            _masked(seen, jnp.exp(z - blocks.queries(log_sums, i))),
+            _masked(seen, jnp.exp(z - blocks.queries(tops, i)) / blocks.queries(totals, i)),
             blocks.queries(do, i),
             None if whole else blocks.queries(products, i),
             _unchanged if dropping is None else dropping.of(z.shape, number),
@@ -221,7 +225,7 @@ def _attend_backward(
             blocks.with_keys(dv, blocks.keys(dv, j) + more[2], j),
         )
 
-    dq, dk, dv = (jnp.zeros(a.shape, log_sums.dtype) for a in wide)
+    dq, dk, dv = (jnp.zeros(a.shape, tops.dtype) for a in wide)
     found = _through(step, (dq, dk, dv), pairs)
     dq, dk, dv = (
         d[..., : a.shape[-2], :].astype(a.dtype) for d, a in zip(found, (q, k, v), strict=True)
