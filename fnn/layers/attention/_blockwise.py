@@ -7,9 +7,9 @@ With the scores ``z = q k^T`` and the log-sum-exp ``l[t] = log(sum_s exp(z[t, s]
 
 since ``sum_s p[t, s] dp[t, s] = sum_d do[t, d] o[t, d]``. Forward goes through the pairs of a block
 of queries and a block of keys, and rescales what it has of a row when a block brings a larger
-score; backward works p out again from z and what is saved of a row. No (T, S) array is ever whole where that is more
-than a block, and pairs of which causality leaves nothing are skipped. Dropout acts on the p of
-``p v`` and of dv, and alike on dp; backward draws it again.
+score; backward works p out again from z and what is saved of a row. No (T, S) array is ever whole
+where that is more than a block, and pairs of which causality leaves nothing are skipped. Dropout
+acts on the p of ``p v`` and of dv, and alike on dp; backward draws it again.
 
 Shapes: q, o (B, M, G, T, D), G heads of queries to each of the M heads of k, v (B, M, S, D); q is
 scaled already. Source: Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4.
