@@ -5,9 +5,10 @@ With the scores ``z = q k^T`` and the log-sum-exp ``l[t] = log(sum_s exp(z[t, s]
     forward   p[t, s] = exp(z[t, s] - l[t]),   o = p v
     backward  dp = do v^T,   dz = p (dp - sum_d do o),   dq = dz k,   dk = dz^T q,   dv = p^T do
 
-since ``sum_s p[t, s] dp[t, s] = sum_d do[t, d] o[t, d]``. Forward goes through the pairs of a block
-of queries and a block of keys, and rescales what it has of a row when a block brings a larger
-score; backward works p out again from z and what is saved of a row. No (T, S) array is ever whole
+since ``sum_s p[t, s] dp[t, s] = sum_d do[t, d] o[t, d]``; where one block holds a row the left side
+is taken, as p was rounded. Forward goes through the pairs of a block of queries and a block of
+keys, and rescales what it has of a row when a block brings a larger score; backward works p out
+again from z and the two numbers that are saved of a row (`Rows`). No (T, S) array is ever whole
 where that is more than a block, and pairs of which causality leaves nothing are skipped. Dropout
 acts on the p of ``p v`` and of dv, and alike on dp; backward draws it again.
 
@@ -53,7 +54,7 @@ class Again(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is saved of every row of scores (B, M, G, T): the largest, and the sum of what is left.
+    """What is saved of every row of scores (B, M, G, T): the largest, m, and sum_s exp(z - m).
 
     Not their log-sum-exp, in which large scores leave no digits for the sum.
     """

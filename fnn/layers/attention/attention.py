@@ -102,10 +102,10 @@ def attention(
         initializer: draws the weights of the four projections.
     Shapes:    x, y (B, T, C); memory (B, S, M); weights of the dense layers query (C, N D), key
         and value (M, N D), output (N D, C)
-    Saves:     x, q, k, v, o and the logarithm of sum_s exp(z) for every row in place of p, so that
-        memory grows with T, not with T^2. On a GPU of NVIDIA (Ampere or later) in 16 bits, without
-        score_bias, dropout and padding, the kernel of cuDNN computes o and its gradient, and no
-        logarithm is saved
+    Saves:     x, q, k, v, o and for every row m = max_s z and sum_s exp(z - m) in place of p, so
+        that memory grows with T, not with T^2. On a GPU of NVIDIA (Ampere or later) in 16 bits,
+        without score_bias, dropout and padding, the kernel of cuDNN computes o and its gradient,
+        and nothing is saved of a row
     Raises:    InputError for options out of range, heads that do not divide C, key_value_heads that
         do not divide heads, an odd D with rotary, an x or memory of another shape, of integers or
         without steps, a memory of another batch, lengths that do not fit, and a missing key in
