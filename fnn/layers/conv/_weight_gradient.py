@@ -115,9 +115,10 @@ def _in_parts(one: OfExamples, x: Array, dy: Array, geometry: Geometry) -> Array
     few = next((n for n in range(most, most // 2, -1) if own % n == 0), most)
     # The columns of a part that is larger take more than a plain copy.
     equal = example <= _BYTES and own % few == 0
-    if one is _in_order and winograd.pays(x, dy, geometry, own, most == own):
-        one = winograd.weight_gradient
-    elif one is _in_order and equal:
+    if one is _in_order and winograd.pays(x, dy, geometry, own):
+        sums = _over_parts(winograd.tile_sums, x, dy, geometry, devices, few)
+        return winograd.combined(sums)
+    if one is _in_order and equal:
         one = _product_that_pays(x.shape[-1], dy.shape[-1], geometry, own * example)
     return _over_parts(one, x, dy, geometry, devices, few)
 
@@ -150,8 +151,9 @@ def _over_parts(
         x, dy = (a.reshape(devices * few, -1, *a.shape[-trailing:]) for a in part)
         return total + one(x, dy, geometry), None
 
+    size = winograd.TILE if one is winograd.tile_sums else geometry.size
     within = 1 if one is _in_sums else x.shape[-1]
-    total = jnp.zeros((*geometry.size, within, dy.shape[-1]), x.dtype)
+    total = jnp.zeros((*size, within, dy.shape[-1]), x.dtype)
     if whole:
         total, _ = scan(step, total, [parts(x), parts(dy)])
     return total + one(left_over(x), left_over(dy), geometry) if cut < own else total
@@ -228,7 +230,10 @@ def _shared_sum(x: Array, dy: Array) -> Array:
     parts = math.gcd(batch, _THREADS) if whole and few else 1
     if parts == 1:
         return outer_sum(x, dy)
-    each = jax.vmap(outer_sum)(*(a.reshape(parts, batch // parts, *a.shape[1:]) for a in (x, dy)))
+    # Several products at once take both factors as they lie.
+    rows = math.prod(x.shape[:-1]) // parts
+    x, dy = (a.reshape(parts, rows, a.shape[-1]) for a in (x, dy))
+    each = jax.lax.dot_general(x, dy, (((1,), (1,)), ((0,), (0,))))
     return functools.reduce(operator.add, each)
 
 

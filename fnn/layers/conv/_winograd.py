@@ -23,12 +23,14 @@ import jax.numpy as jnp
 from fnn._core.types import Array
 from fnn.layers._window import Geometry
 
-# Channels, of x and dy in one part and in several, and positions for which it is the faster way.
-_CHANNELS, _WIDE, _FEW = range(64, 257), 96, 1024
+# Positions that the four products along each of two axes are of.
+TILE = (4, 4)
+# Channels of x and dy, and positions, for which it is the faster way.
+_CHANNELS, _FEW = range(64, 257), 1024
 _ROWS = ((1.0, 0.5, 0.5, 0.0), (0.0, 0.5, -0.5, 0.0), (0.0, 0.5, 0.5, 1.0))
 
 
-def pays(x: Array, dy: Array, geometry: Geometry, examples: int, whole: bool) -> bool:
+def pays(x: Array, dy: Array, geometry: Geometry, examples: int) -> bool:
     """Return whether a window is one of 3 x 3 that moves by 1 over many channels, none very many.
 
     Args:
@@ -36,7 +38,6 @@ def pays(x: Array, dy: Array, geometry: Geometry, examples: int, whole: bool) ->
         dy: (B, *positions, O).
         geometry: how the window moves.
         examples: how many of the batch one device has.
-        whole: whether they are taken at once.
     """
     ones = max(*geometry.stride, *geometry.dilation, *geometry.input_dilation) == 1
     inputs, outputs = x.shape[-1], dy.shape[-1]
@@ -45,21 +46,25 @@ def pays(x: Array, dy: Array, geometry: Geometry, examples: int, whole: bool) ->
         and geometry.size == (3, 3)
         and inputs in _CHANNELS
         and outputs in _CHANNELS
-        and (whole or min(inputs, outputs) >= _WIDE)
         and examples * math.prod(dy.shape[1:-1]) >= _FEW
     )
 
 
-def weight_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
-    """Return dweight (3, 3, I, O) of x and dy."""
+def tile_sums(x: Array, dy: Array, geometry: Geometry) -> Array:
+    """Return the sums of m over all tiles of x and dy: (4, 4, I, O), along both axes."""
     even = tuple(m + m % 2 for m in dy.shape[1:-1])
     lows = [low for low, _ in geometry.padding]
     seen = _placed(x, lows, tuple(m + 2 for m in even))
     d = _along_both(seen, _of_x).reshape(16, -1, x.shape[-1])
     e = _along_both(_placed(dy, [0, 0], even), _of_dy).reshape(16, -1, dy.shape[-1])
     sums = jax.lax.dot_general(d, e, (((1,), (1,)), ((0,), (0,))))
-    rows = jnp.array(_ROWS, x.dtype)
-    return jnp.einsum("ka,lb,baio->klio", rows, rows, sums.reshape(4, 4, *sums.shape[1:]))
+    return sums.reshape(*TILE, *sums.shape[1:])
+
+
+def combined(sums: Array) -> Array:
+    """Return dweight (3, 3, I, O) of the sums of m over all tiles."""
+    rows = jnp.array(_ROWS, sums.dtype)
+    return jnp.einsum("ka,lb,baio->klio", rows, rows, sums)
 
 
 def _placed(x: Array, lows: list[int], space: tuple[int, ...]) -> Array:
