@@ -24,13 +24,16 @@ from fnn._core.types import (
 from fnn.combinators._parts import copy_of, first_of, split
 from fnn.layer import Layer, output_shape, require_layer
 
+# Copies that are written out, where a scan would copy what each saves to an array of all, and back.
+_WRITTEN_OUT = 4
+
 
 @constructor
 def repeat(layer: Layer, times: int, /) -> Layer:
     """Repetition: copies of a layer, each with its own parameters, through `jax.lax.scan`.
 
-    The same function as ``serial(layer, layer, ...)``, but compiled once: compile time does not
-    depend on the depth.
+    The same function as ``serial(layer, layer, ...)``, but compiled once: of more than 4 copies
+    compile time does not depend on the number. Up to 4 are written out.
 
     Forward:   y = f_n(... f_2(f_1(x))), a scan
     Backward:  dx = J_1^T J_2^T ... J_n^T dy, the scan run in reverse
@@ -50,6 +53,7 @@ def repeat(layer: Layer, times: int, /) -> Layer:
     """
     require_layer(layer)
     check.count(times, "times")
+    at_once = times if times <= _WRITTEN_OUT else 1
 
     def init(key: Array, x: Input, /) -> tuple[Params, State]:
         keys = jax.random.split(check.key(key), times)
@@ -62,20 +66,21 @@ def repeat(layer: Layer, times: int, /) -> Layer:
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State]:
         copies = params, state, split(key, times)
-        return scan(functools.partial(_apply, layer, train), x, copies, length=times)
+        step = functools.partial(_apply, layer, train)
+        return scan(step, x, copies, length=times, unroll=at_once)
 
     def forward(
         params: Params, state: State, x: Input, /, *, key: Key = None, train: bool = False
     ) -> tuple[Output, State, Residuals]:
         copies, step = (params, state, split(key, times)), functools.partial(_forward, layer, train)
-        y, (state, residuals) = scan(step, x, copies, length=times)
+        y, (state, residuals) = scan(step, x, copies, length=times, unroll=at_once)
         return y, state, residuals
 
     def backward(
         params: Params, residuals: Residuals, dy: Cotangent, /
     ) -> tuple[Params, Cotangent]:
-        step, copies = functools.partial(_backward, layer), (params, residuals)
-        dx, dparams = scan(step, dy, copies, length=times, reverse=True)
+        step, copies = functools.partial(_backward, layer, at_once), (params, residuals)
+        dx, dparams = scan(step, dy, copies, length=times, reverse=True, unroll=at_once)
         return dparams, dx
 
     return Layer(
@@ -106,9 +111,12 @@ def _forward(
     return y, (state, residuals)
 
 
-def _backward(layer: Layer, dy: Cotangent, copy: PyTree) -> tuple[Cotangent, Params]:
+def _backward(layer: Layer, at_once: int, dy: Cotangent, copy: PyTree) -> tuple[Cotangent, Params]:
     """Run one copy backward."""
     params, residuals = copy
+    if at_once > 1:
+        # As in a loop nothing of a copy is computed, or takes memory, before its turn.
+        dy, residuals = jax.lax.optimization_barrier((dy, residuals))
     dparams, dx = layer.backward(params, residuals, dy)
     return dx, dparams
 

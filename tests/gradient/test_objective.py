@@ -220,14 +220,21 @@ def test_remat_saves_memory_in_the_compiled_program():
     assert temporary_bytes(thrifty) < 0.75 * temporary_bytes(plain)
 
 
-def test_the_program_of_repeat_does_not_grow_with_depth():
+def test_the_program_of_many_copies_of_a_repeat_does_not_grow_with_their_number():
     def size(times):
         net = fnn.repeat(fnn.serial(fnn.dense(5), fnn.tanh()), times)
         params, state = net.init(jax.random.key(0), X)
         run = fnn.value_and_grad(net, fnn.losses.squared_error())
         return len(jax.jit(run).lower(params, state, (X, X)).as_text().splitlines())
 
-    assert size(40) == size(2)
+    assert size(40) == size(5)
+
+
+def test_few_copies_of_a_repeat_are_written_out():
+    net = fnn.repeat(fnn.serial(fnn.dense(5), fnn.tanh()), 4)
+    params, state = net.init(jax.random.key(0), X)
+    run = fnn.value_and_grad(net, fnn.losses.squared_error())
+    assert "while" not in jax.jit(run).lower(params, state, (X, X)).as_text()
 
 
 def test_repeat_is_serial_with_stacked_parameters():
