@@ -31,9 +31,7 @@ COLUMNS = ("name", "size", "time_ratio", "ours_ms", "other_ms", "memory_ratio")
 # Batch and steps, on a CPU and on what is faster.
 SIZES = {"cpu": ((2, 256), (2, 1024)), "cuda": ((16, 1024), (4, 4096))}
 HEADS, WIDTH = 8, 64
-# The default of the layer.
-BLOCK = 128 if DEVICE == "cpu" else 512
-BLOCKS = {"blocks": BLOCK, **{f"blocks of {n}": n for n in (128, 256, 512, 1024)}}
+BLOCKS = {"blocks": None, **{f"blocks of {n}": n for n in (128, 256, 512, 1024)}}
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BATCHES, VOCABULARY, CHANNELS, DEPTH = 8, 256, 512, 6
 # Of the largest number, in 16 bits.
@@ -47,7 +45,7 @@ def without_kernel() -> AbstractContextManager[Any]:
     return mock.patch.object(_kernel, "there", return_value=False)
 
 
-def there_and_back(q: Any, k: Any, v: Any, do: Any, block: int = BLOCK) -> tuple[Any, ...]:
+def there_and_back(q: Any, k: Any, v: Any, do: Any, block: int | None = None) -> tuple[Any, ...]:
     o, saved = attend(q, k, v, None, ATTENTION, block)
     return o, *attend_backward(q, k, v, None, o, saved, do, ATTENTION, block)
 
@@ -66,7 +64,7 @@ def check_alike(arrays: Any) -> None:
             raise SystemExit(f"attention: {name} of {arrays[0].dtype} is not what it should be")
 
 
-def ours(arrays: Any, repeat: int, block: int = BLOCK) -> Any:
+def ours(arrays: Any, repeat: int, block: int | None = None) -> Any:
     """Compile attention and its gradient, one after another in one program."""
 
     def program(arrays: Any) -> Any:

@@ -442,8 +442,8 @@ WRAPPED = {
 def test_a_combinator_evaluates_with_the_memory_of_the_layers_in_it(name, optimized):
     """Not with that of their plain formula, which for attention grows with the square of T."""
     layer = fnn.attention(2)
-    x = jax.ShapeDtypeStruct((1, 512, 16 if name == "reversible" else 8), "float32")
-    one = jax.ShapeDtypeStruct((1, 512, 8), "float32")
+    x = jax.ShapeDtypeStruct((1, 2048, 16 if name == "reversible" else 8), "float32")
+    one = jax.ShapeDtypeStruct((1, 2048, 8), "float32")
 
     def needed(layer, x):
         params, state = jax.eval_shape(layer.init, KEY, x)

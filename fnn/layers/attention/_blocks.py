@@ -16,6 +16,13 @@ import numpy as np
 from fnn._core.types import Array, Scalar
 from fnn.layers.dropout import drawn, scaled
 
+# Steps of a block, as measured by benchmarks/attention.py: short ones stay in a cache, long ones
+# start fewer kernels.
+_BLOCK, _BLOCK_ELSEWHERE = 128, 512
+# Of queries and of keys on CPUs, where these fill up all blocks: XLA shares a product among the
+# cores from so many on, however many heads there are.
+_LONG = (512, 256)
+
 
 class Blocks(NamedTuple):
     """Sizes of blocks, and how they are cut: queries along axis 3, keys along axis 2."""
@@ -24,9 +31,14 @@ class Blocks(NamedTuple):
     columns: int
 
     @classmethod
-    def of(cls, q: Any, k: Any, block: int) -> Blocks:
+    def of(cls, q: Any, k: Any, block: int | None) -> Blocks:
         """Return the cut of queries and keys into blocks of so many steps at most."""
         steps = q.shape[3], k.shape[2]
+        if block is None:
+            on_cpu = jax.default_backend() == "cpu"
+            if on_cpu and all(n % long == 0 for n, long in zip(steps, _LONG, strict=True)):
+                return cls(*_LONG)
+            block = _BLOCK if on_cpu else _BLOCK_ELSEWHERE
         # Two blocks at once take less time than four pairs, and still little memory.
         return cls(*steps if max(steps) <= 2 * block else (_even(n, block) for n in steps))
 
@@ -89,7 +101,7 @@ class Dropping(NamedTuple):
         """Return what drops from the elements of one pair."""
         return partial(scaled, self._kept(shape, pair), self.rate)
 
-    def of_all(self, q: Any, k: Any, block: int) -> Callable[[Any], Any]:
+    def of_all(self, q: Any, k: Any, block: int | None) -> Callable[[Any], Any]:
         """Return what drops from the elements of all pairs put together, (B, M, G, T, S)."""
         blocks = Blocks.of(q, k, block)
         rows, columns = blocks.counts(q, k)

@@ -69,7 +69,7 @@ def plain(
     v: Any,
     present: Any,
     scoring: Scoring,
-    block: int,
+    block: int | None,
     dropping: Dropping | None = None,
 ) -> Any:
     """Return o by the plain formula; p is 0 in a row that sees nothing."""
@@ -85,7 +85,7 @@ def attend(
     v: Any,
     present: Any,
     scoring: Scoring,
-    block: int,
+    block: int | None,
     dropping: Dropping | None = None,
 ) -> tuple[Any, Rows | Again]:
     """Return o, and what is saved; `present` are (B, S) booleans, None for all."""
@@ -101,7 +101,13 @@ def attend(
 
 
 def _attend(
-    q: Any, k: Any, v: Any, present: Any, scoring: Scoring, block: int, dropping: Dropping | None
+    q: Any,
+    k: Any,
+    v: Any,
+    present: Any,
+    scoring: Scoring,
+    block: int | None,
+    dropping: Dropping | None,
 ) -> tuple[Any, Rows]:
     """Return what `attend` does, by the blocks."""
     blocks = Blocks.of(q, k, block)
@@ -165,7 +171,7 @@ def attend_backward(
     saved: Rows | Again,
     do: Any,
     scoring: Scoring,
-    block: int,
+    block: int | None,
     dropping: Dropping | None = None,
 ) -> tuple[Any, Any, Any]:
     """Return dq, dk and dv."""
@@ -193,7 +199,7 @@ def _attend_backward(
     saved: Rows,
     do: Any,
     scoring: Scoring,
-    block: int,
+    block: int | None,
     dropping: Dropping | None,
 ) -> tuple[Any, Any, Any]:
     """Return what `attend_backward` does, by the blocks."""
@@ -234,7 +240,7 @@ def _attend_backward(
     return dq, dk, dv
 
 
-def _parts(q: Any, k: Any, block: int, dropping: Dropping | None) -> int:
+def _parts(q: Any, k: Any, block: int | None, dropping: Dropping | None) -> int:
     """Return in how many equal parts of the batch scores stay in the caches of a CPU."""
     blocks, batch = Blocks.of(q, k, block), q.shape[0]
     example = q.shape[1] * q.shape[2] * blocks.rows * blocks.columns * wide_dtype(q.dtype).itemsize

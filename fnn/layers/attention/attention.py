@@ -46,9 +46,6 @@ from fnn.layers.attention.position import BASE, check_base, rotate
 from fnn.layers.dense import dense
 from fnn.layers.dropout import check_rate, given_key
 
-# Steps of a block, as measured by benchmarks/attention.py.
-_BLOCK, _BLOCK_ELSEWHERE = 128, 512
-
 
 @constructor
 def attention(
@@ -98,7 +95,8 @@ def attention(
         bias: whether the four projections have one.
         dropout: the fraction of the probabilities dropped in training.
         block: how many steps are gone through at a time, where there are more than twice as many;
-            None for 128 on a CPU and 512 elsewhere. Dropout draws by the block.
+            None for 512, and on a CPU for 128, or for 512 queries and 256 keys where they fill up
+            all blocks. Dropout draws by the block.
         initializer: draws the weights of the four projections.
     Shapes:    x, y (B, T, C); memory (B, S, M); weights of the dense layers query (C, N D), key
         and value (M, N D), output (N D, C)
@@ -158,13 +156,6 @@ class _Plan(NamedTuple):
     dropout: Coefficient
     block: int | None
     initializer: jax.nn.initializers.Initializer
-
-    @property
-    def steps(self) -> int:
-        """How many steps a block has: short ones stay in a cache, long ones start fewer kernels."""
-        if self.block is not None:
-            return self.block
-        return _BLOCK if jax.default_backend() == "cpu" else _BLOCK_ELSEWHERE
 
 
 class _Residuals(NamedTuple):
@@ -301,7 +292,7 @@ def _apply(
     values = _values(x, params)
     q, k, v = _project(plan, params, values)
     dropping = _dropping(plan, _needed(plan, key, train))
-    o = plain(q, k, v, values.present, plan.scoring, plan.steps, dropping)
+    o = plain(q, k, v, values.present, plan.scoring, plan.block, dropping)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
     return _with_values(x, _zero_padding(y, values.there)), state
 
@@ -312,7 +303,7 @@ def _forward(
     values, key = _values(x, params), _needed(plan, key, train)
     q, k, v = _project(plan, params, values)
     dropping = _dropping(plan, key)
-    o, saved = attend(q, k, v, values.present, plan.scoring, plan.steps, dropping)
+    o, saved = attend(q, k, v, values.present, plan.scoring, plan.block, dropping)
     o = _join_heads(o)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), o)
     memory, there = (inexact_leaves(x[1]), values.there) if _is_pair(x) else (None, None)
@@ -346,7 +337,7 @@ def _prefill(
         )
     values = _values(x, params)
     q, k, v = _project(plan, params, values)
-    o, _ = attend(q, k, v, values.present, plan.scoring, plan.steps)
+    o, _ = attend(q, k, v, values.present, plan.scoring, plan.block)
     y, _ = _DENSE[plan.bias].apply(params["output"], (), _join_heads(o))
     if pair:
         return y, _Cache(k, v, values.present)
@@ -387,7 +378,7 @@ def _backward(
     dparams["output"], do = through(params["output"], o, _zero_padding(_array(dy), there))
     dropping = _dropping(plan, key)
     o, do = (_split_heads(a, q.shape) for a in (o, do))
-    dq, dk, dv = attend_backward(q, k, v, present, o, saved, do, plan.scoring, plan.steps, dropping)
+    dq, dk, dv = attend_backward(q, k, v, present, o, saved, do, plan.scoring, plan.block, dropping)
     dq = downcast(upcast(_join_heads(dq)) * q.shape[-1] ** -0.5, dq)
     dz = {"query": dq, "key": _join_heads(dk[:, :, None]), "value": _join_heads(dv[:, :, None])}
     seen = query if memory is None else _zero_padding(_array(memory), present)
