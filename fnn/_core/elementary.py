@@ -13,6 +13,9 @@ from fnn._core.types import Array
 _SERIES = (0.00019790298, 0.0013944703, 0.0083334977, 0.041666295, 0.16666666, 0.5)
 # log(2) in two parts, the first of few bits: the product with an integer is exact.
 _LOG_2 = (0.693359375, -2.12194440e-4)
+# Added to it a number is rounded to an integer n, and the last bits are those of the exponent of
+# 2^n: a conversion to an integer takes half as long as all of `_exp`, with its care for overflow.
+_SHIFT = 1.5 * 2**23 + 127
 
 
 @jax.custom_jvp
@@ -33,17 +36,15 @@ exp.defjvps(lambda dx, y, x: y * dx)
 
 def _exp(x: Array) -> Array:
     """Return ``2^n exp(r)``, in the last bits of `jnp.exp`: x = n log(2) + r."""
+    shifted = x * math.log2(math.e) + _SHIFT
     # Past the largest n of a float32 r grows, and what overflows becomes infinite.
-    n = jnp.round(x * math.log2(math.e))
-    n = jnp.where(n > 127, 127, n)
+    shifted = jnp.where(shifted > _SHIFT + 127, _SHIFT + 127, shifted)
+    n = shifted - _SHIFT
     r = x - n * _LOG_2[0] - n * _LOG_2[1]
-    total = jnp.full_like(r, _SERIES[0])
-    for coefficient in _SERIES[1:]:
-        total = total * r + coefficient
-    total = total * (r * r) + r + 1
-    # The last bits of n + 127 + 1.5 2^23 are those of the exponent of 2^n: a conversion to an
-    # integer takes half as long as all of this, with its care for what overflows.
-    bits = jax.lax.bitcast_convert_type(n + (127 + 1.5 * 2**23), jnp.int32)
+    # Three short chains, each step of which waits for the one before: XLA does not unroll its loop.
+    square, (a, b, c, d, e, f) = r * r, _SERIES
+    total = (((a * r + b) * square + (c * r + d)) * square + (e * r + f)) * square + r + 1
+    bits = jax.lax.bitcast_convert_type(shifted, jnp.int32)
     power = jax.lax.bitcast_convert_type(bits << 23, jnp.float32)
     # As in all that XLA computes on CPUs, what is too small to be normal is 0. The choice comes
     # last: see `softplus`.

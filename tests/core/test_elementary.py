@@ -89,13 +89,20 @@ def gelu_of(function):
 
 
 def test_a_gelu_keeps_its_digits_in_the_tail():
-    """To the rounding of a polynomial of nine terms."""
+    """To the rounding of a quotient of polynomials, nine terms in all."""
     gelu_of(fnn.gelu())
 
 
 def test_digits_of_a_gelu_that_an_erfc_in_float32_loses_are_seen():
     with pytest.raises(AssertionError):
         gelu_of(lambda x: jax.nn.gelu(x, False))
+
+
+def test_a_gelu_has_ends_and_lets_nan_pass():
+    ends = jnp.array([-jnp.inf, -3e38, -14.5, 14.5, 3e38, jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(fnn.gelu()(ends), jnp.maximum(ends, 0))
+    slopes = jax.vmap(jax.grad(fnn.gelu()))(ends)
+    np.testing.assert_array_equal(slopes, [0, 0, 0, 1, 1, 1, jnp.nan])
 
 
 def test_a_gelu_differentiated_twice_is_the_slope_of_its_slope_at_0_too():
