@@ -35,7 +35,15 @@ exp.defjvps(lambda dx, y, x: y * dx)
 
 
 def _exp(x: Array) -> Array:
-    """Return ``2^n exp(r)``, in the last bits of `jnp.exp`: x = n log(2) + r."""
+    """Return ``exp(x)``, in the last bits of `jnp.exp`."""
+    power, rest = _factors(x)
+    # As in all that XLA computes on CPUs, what is too small to be normal is 0. The choice comes
+    # last: see `softplus`.
+    return jnp.where(x < -87.6, 0, (rest + 1) * power)
+
+
+def _factors(x: Array) -> tuple[Array, Array]:
+    """Return 2^n and ``exp(r) - 1``, with x = n log(2) + r."""
     shifted = x * math.log2(math.e) + _SHIFT
     # Past the largest n of a float32 r grows, and what overflows becomes infinite.
     shifted = jnp.where(shifted > _SHIFT + 127, _SHIFT + 127, shifted)
@@ -43,12 +51,31 @@ def _exp(x: Array) -> Array:
     r = x - n * _LOG_2[0] - n * _LOG_2[1]
     # Three short chains, each step of which waits for the one before: XLA does not unroll its loop.
     square, (a, b, c, d, e, f) = r * r, _SERIES
-    total = (((a * r + b) * square + (c * r + d)) * square + (e * r + f)) * square + r + 1
+    rest = (((a * r + b) * square + (c * r + d)) * square + (e * r + f)) * square + r
     bits = jax.lax.bitcast_convert_type(shifted, jnp.int32)
-    power = jax.lax.bitcast_convert_type(bits << 23, jnp.float32)
-    # As in all that XLA computes on CPUs, what is too small to be normal is 0. The choice comes
-    # last: see `softplus`.
-    return jnp.where(x < -87.6, 0, total * power)
+    return jax.lax.bitcast_convert_type(bits << 23, jnp.float32), rest
+
+
+@jax.custom_jvp
+def expm1(x: Array) -> Array:
+    """Return ``exp(x) - 1``, of which small x keep their digits.
+
+    >>> expm1(jnp.array([-200.0, 0.0, 1.0, 200.0]))
+    Array([-1.       ,  0.       ,  1.7182817,        inf], dtype=float32)
+    """
+    if x.dtype != jnp.float32:
+        return jnp.expm1(x)
+    found: Array = jax.lax.platform_dependent(x, cpu=_expm1, default=jnp.expm1)
+    return found
+
+
+expm1.defjvps(lambda dx, y, x: exp(x) * dx)
+
+
+def _expm1(x: Array) -> Array:
+    """Return ``exp(x) - 1``, in the last bits of `jnp.expm1`."""
+    power, rest = _factors(jnp.where(x < -20, -20, x))
+    return rest * power + (power - 1)
 
 
 @jax.custom_jvp

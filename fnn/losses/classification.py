@@ -12,7 +12,7 @@ import numpy as np
 from fnn._core import check
 from fnn._core.arrays import as_labels, as_target, rectified
 from fnn._core.description import constructor
-from fnn._core.elementary import exp
+from fnn._core.elementary import exp, expm1
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
 from fnn._core.row_sum import if_finite
@@ -422,7 +422,7 @@ def _focal_forward(
 def _discounted(gamma: float, log_p: Array) -> tuple[Array, Array]:
     """Return ``-q^gamma log p``, and its derivative in ``log p``."""
     # 1 - p, without the cancellation of p close to 1.
-    p, q = jnp.exp(log_p), -jnp.expm1(log_p)
+    p, q = exp(log_p), -expm1(log_p)
     rate = jnp.asarray(gamma, q.dtype)
     doubt = jnp.ones_like(q) if check.is_zero(gamma) else jnp.power(q, rate)
     # log(p) / q is -1 in the limit q = 0, where q^(gamma - 1) may have none.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn._core.elementary import exp, log1p_decay, sigmoid, softplus
+from fnn._core.elementary import exp, expm1, log1p_decay, sigmoid, softplus
 from tests.tolerance import rounding
 
 X = np.linspace(-80, 80, 3201)
@@ -49,6 +49,30 @@ def test_an_exponential_and_a_sigmoid_have_ends_and_let_nan_pass():
     np.testing.assert_array_equal(sigmoid(ends), jax.nn.sigmoid(ends))
     slopes = jax.vmap(jax.grad(sigmoid))(ends[:-1])
     np.testing.assert_array_equal(slopes, jnp.where(ends[:-1] == 0, 0.25, 0))
+
+
+def expm1_of(function, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        x = jnp.concatenate([jnp.linspace(-30, 88, 11801), jnp.geomspace(1e-30, 1)]).astype(dtype)
+        x = jnp.concatenate([x, -x])
+        assert_digits(function(x), np.expm1(np.asarray(x, np.float64)), 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_exponential_less_1_keeps_its_digits_where_it_is_small(dtype):
+    expm1_of(expm1, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_digits_of_an_exponential_less_1_that_are_lost_beside_1_are_seen(dtype):
+    with pytest.raises(AssertionError):
+        expm1_of(lambda x: jnp.exp(x) - 1, dtype)
+
+
+def test_an_exponential_less_1_has_ends_and_slopes_and_lets_nan_pass():
+    ends = jnp.array([-jnp.inf, -3e38, -200, 0, 88.8, 3e38, jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(expm1(ends), jnp.expm1(ends))
+    np.testing.assert_array_equal(jax.vmap(jax.grad(expm1))(ends), jnp.exp(ends))
 
 
 def by_log1p(x):

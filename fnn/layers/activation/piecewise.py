@@ -244,9 +244,15 @@ def elu(alpha: float = 1.0) -> Layer:
     """
     check.number(alpha, "alpha", above=0, remedy=_SIGN)
     return _from_output(
-        lambda x: jax.nn.elu(x, jnp.asarray(alpha, x.dtype)),
+        lambda x: _bent(x, jnp.asarray(alpha, x.dtype)),
         lambda y: jnp.where(y > 0, 1, y + jnp.asarray(alpha, y.dtype)),
     )
+
+
+def _bent(x: Array, alpha: Array | float) -> Array:
+    """Return x where positive, else ``alpha (exp(x) - 1)``."""
+    # Where x is chosen, an exponential that overflows would make its slope NaN.
+    return jnp.where(x > 0, x, alpha * elementary.expm1(jnp.where(x > 0, 0, x)))
 
 
 @constructor
@@ -267,7 +273,8 @@ def selu() -> Layer:
     """
     alpha, gain = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
     return _from_output(
-        jax.nn.selu, lambda y: jnp.where(y > 0, gain, y + gain * alpha).astype(y.dtype)
+        lambda x: gain * _bent(x, alpha),
+        lambda y: jnp.where(y > 0, gain, y + gain * alpha).astype(y.dtype),
     )
 
 
@@ -287,4 +294,4 @@ def softplus() -> Layer:
     >>> softplus().apply((), (), jnp.array([0.0]))[0]
     Array([0.6931472], dtype=float32)
     """
-    return _from_output(elementary.softplus, lambda y: -jnp.expm1(-y))
+    return _from_output(elementary.softplus, lambda y: -elementary.expm1(-y))

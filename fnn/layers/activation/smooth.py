@@ -173,9 +173,9 @@ def _density(x: Array) -> Array:
 def _tail(x: Array) -> tuple[Array, Array, Array]:
     """Return a = |x|, exp(-a^2 / 2), and what it is times to be the probability below -a.
 
-    It has more digits in the tail than an erfc, which takes a CPU longer, and its one exponential is
-    that of the slope too; |x| has no derivative at 0, both of its readers have one. Past 14, where the probability is 0, a is cut off: its
-    powers would overflow.
+    It has more digits in the tail than an erfc, which takes a CPU longer, and its one exponential
+    is that of the slope too. Past 14, where the probability is 0, a is cut off: its powers would
+    overflow.
     """
     a = jnp.abs(x)
     a = jnp.where(a > 14, 14, a)
