@@ -101,6 +101,7 @@ WINDOWS = {
     "at-each": (3, 1, 2, 0),
     "gaps": (2, 3, 0, 1),
     "many": (17, 17, 4, 3),
+    "many-overlapping": (5, 2, 2, 1),
 }
 VALUES = [-np.inf, np.nan, 0.0, 1.0, np.inf]
 # The shares of those: mostly nothing, all kinds, nothing else, and ties.
@@ -144,8 +145,9 @@ def test_a_gradient_that_padding_or_a_number_beside_a_nan_takes_is_seen():
 
 
 def test_a_max_pool_saves_one_byte_for_each_window():
-    y, _, residuals = fnn.max_pool(2).forward((), (), jnp.ones((2, 4, 6, 3)))
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(residuals)) == y.size
+    for stride in (2, 1):
+        y, _, residuals = fnn.max_pool(2, stride=stride).forward((), (), jnp.ones((2, 4, 6, 3)))
+        assert sum(leaf.nbytes for leaf in jax.tree.leaves(residuals)) == y.size
     large = fnn.max_pool(20).forward((), (), jnp.ones((1, 20, 20, 1)))[2]
     assert jax.tree.leaves(large)[0].dtype == "uint16"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple, TypeAlias
+import operator
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,145 +18,43 @@ import numpy as np
 from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array
 from fnn._core.written import written
-from fnn.layers._window import Geometry, Sizes, pad, unpadded
-from fnn.layers.pool._window_sum import (
-    UNROLLED,
-    interleave,
-    join_axis,
-    split_axis,
-    strided_slices,
-)
+from fnn.layers._window import Geometry, Sizes, pad, unpadded, window_slices
+from fnn.layers.pool._window_sum import UNROLLED, interleave, split_axis
 
-# Windows side by side of more elements than these along an axis have their largest found by a
-# reduction; of two a comparison costs less.
-_COMPARED = 2
-
+Elements = TypeVar("Elements", Array, np.ndarray)
 # What `window_argmax` found, and a witness of the shape of x.
 Found: TypeAlias = tuple[tuple[Array, ...], Array]
 
 
-class _Along(NamedTuple):
-    """The windows along one axis, of which `inner` elements lie in a step of a window's index."""
-
-    axis: int
-    size: int
-    stride: int
-    positions: int
-    # The padding before the axis.
-    low: int
-    inner: int
-    kind: type[np.integer]
-
-    def slices(self, x: Array) -> list[Array]:
-        """Return what each offset in the windows sees."""
-        return strided_slices(x, self.axis, self.size, self.stride, self.positions)
-
-    def first_inside(self, offset: int, ndim: int) -> np.ndarray:
-        """Return which windows begin in the padding and have their first element at an offset."""
-        first = (np.arange(self.positions) * self.stride + offset == self.low) & (offset > 0)
-        return np.expand_dims(first, [axis for axis in range(ndim) if axis != self.axis])
-
-
 def window_argmax(x: Array, geometry: Geometry) -> tuple[Array, tuple[Array, ...]]:
-    """Return the largest element of each window, and where in there it is.
+    """Return the largest element of each window, and where in there it is: row-major indices.
 
-    Along one axis after the other, the last one first: the first row that has the largest element
-    of the window, and the first such in that row, are the first in row-major order. Of windows side
-    by side that is one row-major index. Others share what was found in a row, so that the offset
-    along each axis is kept by itself: the gradient goes back axis by axis.
+    An index is found in a second pass over x, which compares it with y: XLA for CPUs takes twice
+    the time for comparisons that carry one. Of many elements in windows that overlap, one axis is
+    reduced after the other, the last one first, with an index each: windows share their rows.
     """
-    if geometry.size == geometry.stride:
-        return _argmax(x, geometry)
-    # Else every element of dx would compare all windows it lies in once more.
-    found: tuple[Array, tuple[Array, ...]] = written(lambda x: _argmax(x, geometry), x)
-    return found
 
-
-def _argmax(x: Array, geometry: Geometry) -> tuple[Array, tuple[Array, ...]]:
-    apart = geometry.size != geometry.stride
-    most = max(geometry.size) if apart else math.prod(geometry.size)
-    kind = next((t for t in (np.uint8, np.uint16) if most <= np.iinfo(t).max), np.int32)
-    positions = geometry.positions(x.shape[1:-1])
-    y, index, inner = pad(x, geometry, -math.inf), None, 1
-    found: list[Array] = []
-    for axis in reversed(range(1, x.ndim - 1)):
-        size, stride, low = (
-            geometry.size[axis - 1], geometry.stride[axis - 1], geometry.padding[axis - 1][0]
-        )  # fmt: skip
-        along = _Along(axis, size, stride, positions[axis - 1], low, inner, kind)
-        step = _by_reduction if size == stride and size > _COMPARED else _written_out
-        y, index = step(y, index, along)
-        if apart:
+    def by_parts(x: Array) -> tuple[Array, tuple[Array, ...]]:
+        found = []
+        for part in _parts(geometry):
+            x, index = (_of_many if _is_long(part) else _of_few)(x, part)
             found.append(index)
-            index = None
+        return x, tuple(found)
+
+    # Else every element of dx would compare all windows it lies in once more.
+    both: tuple[Array, tuple[Array, ...]] = written(by_parts, x)
+    return both
+
+
+def at_argmax(x: Array, geometry: Geometry) -> Array:
+    """Return the same elements, as autodiff takes them: those at the index."""
+    _, found = window_argmax(jax.lax.stop_gradient(x), geometry)
+    for part, index in zip(_parts(geometry), found, strict=True):
+        if _is_long(part):
+            x = jnp.where(_hits(index, part), _split(x, part), 0).sum(_inside(part))
         else:
-            inner *= size
-    return y, tuple(found) if index is None else (index,)
-
-
-def _written_out(x: Array, index: Array | None, along: _Along) -> tuple[Array, Array]:
-    """Compare the offsets of the windows along one axis, one after the other."""
-    values = along.slices(x)
-    codes = along.slices(jnp.zeros_like(x, along.kind) if index is None else index)
-    y, best = values[0], codes[0]
-    for k, (value, code) in enumerate(zip(values[1:], codes[1:], strict=True), 1):
-        # Larger, and not as large: the first of equal ones stays.
-        better = (value > y) | jnp.isnan(value)
-        first = along.first_inside(k, x.ndim)
-        if first.any():
-            better |= first
-        best = jnp.where(better, code + along.kind(k * along.inner), best)
-        y = jnp.where(better, value, y)
-    return y, best
-
-
-def _by_reduction(x: Array, index: Array | None, along: _Along) -> tuple[Array, Array]:
-    """Compare windows side by side along one axis, and reduce them to where the largest are.
-
-    XLA takes comparisons into what needs them, so that each element of dx would compare its whole
-    window, but a reduction only once. That of many terms is several times as fast if they float.
-    """
-    axis, size, inner, kind = along.axis, along.size, along.inner, along.kind
-    y, values = _largest(x, along), split_axis(x, axis, size, along.positions)
-    ranks: type[np.float32 | np.int16 | np.int32]
-    if size > UNROLLED:
-        top = values.max(axis + 1, keepdims=True)
-        ranks = np.float32 if inner * size < 2**24 else np.int32
-    else:
-        top = jnp.expand_dims(y, axis + 1)
-        ranks = np.int16 if inner * size < 2**15 else np.int32
-    # Zeros like the values lie on the devices where these do.
-    offsets_inside = jax.lax.broadcasted_iota(ranks, values.shape, axis + 1)
-    code = jnp.zeros_like(values, ranks) + ranks(inner) * offsets_inside
-    if index is not None:
-        code = code + split_axis(index, axis, size, along.positions).astype(ranks)
-    hit = values == top
-    if along.low:
-        offsets = np.arange(along.positions)[:, None] * size + np.arange(size)
-        others = [i for i in range(values.ndim) if i not in (axis, axis + 1)]
-        hit &= np.expand_dims(offsets >= along.low, others)
-    # The least code of those that are as large; of NaN, which equals nothing, the largest.
-    rank = jnp.where(hit, -code, ranks(-inner * size))
-    most = jnp.where(jnp.isnan(values), 1 + code, rank).max(axis + 1)
-    return y, jnp.where(most > 0, most - 1, -most).astype(kind)
-
-
-def _largest(x: Array, along: _Along) -> Array:
-    """Return the largest elements of windows side by side, a few compared at a time.
-
-    Not by a maximum, whose derivative would share among equal ones, nor from where they are: the
-    program of y alone would look for that. A window is taken as several, the end of it filled.
-    """
-    while along.size > 1:
-        axis, size, positions = along.axis, along.size, along.positions
-        few = next((k for k in range(UNROLLED, UNROLLED // 4, -1) if size % k == 0), UNROLLED)
-        few, several = min(few, size), -(-size // few)
-        ends = [(0, 0, 0)] * (x.ndim + 1)
-        ends[axis + 1] = (0, several * few - size, 0)
-        filled = jax.lax.pad(split_axis(x, axis, size, positions), x.dtype.type(-math.inf), ends)
-        part = along._replace(size=few, stride=few, positions=several * positions)
-        x = _written_out(join_axis(filled, axis), None, part)[0]
-        along = along._replace(size=several, stride=several, low=along.low // few)
+            chosen = (_chosen(value, index, k) for k, value in enumerate(_seen(x, part)))
+            x = functools.reduce(operator.add, chosen)
     return x
 
 
@@ -166,34 +65,175 @@ def scatter_to_argmax(
     padded = geometry.padded(spatial)
     if geometry.size == geometry.stride:
         return unpadded(_side_by_side(found[0], dy, geometry, padded), geometry)
-    dx = upcast(dy)
-    for axis, offset in enumerate(reversed(found), 1):
-        back = functools.partial(_back, axis=axis, geometry=geometry, length=padded[axis - 1])
+    dx, parts = upcast(dy), _parts(geometry)
+    for number, (part, index) in reversed(list(enumerate(zip(parts, found, strict=True)))):
+        back = functools.partial(_overlapping, geometry=part, padded=padded)
         # What several windows of the next axis read.
-        dx = back(dx, offset) if axis == len(found) else written(back, dx, offset)
-    return unpadded(downcast(dx, dy), geometry)
+        dx = written(back, dx, index) if number else back(dx, index)
+    return downcast(dx, dy)
 
 
-def _back(dy: Array, offset: Array, *, axis: int, geometry: Geometry, length: int) -> Array:
-    """Return dy where it came from along an axis, of `length` with its padding."""
-    size, stride = geometry.size[axis - 1], geometry.stride[axis - 1]
-    return interleave(functools.partial(_chosen, dy, offset), axis, size, stride, length)
+def _parts(geometry: Geometry) -> list[Geometry]:
+    """Return the geometries of what is reduced one after the other: of all axes, or of each."""
+    if geometry.size == geometry.stride or math.prod(geometry.size) <= UNROLLED:
+        return [geometry]
+    axes = list(zip(*geometry, strict=True))
+    others = (1, 1, (0, 0), 1, 1)
+    alone = ([a if i == j else others for j in range(len(axes))] for i, a in enumerate(axes))
+    return [Geometry(*zip(*part, strict=True)) for part in alone][::-1]
 
 
-def _chosen(dy: Array, offset: Array, k: int) -> Array:
-    """Return dy where the largest element is at an offset, else 0."""
-    return jnp.where(offset == offset.dtype.type(k), dy, dy.dtype.type(0))
+def _is_long(geometry: Geometry) -> bool:
+    """Return whether windows side by side have more elements than are compared one by one."""
+    return geometry.size == geometry.stride and math.prod(geometry.size) > UNROLLED
+
+
+def _of_few(x: Array, geometry: Geometry) -> tuple[Array, Array]:
+    """Return y and the index, one element of the windows compared after the other."""
+    seen = _seen(x, geometry)
+    y, behind = functools.reduce(jnp.maximum, seen), _behind_padding(x, geometry)
+    ranks = []
+    for k, (offset, value) in enumerate(zip(np.ndindex(geometry.size), seen, strict=True)):
+        at = (slice(None), *(part for i in offset for part in (slice(None), i)))
+        ranks.append(_rank(value, y, np.int32(k), behind[at], geometry))
+    return y, _decoded(functools.reduce(jnp.maximum, ranks), geometry)
+
+
+def _of_many(x: Array, geometry: Geometry) -> tuple[Array, Array]:
+    """Return y and the index of windows side by side, reduced a few elements at a time."""
+    split, inside = _split(x, geometry), _inside(geometry)
+    y = functools.reduce(_largest, reversed(inside), split)
+    last, behind = inside[-1], _behind_padding(x, geometry)
+    offsets = _pieces(_offsets(geometry), last)
+    pieces = zip(_pieces(split, last), offsets, _pieces(behind, last), strict=True)
+    # Piece by piece: the ranks of a whole would be written before any is compared.
+    ranks = [_rank(value, y, offset, here, geometry) for value, offset, here in pieces]
+    rank = functools.reduce(_largest, reversed(inside), functools.reduce(jnp.maximum, ranks))
+    return jax.lax.squeeze(y, inside), _decoded(jax.lax.squeeze(rank, inside), geometry)
+
+
+def _rank(
+    value: Array, y: Array, offset: np.ndarray | np.int32, behind: np.ndarray, geometry: Geometry
+) -> Array:
+    """Return a number that is larger, the more an element of a window is the one that has y.
+
+    It falls along the elements that are as large, and rises along NaN, above these.
+    """
+    n = np.int32(math.prod(geometry.size))
+    hit = value == y
+    if not behind.all():
+        hit &= behind
+    return jnp.where(jnp.isnan(value), n + offset, jnp.where(hit, n - 1 - offset, np.int32(0)))
+
+
+def _decoded(rank: Array, geometry: Geometry) -> Array:
+    """Return the offset that has a rank."""
+    n = math.prod(geometry.size)
+    kind = next((t for t in (np.uint8, np.uint16) if n <= np.iinfo(t).max), np.int32)
+    return jnp.where(rank < n, n - 1 - rank, rank - n).astype(kind)
+
+
+def _behind_padding(x: Array, geometry: Geometry) -> np.ndarray:
+    """Return which elements of the windows are not in the padding in front of an axis of x.
+
+    Of shape (1, m1, k1, m2, k2, ..., 1) for m positions and k elements along each axis. Padding
+    behind x needs no telling: what is in x is as large, and comes first.
+    """
+    behind = np.ones(1, bool)
+    positions = geometry.positions(x.shape[1:-1])
+    for k, s, (low, _), m in zip(*geometry[:3], positions, strict=True):
+        behind = behind[..., None, None] & (np.arange(m)[:, None] * s + np.arange(k) >= low)
+    return behind[..., None]
+
+
+def _pieces(x: Elements, axis: int) -> list[Elements]:
+    """Return equal parts of an axis, few enough for a term each; the last ones may overlap."""
+    size = x.shape[axis]
+    length = -(-size // UNROLLED)
+    starts = [min(k, size - length) for k in range(0, size, length)]
+    return [x[(slice(None),) * axis + (slice(k, k + length),)] for k in starts]
+
+
+def _largest(x: Array, axis: int) -> Array:
+    """Return the largest elements along an axis, which is left with one.
+
+    Not by a reduction: from YNNPACK, which XLA for CPUs of JAX 0.10.2 leaves it to, comes no NaN.
+    """
+    while x.shape[axis] > 1:
+        x = functools.reduce(jnp.maximum, _pieces(x, axis))
+    return x
+
+
+def _seen(x: Array, geometry: Geometry) -> list[Array]:
+    """Return what each element of the window sees, in row-major order, padding being -inf."""
+    positions = geometry.positions(x.shape[1:-1])
+    return list(window_slices(pad(x, geometry, -math.inf), geometry, positions))
+
+
+def _split(x: Array, geometry: Geometry) -> Array:
+    """Return (B, m1, k1, m2, k2, ..., C): windows side by side, and the elements in each."""
+    positions = geometry.positions(x.shape[1:-1])
+    x = pad(x, geometry, -math.inf)
+    for axis in reversed(range(1, 1 + len(positions))):
+        x = split_axis(x, axis, geometry.size[axis - 1], positions[axis - 1])
+    return x
+
+
+def _inside(geometry: Geometry) -> tuple[int, ...]:
+    """Return the axes of the elements in a window, of what `_split` returns."""
+    return tuple(range(2, 2 * len(geometry.size) + 1, 2))
+
+
+def _offsets(geometry: Geometry) -> np.ndarray:
+    """Return the row-major indices of the elements in a window, as those are in `_split`."""
+    offsets = np.arange(math.prod(geometry.size), dtype=np.int32).reshape(geometry.size)
+    return np.expand_dims(offsets, (0, *(axis - 1 for axis in _inside(geometry)), -1))
+
+
+def _hits(index: Array, geometry: Geometry) -> Array:
+    """Return which elements of windows side by side are those of an index."""
+    return jnp.expand_dims(index, _inside(geometry)) == _offsets(geometry).astype(index.dtype)
+
+
+def _chosen(value: Array, index: Array, k: int) -> Array:
+    """Return a value where an index is k, else 0."""
+    return jnp.where(index == index.dtype.type(k), value, value.dtype.type(0))
 
 
 def _side_by_side(index: Array, dy: Array, geometry: Geometry, padded: Sizes) -> Array:
     """Return dx, padded, of windows that do not overlap."""
-    rank = len(padded)
-    between = tuple(range(2, 2 * rank + 1, 2))
-    codes = np.arange(math.prod(geometry.size)).astype(index.dtype).reshape(geometry.size)
-    codes = np.expand_dims(codes, (0, *(axis - 1 for axis in between), 2 * rank + 1))
-    hit = jnp.expand_dims(index, between) == codes
-    dx = jnp.where(hit, jnp.expand_dims(dy, between), dy.dtype.type(0))
+    wide = jnp.expand_dims(dy, _inside(geometry))
+    dx = jnp.where(_hits(index, geometry), wide, dy.dtype.type(0))
     covered = tuple(m * k for m, k in zip(dy.shape[1:-1], geometry.size, strict=True))
     dx = dx.reshape(dy.shape[0], *covered, dy.shape[-1])
     rest = [(0, n - m, 0) for n, m in zip(padded, covered, strict=True)]
     return jax.lax.pad(dx, dx.dtype.type(0), ((0, 0, 0), *rest, (0, 0, 0)))
+
+
+def _overlapping(dy: Array, index: Array, geometry: Geometry, padded: Sizes) -> Array:
+    """Return dx of windows that may overlap: along one axis after the other.
+
+    Windows whose largest element lies in the same row have the same one, so that the index along
+    the axes that are left goes where dy goes.
+    """
+    axes = zip(geometry.size, geometry.stride, padded, strict=True)
+    moved = [(i, axis) for i, axis in enumerate(axes, 1) if axis[:2] != (1, 1)]
+    inner = math.prod(geometry.size)
+    for i, (size, stride, length) in moved:
+        inner //= size
+        back = functools.partial(
+            _along, axis=i, size=size, stride=stride, length=length, inner=inner
+        )
+        dy, index = back(dy, index) if i == moved[-1][0] else written(back, dy, index)
+    return unpadded(dy, geometry)
+
+
+def _along(
+    dy: Array, index: Array, *, axis: int, size: int, stride: int, length: int, inner: int
+) -> tuple[Array, Array]:
+    """Return dy where it came from along an axis, and the index along those behind it."""
+    steps = index.dtype.type(inner)
+    back = functools.partial(interleave, axis=axis, size=size, stride=stride, length=length)
+    dx = back(functools.partial(_chosen, dy, index // steps))
+    rest = functools.partial(_chosen, index % steps, index // steps)
+    return dx, back(rest, combine=jnp.maximum)

@@ -79,11 +79,17 @@ def dilate(dy: Array, axis: int, size: int, stride: int, length: int) -> Array:
 
 
 def interleave(
-    at_offset: Callable[[int], Array], axis: int, size: int, stride: int, length: int
+    at_offset: Callable[[int], Array],
+    axis: int,
+    size: int,
+    stride: int,
+    length: int,
+    combine: Callable[[Array, Array], Array] = operator.add,
 ) -> Array:
     """Return ``sum_k z_k[p]`` at q = p stride + k along an axis, z_k being ``at_offset(k)``.
 
     The positions q of one remainder by the stride are shifted sums of whole z_k, without gaps.
+    `combine` stands for the sum where that is another one.
     """
     steps = -(-length // stride)
 
@@ -95,7 +101,7 @@ def interleave(
         return jax.lax.pad(z, z.dtype.type(0), config)
 
     phases = [
-        functools.reduce(operator.add, map(shifted, range(r, size, stride)))
+        functools.reduce(combine, map(shifted, range(r, size, stride)))
         for r in range(min(size, stride))
     ]
     # Between the windows, where the stride leaves gaps.

@@ -22,7 +22,7 @@ from fnn.layers._window import (
     per_axis,
     side_by_side,
 )
-from fnn.layers.pool._argmax import Found, scatter_to_argmax, window_argmax
+from fnn.layers.pool._argmax import Found, at_argmax, scatter_to_argmax, window_argmax
 from fnn.layers.pool._window_sum import dilate, unit, window_sum, window_total
 
 
@@ -43,10 +43,18 @@ def global_max_pool() -> Layer:
     Array([[9.]], dtype=float32)
     """
 
+    def in_a_row(x: Input) -> Array:
+        check_spatial(x, None)
+        return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+
+    def reference(params: Params, x: Input) -> Array:
+        del params
+        row = in_a_row(x)
+        return at_argmax(row, side_by_side(row.shape[1:-1]))[:, 0]
+
     def forward(params: Params, x: Input) -> tuple[Array, Found]:
         del params
-        check_spatial(x, None)
-        row = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+        row = in_a_row(x)
         y, found = window_argmax(row, side_by_side(row.shape[1:-1]))
         return y[:, 0], (found, shape_witness(x))
 
@@ -58,7 +66,7 @@ def global_max_pool() -> Layer:
         dx = scatter_to_argmax(found, dy[:, None], side_by_side(row), row)
         return (), dx.reshape(shape)
 
-    return stateless(lambda key, x: (), forward, backward)
+    return stateless(lambda key, x: (), forward, backward, reference=reference)
 
 
 @constructor
@@ -201,6 +209,10 @@ def adaptive_max_pool(size: int | Sizes) -> Layer:
     """
     check_sizes("size", size)
 
+    def reference(params: Params, x: Input) -> Array:
+        del params
+        return at_argmax(_windows(x, size), _geometry(x, size))
+
     def forward(params: Params, x: Input) -> tuple[Array, Found]:
         del params
         y, found = window_argmax(_windows(x, size), _geometry(x, size))
@@ -221,7 +233,7 @@ def adaptive_max_pool(size: int | Sizes) -> Layer:
                 dx = jnp.moveaxis(added, 0, axis)
         return (), downcast(dx, dy)
 
-    return stateless(lambda key, x: (), forward, backward)
+    return stateless(lambda key, x: (), forward, backward, reference=reference)
 
 
 def _axes(size: int | Sizes, x: Input) -> list[tuple[int, int]]:

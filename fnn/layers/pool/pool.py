@@ -25,7 +25,7 @@ from fnn.layers._window import (
     span_of,
     unpadded,
 )
-from fnn.layers.pool._argmax import Found, scatter_to_argmax, window_argmax
+from fnn.layers.pool._argmax import Found, at_argmax, scatter_to_argmax, window_argmax
 from fnn.layers.pool._window_sum import dilate, unit, window_total
 
 
@@ -60,9 +60,9 @@ def max_pool(
         ceil_mode: whether a last window may begin in x or in the padding before it and end beyond,
             as in PyTorch; not with "SAME", which leaves nothing out.
     Shapes:    x (B, *spatial, C), y (B, *positions, C), any number of spatial axes
-    Saves:     where y is in its window: one byte an element of y for windows side by side of fewer
-        than 256 elements, and of others one for each axis, before the axes in front of it are
-        pooled
+    Saves:     where y is in its window: one byte an element of y for windows of fewer than 256
+        elements that lie side by side or have 16 at most, and of others one for each axis, before
+        the axes in front of it are pooled
     Raises:    InputError for options that are no integers of 1 or more or that disagree in their
         axes, an unknown padding or one as large as the window, `ceil_mode` with "SAME", a window
         larger than the padded x, an x of other axes or of integers.
@@ -79,6 +79,10 @@ def max_pool(
     """
     options = _window(window, stride, padding, ceil_mode)
 
+    def reference(params: Params, x: Input) -> Array:
+        del params
+        return at_argmax(x, _geometry(options, x))
+
     def forward(params: Params, x: Input) -> tuple[Array, Found]:
         del params
         y, found = window_argmax(x, _geometry(options, x))
@@ -90,7 +94,7 @@ def max_pool(
         x = jax.ShapeDtypeStruct(witness.shape[1:], witness.dtype)
         return (), scatter_to_argmax(found, dy, _geometry(options, x), x.shape[1:-1])
 
-    return stateless(lambda key, x: (), forward, backward)
+    return stateless(lambda key, x: (), forward, backward, reference=reference)
 
 
 @constructor
