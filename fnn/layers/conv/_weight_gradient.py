@@ -56,6 +56,8 @@ OfExamples: TypeAlias = Callable[[Array, Array, Geometry], Array]
 _BYTES = 2 * 2**20
 # Parts of a sum over examples, for as many threads, and the entries of what is so summed.
 _THREADS, _ENTRIES = 8, range(2**12, 2**16 + 1)
+# Products of groups of one channel that are written out one by one.
+_PRODUCTS = 72
 # Bytes from which a product is faster than a convolution.
 _SOME = 2**18
 
@@ -246,11 +248,26 @@ def _shifted(x: Array, shifts: dict[int, tuple[int, int]]) -> Array:
 
 
 def _in_sums(x: Array, dy: Array, geometry: Geometry) -> Array:
-    """Return dweight of groups of one channel: what each entry of the kernel sees, times dy."""
+    """Return dweight of groups of one channel: what each entry of the kernel sees, times dy.
+
+    Products of several examples are added before they are written: XLA for CPU writes what it takes
+    to a sum over positions.
+    """
     multiplier = dy.shape[-1] // x.shape[-1]
     x = jnp.repeat(x, multiplier, axis=-1) if multiplier > 1 else x
-    seen = window_slices(pad(x, geometry), geometry, dy.shape[1:-1])
-    sums = jnp.stack([(one * dy).sum(tuple(range(x.ndim - 1))) for one in seen])
+    batch: Unchecked = x.shape[0]
+    offsets, last = math.prod(geometry.size), geometry.size[-1]
+    # A symbolic one, as in `jax.export`, has no known divisors.
+    several = math.gcd(batch, max(1, _PRODUCTS // offsets)) if isinstance(batch, int) else 1
+    barrier = jax.lax.optimization_barrier
+    parts = (jnp.split(a, several) for a in (barrier(pad(x, geometry)), dy))
+    products = [
+        [seen * dy for seen in window_slices(x, geometry, dy.shape[1:-1])]
+        for x, dy in zip(*parts, strict=True)
+    ]
+    each = [functools.reduce(operator.add, terms) for terms in zip(*products, strict=True)]
+    rows = [barrier(jnp.stack(each[k : k + last])) for k in range(0, offsets, last)]
+    sums = jnp.stack([row.sum(tuple(range(1, row.ndim - 1))) for row in rows])
     return sums.reshape(*geometry.size, 1, dy.shape[-1])
 
 
