@@ -30,8 +30,8 @@ from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, 
 from fnn.layer import Layer, stateless
 
 CHANNELS_LAST = "keep the channels last, and initialize the layer for as many"
-# Elements in a row of positions side by side, and rows of a part that is summed for itself.
-_ROW, _ROWS = 256, 32
+# Elements in a row of positions that are laid side by side.
+ROW = 1024
 
 
 @constructor
@@ -192,17 +192,15 @@ def _over_channels(z: Array) -> Array:
 
 def _over_positions(z: Array) -> Array:
     """Return the mean over the positions of each channel."""
-    if not _has_parts(z):
-        return _mean_of_positions(z)
-    return _together(_in_parts(z).mean(1), z)
-
-
-def _mean_of_positions(z: Array) -> Array:
     return z.mean(tuple(range(1, z.ndim - 1)), keepdims=True)
 
 
 def _mean_of_product(middle: Array, z: Array, other: Array | None, unit: float) -> Array:
     """Return the mean over the positions of ``unit (middle - z)``, squared or times another array.
+
+    XLA for CPUs subtracts a mean row by row, for which a row of a few channels is too short: as
+    many positions as make a longer one are laid side by side. Forward and backward choose two
+    lengths, so that neither has to write its rows for the other.
 
     Args:
         middle: (B, 1, ..., C).
@@ -210,42 +208,20 @@ def _mean_of_product(middle: Array, z: Array, other: Array | None, unit: float) 
         other: the same, or None for the square.
         unit: a power of 2.
     """
-    if not _has_parts(z):
-        off = (middle - z) * unit
-        return _mean_of_positions(jnp.square(off) if other is None else off * other)
-    parts = _in_parts(z)
-    number, _, row = parts.shape
-    batch, channels = z.shape[0], z.shape[-1]
-    each = batch, number // batch, row // channels, channels
-    means = jnp.broadcast_to(middle.reshape(batch, 1, 1, channels), each)
-    off = (means.reshape(number, 1, row) - parts) * unit
-    product = jnp.square(off) if other is None else off * _in_parts(other)
-    return _together(product.mean(1), z)
-
-
-def _has_parts(z: Array) -> bool:
-    """Say whether there are positions, in no layout that parts of them would break."""
-    return layouts(z) is None and 0 not in z.shape
-
-
-def _in_parts(z: Array) -> Array:
-    """Return the positions in parts (B N, L, k C) of L rows of k positions each.
-
-    XLA for CPUs sums and subtracts row by row, for which a row of a few channels is too short, and
-    shares among threads, and keeps in a cache, what is summed for itself.
-    """
-    batch, channels, positions = z.shape[0], z.shape[-1], math.prod(z.shape[1:-1])
-    fitting = range(_ROW // channels, 1, -1)
-    beside = next((k for k in fitting if positions % k == 0), 1)
-    length = positions // beside
-    length = next((k for k in range(_ROWS, _ROWS // 4, -1) if length % k == 0), length)
-    return z.reshape(batch * (positions // (beside * length)), length, beside * channels)
-
-
-def _together(means: Array, z: Array) -> Array:
-    """Return the mean over the positions of z, of the means of its parts."""
-    mean = means.reshape(z.shape[0], -1, z.shape[-1]).mean(1)
-    return mean.reshape(z.shape[0], *(1,) * (z.ndim - 2), z.shape[-1])
+    batch, channels, count = z.shape[0], z.shape[-1], 1
+    if layouts(z) is None and channels:
+        positions, longest = math.prod(z.shape[1:-1]), ROW if other is None else ROW // 2
+        fitting = range(1, longest // channels + 1)
+        count = max((k for k in fitting if positions % k == 0), default=1)
+    shape, means = z.shape, middle
+    if count > 1:
+        shape = batch, positions // count, count * channels
+        means = jnp.tile(middle.reshape(batch, 1, channels), (1, 1, count))
+    off = (means - z.reshape(shape)) * unit
+    product = _over_positions(jnp.square(off) if other is None else off * other.reshape(shape))
+    if count > 1:
+        product = product.reshape(batch, count, channels).mean(1).reshape(middle.shape)
+    return product
 
 
 class _Norm(NamedTuple):
@@ -319,11 +295,9 @@ class _Norm(NamedTuple):
         else:
             # The scale is the same at all positions, so that the means over them serve dx as well
             # as the parameters: two sums over large arrays in place of four.
-            # Of a mean of its own: the differences that forward takes would be written for both.
-            again = jax.lax.optimization_barrier(residuals.mean)
-            products = _mean_of_product(again, upcast(residuals.x), wide, 1.0)
+            products = _mean_of_product(residuals.mean, upcast(residuals.x), wide, 1.0)
             scales = -residuals.inverse_deviation * products
-            means = {"scale": scales, "shift": _mean_of_positions(wide)}
+            means = {"scale": scales, "shift": self.positions(wide)}
             count = math.prod(dy.shape[1:-1])
             along = self.among(_scaled(params, means["scale"]))
             middle = self.among(_scaled(params, means["shift"]))
