@@ -55,7 +55,7 @@ OfExamples: TypeAlias = Callable[[Array, Array, Geometry], Array]
 # Bytes of the examples that are taken at a time: they stay in a core's cache.
 _BYTES = 2 * 2**20
 # Parts of a sum over examples, for as many threads, and the entries of what is so summed.
-_THREADS, _ENTRIES = 8, range(2**12, 2**16 + 1)
+_THREADS, _ENTRIES = 8, range(2**12, 3 * 2**14 + 1)
 # Products of groups of one channel that are written out one by one.
 _PRODUCTS = 72
 # Bytes from which a product is faster than a convolution.
