@@ -208,19 +208,20 @@ def _mean_of_product(middle: Array, z: Array, other: Array | None, unit: float) 
         other: the same, or None for the square.
         unit: a power of 2.
     """
-    batch, channels, count = z.shape[0], z.shape[-1], 1
-    if layouts(z) is None and channels:
-        positions, longest = math.prod(z.shape[1:-1]), ROW if other is None else ROW // 2
-        fitting = range(1, longest // channels + 1)
-        count = max((k for k in fitting if positions % k == 0), default=1)
-    shape, means = z.shape, middle
-    if count > 1:
-        shape = batch, positions // count, count * channels
-        means = jnp.tile(middle.reshape(batch, 1, channels), (1, 1, count))
+    batch, channels = z.shape[0], z.shape[-1]
+    if layouts(z) is not None or not channels:
+        off = (middle - z) * unit
+        return _over_positions(jnp.square(off) if other is None else off * other)
+    positions, longest = math.prod(z.shape[1:-1]), ROW if other is None else ROW // 2
+    fitting = range(1, longest // channels + 1)
+    count = max((k for k in fitting if positions % k == 0), default=1)
+    # An axis of one example would cost XLA for CPUs twenty times the time.
+    examples = () if batch == 1 else (batch,)
+    shape = *examples, positions // count, count * channels
+    means = jnp.tile(middle.reshape(*examples, 1, channels), count)
     off = (means - z.reshape(shape)) * unit
-    product = _over_positions(jnp.square(off) if other is None else off * other.reshape(shape))
-    if count > 1:
-        product = product.reshape(batch, count, channels).mean(1).reshape(middle.shape)
+    rows = (jnp.square(off) if other is None else off * other.reshape(shape)).mean(-2)
+    product: Array = rows.reshape(batch, count, channels).mean(1).reshape(middle.shape)
     return product
 
 
