@@ -196,7 +196,11 @@ def _backward(
         first, carry = over
         before = _replay(plan, saved, marks, first, jax.tree.map(upcast, carry), size)
         slopes, others = precompute_factors(cell, before, _taken(saved, first, size))
-        step = partial(_backward_step, cell, transposed, dy.values, others, marks, first)
+        read = None
+        if batch == 1:
+            # XLA for CPUs copies what one example reads and writes in a step, the whole of it.
+            read, slopes = slopes, jax.tree.map(jnp.zeros_like, slopes)
+        step = partial(_backward_step, cell, transposed, dy.values, (read, others), marks, first)
         dcarry, slopes = _loop(step, (dcarry, slopes), size, not plan.reverse, plan.unroll)
         inputs = _taken(values, first, size)
         dparams, dinputs = param_gradients(params, inputs, before[0], slopes, others)
@@ -255,17 +259,20 @@ def _backward_step(
     cell: Cell,
     transposed: Params,
     dy: Any,
-    others: Parts,
+    factors: tuple[Parts | None, Parts],
     marks: _Marks,
     first: Any,
     state: Any,
     t: Any,
 ) -> Any:
-    """Return dcarry before step t of a piece, and the slopes of all steps, written in."""
-    dcarry, slopes = state
+    """Return dcarry before step t of a piece, and the slopes of all steps, written in.
+
+    The first factors are None where slopes are written over them.
+    """
+    (dcarry, slopes), (read, others) = state, factors
     dh = dcarry[0] + upcast(_taken(dy, first + t))
-    factors = _taken((slopes, others), t)
-    dbefore, new = cell_vjp(cell, transposed, factors, (dh, *dcarry[1:]))
+    of_step = _taken((slopes if read is None else read, others), t)
+    dbefore, new = cell_vjp(cell, transposed, of_step, (dh, *dcarry[1:]))
     here = _taken(marks, first + t)
     new = _where(here.present, new, tuple(map(jnp.zeros_like, new)))
     dbefore = _where(here.present, dbefore, dcarry)
