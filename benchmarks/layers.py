@@ -134,6 +134,9 @@ ONE_CHANNEL = ((32, 28, 28, 1), (128, 28, 28, 1))
 SMALL_IMAGES = ((32, 7, 7, 64), (128, 14, 14, 64))
 LINES = ((32, 100, 64), (128, 400, 64))
 STEPS = ((32, 50, 64), (64, 100, 128))
+# XLA for CPUs has other programs for an axis of one.
+ONE_IMAGE = ((1, 64, 64, 64), (1, 128, 128, 64))
+ONE_SEQUENCE = ((1, 128, 64), (1, 512, 64))
 WINDOWS = ((8, 128, 256), (4, 1024, 512))
 ACTIVATIONS = (
     "identity", "sign", "straight_through_sign", "sigmoid", "tanh", "relu", "leaky_relu", "elu",
@@ -159,10 +162,11 @@ CASES = [
     Case("normalization", "layer_norm", fnn.layer_norm()),
     Case("normalization", "rms_norm", fnn.rms_norm()),
     Case("normalization", "group_norm", fnn.group_norm(8), IMAGES),
+    Case("normalization", "group_norm of one image", fnn.group_norm(8), ONE_IMAGE),
     Case("normalization", "instance_norm", fnn.instance_norm(), IMAGES),
     Case("convolution", "conv 3x3", fnn.conv(64, 3), FEW_CHANNELS),
     # In a loop, as every training run is one.
-    Case("convolution", "conv 3x3 in a loop", fnn.repeat(fnn.conv(32, 3), 2), FEW_CHANNELS[:1]),
+    Case("convolution", "conv 3x3 in a loop", fnn.repeat(fnn.conv(32, 3), 5), FEW_CHANNELS[:1]),
     Case("convolution", "conv 3x3 of one channel", fnn.conv(32, 3), ONE_CHANNEL),
     Case("convolution", "conv 1x1", fnn.conv(64, 1), FEW_CHANNELS),
     Case("convolution", "conv 5x5 stride 2", fnn.conv(64, 5, stride=2), FEW_CHANNELS),
@@ -185,6 +189,7 @@ CASES = [
     Case("resizing", "upsample linear", fnn.upsample(2, method="linear"), SMALL_IMAGES),
     Case("recurrent", "rnn", fnn.rnn(256), STEPS),
     Case("recurrent", "lstm", fnn.lstm(256), STEPS),
+    Case("recurrent", "lstm of one sequence", fnn.lstm(64), ONE_SEQUENCE),
     Case("recurrent", "gru", fnn.gru(256), STEPS),
     Case("attention", "attention of 8 heads", fnn.attention(8), WINDOWS),
     Case("attention", "attention causal", fnn.attention(8, causal=True), WINDOWS),

@@ -149,9 +149,10 @@ LAYERS = [
         ),
     ),
     LayerCase("repeat", lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(block(), 3))),
+    # More copies than are written out.
     LayerCase(
         "repeat-remat-residual",
-        lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(fnn.remat(fnn.residual(block())), 3)),
+        lambda: fnn.serial(fnn.dense(WIDTH), fnn.repeat(fnn.remat(fnn.residual(block())), 5)),
     ),
     LayerCase(
         "repeat-remat-repeat",
@@ -175,7 +176,7 @@ LAYERS = [
     ),
     LayerCase("stateless", scaled, lambda p, s, x: x * np.exp(p["a"])),
     LayerCase("autodiff", wave, lambda p, s, x: np.sin(p["a"] * x)),
-    LayerCase("repeat-autodiff", lambda: fnn.repeat(fnn.serial(wave(), fnn.tanh()), 2)),
+    LayerCase("repeat-autodiff", lambda: fnn.repeat(fnn.serial(wave(), fnn.tanh()), 5)),
     LayerCase(
         "use_auto",
         lambda: fnn.serial(fnn.use_auto(block()), fnn.repeat(fnn.use_auto(fnn.dense(WIDTH)), 2)),
