@@ -204,7 +204,8 @@ def _gated_dense(width: int, initializer: jax.nn.initializers.Initializer, gate:
 
     def backward(params: Params, residuals: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
         x, both = residuals
-        g, u = jnp.split(upcast(both), 2, -1)
+        # See `_from_input` of the smooth activations.
+        g, u = jnp.split(upcast(jax.lax.optimization_barrier(both)), 2, -1)
         wide = upcast(dy)
         # u first meets the slope, which is about 1 at most: a product with dy may overflow where
         # the result does not.

@@ -17,7 +17,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.elementary import exp, sigmoid
 from fnn._core.precision import downcast, upcast
-from fnn._core.types import Array
+from fnn._core.types import Array, Cotangent
 from fnn.layer import Layer
 from fnn.layers.activation.piecewise import activation
 
@@ -95,10 +95,13 @@ def mish() -> Layer:
 
 def _from_input(function: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Layer:
     """Make an activation from its function and the slope as a function of the input x."""
-    return activation(
-        lambda x: (downcast(function(upcast(x)), x), x),
-        lambda x, dy: downcast(upcast(dy) * slope(upcast(x)), dy),
-    )
+
+    def backward(x: Array, dy: Cotangent) -> Cotangent:
+        # Else XLA keeps what both have in common, an exponential or a quotient, beside x.
+        z = upcast(jax.lax.optimization_barrier(x))
+        return downcast(upcast(dy) * slope(z), dy)
+
+    return activation(lambda x: (downcast(function(upcast(x)), x), x), backward)
 
 
 def gelu_function(x: Array, approximate: bool) -> Array:
