@@ -204,7 +204,7 @@ def _gated_dense(width: int, initializer: jax.nn.initializers.Initializer, gate:
 
     def backward(params: Params, residuals: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
         x, both = residuals
-        # See `_from_input` of the smooth activations.
+        # Else XLA keeps what gate and slope have in common with forward beside x and both halves.
         g, u = jnp.split(upcast(jax.lax.optimization_barrier(both)), 2, -1)
         wide = upcast(dy)
         # u first meets the slope, which is about 1 at most: a product with dy may overflow where
