@@ -15,7 +15,7 @@ from fnn._core.description import constructor
 from fnn._core.elementary import exp, expm1
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
-from fnn._core.row_sum import if_finite
+from fnn._core.sums import if_finite
 from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target, Unchecked
 from fnn.losses._loss import (

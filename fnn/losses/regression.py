@@ -14,7 +14,7 @@ from fnn._core.arrays import as_target, rectified
 from fnn._core.description import constructor
 from fnn._core.elementary import exp, log1p_decay, sigmoid, softplus
 from fnn._core.precision import downcast, upcast
-from fnn._core.row_sum import if_finite
+from fnn._core.sums import if_finite, sum_of_product
 from fnn._core.tree import shape_witness
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target
 from fnn.losses._loss import (
@@ -262,7 +262,7 @@ class _Products(NamedTuple):
 
 def _products(y: Array, t: Array) -> _Products:
     """Return the products of y and t as they are, NaN where they are very large or small."""
-    yy, tt, yt = ((a * b).sum(-1, keepdims=True) for a, b in ((y, y), (t, t), (y, t)))
+    yy, tt, yt = (sum_of_product(a, b, -1) for a, b in ((y, y), (t, t), (y, t)))
     moderate = (jnp.minimum(yy, tt) > 1e-18) & (jnp.maximum(yy, tt) < 1e18)
     one = jnp.where(moderate, jnp.ones_like(yy), jnp.nan)
     return _Products(one, one, yy, tt, yt)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, at, describe
+from fnn._core.sums import sum_of_product
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Scalar, Target, Unchecked
 from fnn.losses._loss import Loss, left_out, require_loss
 
@@ -106,7 +107,7 @@ def _share(loss: Loss, values: Array, target: Target) -> Array:
 
 def _weighted(weight: Scalar, values: Array, share: Array) -> Array:
     """Return the weight times the mean of the values of each example."""
-    mean = (values * share).sum(tuple(range(1, values.ndim)))
+    mean = sum_of_product(values, share, tuple(range(1, values.ndim))).reshape(values.shape[:1])
     factor = jnp.asarray(weight, mean.dtype)
     return left_out(factor, factor * mean)
 

@@ -15,7 +15,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.elementary import exp
 from fnn._core.precision import downcast, upcast, wide_dtype
-from fnn._core.row_sum import if_finite
+from fnn._core.sums import if_finite, sum_of_product
 from fnn._core.types import Array, Cotangent, Input, Output, Residuals
 from fnn.combinators._parts import check_axis
 from fnn.layer import Layer
@@ -53,15 +53,12 @@ def softmax(axis: int = -1) -> Layer:
 
     def backward(y: Residuals, dy: Cotangent) -> Cotangent:
         y, wide = upcast(y), upcast(dy)
-        of_all, of_some = (functools.partial(one, axis=axis) for one in (_products, _where_not_0))
+        of_all = functools.partial(sum_of_product, axes=axis)
+        of_some = functools.partial(_where_not_0, axis=axis)
         total = if_finite(of_all, of_some, y, wide)
         return downcast(jnp.where(y == 0, 0, y * (wide - total)), dy)
 
     return activation(forward, backward, positionwise=axis == -1)
-
-
-def _products(y: Array, dy: Array, axis: int) -> Array:
-    return (y * dy).sum(axis, keepdims=True)
 
 
 def _where_not_0(y: Array, dy: Array, axis: int) -> Array:

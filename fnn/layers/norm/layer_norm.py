@@ -25,7 +25,7 @@ from fnn._core.description import constructor
 from fnn._core.errors import InputError
 from fnn._core.mesh import layouts
 from fnn._core.precision import downcast, upcast
-from fnn._core.row_sum import row_sum
+from fnn._core.sums import row_sum, sum_of_product
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
 
@@ -134,7 +134,7 @@ def group_norm(
                 "pass a number of groups that divides that of the channels",
             )
         grouped = means.reshape(*means.shape[:-1], groups, channels // groups)
-        mean = grouped.mean(-1, keepdims=True)
+        mean = row_sum(grouped) / grouped.shape[-1]
         return jnp.broadcast_to(mean, grouped.shape).reshape(means.shape)
 
     return _made(_Norm(epsilon, scale, shift, _over_positions, among, axes="B ... C"))
@@ -215,12 +215,9 @@ def _mean_of_product(middle: Array, z: Array, other: Array | None, unit: float) 
     positions, longest = math.prod(z.shape[1:-1]), ROW if other is None else ROW // 2
     fitting = range(1, longest // channels + 1)
     count = max((k for k in fitting if positions % k == 0), default=1)
-    # An axis of one example would cost XLA for CPUs twenty times the time.
-    examples = () if batch == 1 else (batch,)
-    shape = *examples, positions // count, count * channels
-    means = jnp.tile(middle.reshape(*examples, 1, channels), count)
-    off = (means - z.reshape(shape)) * unit
-    rows = (jnp.square(off) if other is None else off * other.reshape(shape)).mean(-2)
+    shape = batch, positions // count, count * channels
+    off = (jnp.tile(middle.reshape(batch, 1, channels), count) - z.reshape(shape)) * unit
+    rows = sum_of_product(off, off if other is None else other.reshape(shape), 1) / shape[1]
     product: Array = rows.reshape(batch, count, channels).mean(1).reshape(middle.shape)
     return product
 

@@ -1,11 +1,11 @@
-"""Sums of rows where what they sum is not finite."""
+"""Sums of products, and of rows where what they sum is not finite."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn._core.row_sum import if_finite
+from fnn._core.sums import if_finite, sum_of_product
 
 X = jnp.array([[1.0, 2.0], [3.0, jnp.nan], [jnp.inf, 4.0]])
 WAYS = {
@@ -33,3 +33,14 @@ def test_where_a_sum_is_not_finite_the_other_is_taken_for_all_rows(way, x):
 
 def test_where_all_sums_are_finite_they_are_what_is_returned():
     assert if_finite(rows(jnp.sum), lambda x: jnp.zeros(1), X[:1]) == 3
+
+
+@pytest.mark.parametrize("axes", [-1, 0, (0, 2), (1,), (1, 3)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 5), (1, 3, 4, 5), (2, 3, 1, 5), (1, 3, 1, 1), (1,) * 4]
+)
+def test_a_sum_of_products_is_the_plain_one_with_axes_of_one_anywhere(shape, axes):
+    a, b = jax.random.normal(jax.random.key(0), (2, *shape))
+    a = a.at[(0,) * 4].set(jnp.inf)
+    plain = np.asarray((a * b).sum(axes, keepdims=True))
+    np.testing.assert_allclose(sum_of_product(a, b, axes), plain, 1e-5)
