@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import NamedTuple
 
 import jax
@@ -178,7 +180,7 @@ def _recursion(emitted: Array, skips: Array, start: Array, there: Array) -> tupl
         # The three ways in, behind a padding that nothing comes from.
         padded = jnp.pad(log_alpha, ((0, 0), (2, 0)), constant_values=_NEVER)
         leap = jnp.where(skips, padded[:, :size], never)
-        reached = jax.nn.logsumexp(jnp.stack([log_alpha, padded[:, 1:-1], leap]), axis=0)
+        reached = _log_sum(log_alpha, padded[:, 1:-1], leap)
         # A class that is masked, with a logit of -inf, is an impossibility like the others.
         alpha = larger(reached + emission, never)
         return jnp.where(is_there[:, None], alpha, log_alpha), reached
@@ -186,6 +188,15 @@ def _recursion(emitted: Array, skips: Array, start: Array, there: Array) -> tupl
     steps = jnp.moveaxis(emitted, 1, 0), there.T
     last, reached = scan(step, begin, steps)
     return last, jnp.moveaxis(reached, 0, 1)
+
+
+def _log_sum(*terms: Array) -> Array:
+    """Return the log of the sum of the exponentials of finite terms.
+
+    Of a stack of the terms XLA for CPUs would make a kernel for each maximum and sum.
+    """
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
+    return top + jnp.log(functools.reduce(operator.add, [jnp.exp(term - top) for term in terms]))
 
 
 def _value(p: _Problem, last: Array) -> Array:
