@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import fnn
 from fnn.cli import main as command_line
+from tests.xla import in_haste
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -48,7 +49,7 @@ def printed(script):
     """What a script prints, run once for all tests, where nothing of the repository is at hand."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True,
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env=os.environ | in_haste(),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -20,6 +20,7 @@ import pytest
 from tests.test_house import PUBLIC, parameters
 from tests.test_import import PACKAGES
 from tests.test_readme import PAGES as SOURCES
+from tests.xla import in_haste
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent
@@ -247,7 +248,8 @@ def test_the_program_of_several_processes_runs_and_goes_on_where_it_was_cut_off(
     for steps in (3, 5):
         run = subprocess.run(
             [sys.executable, "-c", code.replace("{steps}", str(steps))], cwd=tmp_path,
-            capture_output=True, text=True, timeout=300, env=os.environ | {"PROCESS": "0"},
+            capture_output=True, text=True, timeout=300,
+            env=os.environ | {"PROCESS": "0"} | in_haste(),
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
         assert f"steps {steps}" in run.stdout

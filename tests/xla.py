@@ -11,10 +11,16 @@ HASTY = jaxlib.version.__version_info__[:2] in MEASURED
 AS_USERS = {"xla_cpu_use_fusion_emitters": True} if HASTY else {}
 
 
+def in_haste(flags=""):
+    """The variables by which a process compiles in haste too, beside other flags of XLA."""
+    emitters = " --xla_cpu_use_fusion_emitters=false" if HASTY else ""
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": flags + emitters}
+
+
 def compile_in_haste():
     """Have the programs of this process compiled in haste: they compute the same.
 
-    The processes that it starts compile as users do.
+    The processes that it starts compile as users do, but for those that take `in_haste`.
     """
     jax.config.update("jax_disable_most_optimizations", True)
     if HASTY:

@@ -27,6 +27,7 @@ from fnn.train import checkpoint_info, latest_checkpoint
 from fnn.train.files import _safetensors
 from fnn.train.files.checkpoint_folder import checkpoint_files
 from fnn.train.loop._memory import unpack
+from tests.xla import in_haste
 
 EXAMPLES, INPUTS, BATCH = 23, 3, 5  # the last batch has 3
 STEPS, EVERY = 48, 3
@@ -185,13 +186,15 @@ class Run:
         """Start a child, and kill it at a moment; say whether it was done before."""
         command = [sys.executable, "-m", "tests.attack.kill", "--child", self.name]
         cache = {
+            # The suite does without.
+            "JAX_ENABLE_COMPILATION_CACHE": "1",
             "JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "programs"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
         }
         child = subprocess.Popen(
             [*command, "--folder", str(self.folder), "--fault", self.fault],
-            stdout=subprocess.PIPE, text=True, env=os.environ | cache,
+            stdout=subprocess.PIPE, text=True, env=os.environ | in_haste() | cache,
         )  # fmt: skip
         assert child.stdout is not None
         seen, done, inside = 0, False, False

@@ -23,7 +23,7 @@ from fnn.train import latest_checkpoint
 from fnn.train.files import _safetensors
 from tests.cli.test_run import command
 from tests.tolerance import rounding
-from tests.xla import HASTY
+from tests.xla import in_haste
 
 TOY = ("--data", "xor", "--hidden", "4", "--no-compare", "--batch-size", "50")
 FEW = ("--epochs", "2", "--dropout", "0.2", "--noise", "gradient_noise")
@@ -32,11 +32,9 @@ STEPS, WIDTH = 16, 50
 
 def started(folder, *words):
     """The command in a process of its own."""
-    xla = "--xla_cpu_use_fusion_emitters=false" if HASTY else ""
-    flags = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": xla}
     return subprocess.Popen(
         [sys.executable, "-m", "fnn", *words], cwd=folder, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env=os.environ | flags,
+        stderr=subprocess.PIPE, text=True, env=os.environ | in_haste(),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import pytest
 from fnn.optim.noise import distributions as law
 from fnn.optim.noise._random_bits import bits, streams
 from tests.core.test_errors import Bad, assert_complains, parametrize
+from tests.xla import in_haste
 
 K = 5
 DRAWS = 1_000_000
@@ -206,11 +207,9 @@ for spec in (P("x"), P(None, "y"), P("x", "y"), P(("x", "y"))):
 """,
         "utf-8",
     )
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
+    flags = in_haste("--xla_force_host_platform_device_count=4")
+    place = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | flags | place
     subprocess.run([sys.executable, script], env=environment, check=True, timeout=120)
 
 

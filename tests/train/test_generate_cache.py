@@ -10,6 +10,7 @@ import pytest
 import fnn
 from tests import cases
 from tests.tolerance import rounding
+from tests.xla import in_haste
 
 KEY = jax.random.key(5)
 WIDTH, CLASSES, WINDOW = 8, 7, 9
@@ -246,12 +247,9 @@ np.testing.assert_array_equal(drawn, expected)
 """,
         "utf-8",
     )
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
+    flags = in_haste("--xla_force_host_platform_device_count=2")
+    place = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | flags | place
     subprocess.run([sys.executable, script], env=environment, check=True, timeout=120)
 
 

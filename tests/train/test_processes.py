@@ -21,7 +21,7 @@ import fnn
 from fnn import optim, train
 from fnn.train.sharding import layout_of
 from tests.tolerance import rounding
-from tests.xla import HASTY
+from tests.xla import in_haste
 
 BATCH, EPOCHS, WIDTH = 8, 2, 64
 RNG = np.random.default_rng(0)
@@ -141,13 +141,11 @@ def free_port():
 
 
 def started(call, devices):
-    xla = f"--xla_force_host_platform_device_count={devices}"
-    xla += " --xla_cpu_use_fusion_emitters=false" if HASTY else ""
-    flags = {"XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    flags = in_haste(f"--xla_force_host_platform_device_count={devices}")
     script = f"import pathlib; from tests.train.test_processes import *; {call}"
     return subprocess.Popen(
         [sys.executable, "-c", script], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, env=os.environ | flags,
+        stderr=subprocess.STDOUT, text=True, env=os.environ | flags | {"JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
 
 
