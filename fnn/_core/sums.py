@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fnn._core.mesh import vary_over, varying_axes
+from fnn._core.mesh import layouts, vary_over, varying_axes
+from fnn._core.precision import downcast, wide_dtype
 from fnn._core.types import Array
+
+# Up to so many numbers in a row XLA for CPUs adds rows as fast as it reads them.
+_LONG = 2**14
 
 
 def row_sum(x: Array, weight: Array | None = None) -> Array:
@@ -60,6 +65,39 @@ def sum_of_product(a: Array, b: Array, axes: int | tuple[int, ...]) -> Array:
     product = jnp.squeeze(a, ones) * jnp.squeeze(b, ones)
     along = tuple(i for i, axis in enumerate(longer) if axis in summed)
     return jnp.expand_dims(product.sum(along, keepdims=True), ones)
+
+
+def leading_sum(x: Array, kept: int = 1) -> Array:
+    """Return the sum along all axes but the last ones, which is added up in 32 bits or more.
+
+    On CPUs it is a product with ones where what is kept is long: XLA takes 4 ns for each number of
+    such rows (bias of 50,257 classes, 256 rows: 12 ms, from 86).
+
+    Args:
+        x: (..., C), or with more axes at the end.
+        kept: how many axes are kept.
+
+    >>> leading_sum(jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+    Array([4., 6.], dtype=float32)
+    """
+    leading, size = tuple(range(x.ndim - kept)), math.prod(x.shape[x.ndim - kept :])
+
+    def plain(x: Array) -> Array:
+        return x.sum(leading)
+
+    def product(x: Array) -> Array:
+        ones = jnp.ones_like(x[(..., *[0] * kept)])
+        contracted, wide = ((leading, leading), ((), ())), wide_dtype(x.dtype)
+        total = jax.lax.dot_general(
+            ones, x, contracted, precision="highest", preferred_element_type=wide
+        )
+        return downcast(total, x)
+
+    # A symbolic size, as in `jax.export`, is known to be no longer than another only.
+    if not leading or layouts(x) is not None or not (isinstance(size, int) and size > _LONG):
+        return plain(x)
+    found: Array = jax.lax.platform_dependent(x, cpu=product, default=plain)
+    return found
 
 
 def if_finite(quick: Callable[..., Any], sure: Callable[..., Any], *arrays: Array) -> Any:

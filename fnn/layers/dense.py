@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fnn._core import check
 from fnn._core.description import constructor
+from fnn._core.sums import leading_sum
 from fnn._core.types import Array, Cotangent, Input, Output, Params, Residuals, Unchecked
 from fnn.layer import Layer, stateless
 from fnn.layers._initializers import check_initializer, draw, lecun_normal
@@ -59,7 +60,7 @@ def dense(
     def backward(params: Params, x: Residuals, dy: Cotangent) -> tuple[Params, Cotangent]:
         dparams = {"weight": outer_sum(x, dy)}
         if bias:
-            dparams["bias"] = dy.sum(tuple(range(dy.ndim - 1)))
+            dparams["bias"] = leading_sum(dy)
         return dparams, dy @ params["weight"].T
 
     return stateless(init, forward, backward, positionwise=True)

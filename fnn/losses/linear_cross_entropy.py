@@ -17,6 +17,7 @@ from fnn._core.errors import InputError, describe
 from fnn._core.linear_head import LinearHead
 from fnn._core.mesh import scan
 from fnn._core.precision import wide_dtype
+from fnn._core.sums import leading_sum
 from fnn._core.types import Array, Cotangent, Prediction, Residuals, Target
 from fnn.losses._loss import Loss, check_classes, ignoring, left_out
 from fnn.losses.classification import check_smoothing
@@ -216,7 +217,7 @@ def _gradient_chunk(
     dweight = jax.lax.dynamic_update_slice_in_dim(grads.weight, products, start, 1)
     dbias = grads.bias
     if dbias is not None:
-        sums = (slope.sum(0) * scale).astype(dbias.dtype)
+        sums = (leading_sum(slope) * scale).astype(dbias.dtype)
         dbias = jax.lax.dynamic_update_slice_in_dim(dbias, sums, start, 0)
     return LinearHead(dfeatures, dweight, dbias)
 

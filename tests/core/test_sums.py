@@ -1,11 +1,13 @@
 """Sums of products, and of rows where what they sum is not finite."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn._core.sums import if_finite, sum_of_product
+from fnn._core.sums import _LONG, if_finite, leading_sum, sum_of_product
 
 X = jnp.array([[1.0, 2.0], [3.0, jnp.nan], [jnp.inf, 4.0]])
 WAYS = {
@@ -44,3 +46,19 @@ def test_a_sum_of_products_is_the_plain_one_with_axes_of_one_anywhere(shape, axe
     a = a.at[(0,) * 4].set(jnp.inf)
     plain = np.asarray((a * b).sum(axes, keepdims=True))
     np.testing.assert_allclose(sum_of_product(a, b, axes), plain, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("long", "kept"), [((_LONG + 1,), 1), ((_LONG // 2 + 1, 2), 2)])
+def test_a_sum_of_long_rows_is_the_plain_one(long, kept, way, dtype):
+    shape = 2, 3, *long
+    x = jnp.sin(jnp.arange(math.prod(shape), dtype="float32")).reshape(shape).astype(dtype)
+    x = x.at[(0,) * x.ndim].set(jnp.inf)
+
+    def plain(x):
+        return x.sum(tuple(range(x.ndim - kept)))
+
+    sums = (WAYS[way](f)(x) for f in (lambda x: leading_sum(x, kept), plain))
+    found, expected = (np.asarray(each, "float32") for each in sums)
+    np.testing.assert_allclose(found, expected, 1e-6, 1e-6)
