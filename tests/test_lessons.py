@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from tests.xla import in_haste
+
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 # One object for every path: pytest makes a fixture anew for another object, even for an equal one.
@@ -18,12 +20,10 @@ EXAMPLES = {path.name: path for path in sorted(ROOT.glob("examples/[!_]*.py"))}
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
 
 
-def run(folder, *words):
+def run(folder, *words, **variables):
     """Run Python on some words in a folder, and return what it prints."""
-    environment = os.environ | {
-        # The tests hold the accelerator too, if there is one: take no more of it than needed.
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }
+    # The tests hold the accelerator too, if there is one: take no more of it than needed.
+    environment = os.environ | variables | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     environment.pop("MPLBACKEND", None)
     result = subprocess.run(
         [sys.executable, *map(str, words)],
@@ -77,7 +77,7 @@ def test_the_neuron_is_drawn_with_both_regions_in_every_panel(printed):
 
 
 def test_the_neuron_is_drawn_where_the_user_wants_it(tmp_path):
-    run(tmp_path, ROOT / "examples/neuron.py", "--output", "pictures/first")
+    run(tmp_path, ROOT / "examples/neuron.py", "--output", "pictures/first", **in_haste())
     assert [path.name for path in (tmp_path / "pictures/first").iterdir()] == ["neuron.png"]
 
 

@@ -238,6 +238,7 @@ def test_updates_look_like_gradients_and_the_state_keeps_its_looks(case, dtype):
         assert specs(states[0]) == specs(states[1]) == specs(states[2])
 
 
+@pytest.mark.once
 @all_optimizers
 def test_every_number_of_a_optimizer_may_be_traced_and_mapped_over_and_bites(case, float64):
     # Were one of them neutral in the table, or not used, its row would be the first once more.
