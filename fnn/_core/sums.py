@@ -41,7 +41,7 @@ def _product(x: Array, weight: Array) -> Array:
 
 
 def _sum(x: Array, weight: Array) -> Array:
-    return (x * weight.reshape((1,) * (x.ndim - 1) + (-1,))).sum(-1, keepdims=True)
+    return sum_of_product(x, jnp.broadcast_to(weight, x.shape), -1)
 
 
 def sum_of_product(a: Array, b: Array, axes: int | tuple[int, ...]) -> Array:
