@@ -13,6 +13,7 @@ from fnn._core import check
 from fnn._core.description import constructor
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
+from fnn._core.sums import leading_sum
 from fnn._core.types import (
     Array,
     Cache,
@@ -166,7 +167,7 @@ def _backward_learned(
 ) -> tuple[Params, Cotangent]:
     del residuals
     weight = params["weight"]
-    dp = dy.sum(tuple(range(dy.ndim - 2))).astype(weight.dtype)
+    dp = leading_sum(dy, 2).astype(weight.dtype)
     return {"weight": jnp.pad(dp, ((0, weight.shape[0] - dp.shape[0]), (0, 0)))}, dy
 
 
