@@ -17,6 +17,7 @@ import pytest
 
 from tests import cases
 from tests.sharding.table import DEVICES, MODES, WAYS, jobs
+from tests.xla import in_haste
 
 ROOT = Path(__file__).parents[2]
 SHOWN = (
@@ -33,7 +34,7 @@ def run(*command, timeout=900):
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}"},
+        env=os.environ | in_haste(f"--xla_force_host_platform_device_count={DEVICES}"),
         timeout=timeout,
         capture_output=True,
         text=True,

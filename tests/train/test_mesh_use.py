@@ -17,7 +17,7 @@ from fnn.lab.plan import collectives
 from fnn.train.sharding import layout_in_use, layout_of
 from tests.sharding.process import found_by
 from tests.tolerance import rounding
-from tests.xla import AS_USERS, compile_in_haste
+from tests.xla import AS_USERS
 
 WIDTH, COPIES, BATCH, COUNT, WINDOW = 64, 2, 8, 5, 6
 TOKENS = np.random.default_rng(0).integers(0, 32, size=(20, 4))
@@ -155,8 +155,9 @@ def caches():
 
 def main(file):
     assert jax.device_count() == 8
+    jax.config.update("jax_disable_most_optimizations", False)
     found = {"programs": programs()}
-    compile_in_haste()
+    jax.config.update("jax_disable_most_optimizations", True)
     found |= {"caches": caches(), "used": used()}
     file.write_bytes(pickle.dumps(found))
 

@@ -21,7 +21,6 @@ from fnn.optim._paths import leaf_paths
 from fnn.train.sharding import _start_on, layout_of, planned_on
 from tests.sharding.process import found_by
 from tests.tolerance import rounding
-from tests.xla import compile_in_haste
 
 BATCH, STEPS, WIDTH = 12, 4, 64
 RNG = np.random.default_rng(0)
@@ -216,7 +215,6 @@ def start_text(sharding):
 
 
 def main(file):
-    compile_in_haste()
     assert jax.device_count() == 8
     texts, seen = programs()
     found = {

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 import fnn
 from fnn import optim, train
 from tests.tolerance import rounding
-from tests.xla import compile_in_haste
+from tests.xla import in_haste
 
 sweep = importlib.import_module("fnn.train.sweep.sweep")
 ROWS = np.random.default_rng(0).normal(size=(23, 4)).astype("float32")
@@ -188,7 +188,6 @@ def swept_on(shape, **options):
 def shared():
     """Say that 4 devices change no run, those of a mesh of several axes but in rounding."""
     assert jax.device_count() == 4
-    compile_in_haste()
     texts = programs()
     # A fourth run has two that rest beside it.
     expected = swept_on((3,))
@@ -257,7 +256,7 @@ ROUNDED = rounding("float32", 6 * 8 * 6)
 
 @pytest.mark.once
 def test_devices_share_the_runs_and_those_of_a_mesh_batches_and_parameters_and_change_none():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = in_haste("--xla_force_host_platform_device_count=4") | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", "import tests.train.test_sweep as t; t.shared()"],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, env=os.environ | flags,
