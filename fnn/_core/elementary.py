@@ -123,3 +123,22 @@ def log1p_decay(distance: Array) -> Array:
     for k in reversed(range(terms - 1)):
         total = total * square + 1 / (2 * k + 1)
     return 2 * s * total
+
+
+def exponentials(x: Array, axis: int = -1) -> tuple[Array, Array, Array]:
+    """Return the largest x along an axis, e = exp(x - largest), and the sum of e.
+
+    Softmax is e over its sum, and log-softmax x less the largest and the sum's logarithm. No
+    derivative depends on the largest.
+
+    Args:
+        x: (...).
+        axis: the axis of the sum, which stays with length 1.
+
+    >>> exponentials(jnp.array([0.0, 0.0]))
+    (Array([0.], dtype=float32), Array([1., 1.], dtype=float32), Array([2.], dtype=float32))
+    """
+    top = jax.lax.stop_gradient(x.max(axis, keepdims=True))
+    # XLA for CPUs takes a difference from the largest in one kernel with it, and writes it all.
+    e = exp(x + -top)
+    return top, e, e.sum(axis, keepdims=True)

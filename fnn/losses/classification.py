@@ -12,7 +12,7 @@ import numpy as np
 from fnn._core import check
 from fnn._core.arrays import as_labels, as_target, rectified
 from fnn._core.description import constructor
-from fnn._core.elementary import exp, expm1
+from fnn._core.elementary import exp, expm1, exponentials
 from fnn._core.errors import InputError, describe
 from fnn._core.precision import downcast, upcast
 from fnn._core.sums import if_finite
@@ -241,7 +241,8 @@ def _cross_entropy_forward(
     """Return values and slope of `cross_entropy`."""
     check_classes(prediction, target)
     y, t = upcast(prediction), _widened(prediction, target)
-    top, log_sum = _normalizer(y)
+    top, e, total_e = exponentials(y)
+    log_sum = jnp.log(total_e)
     values = _expected_cost(y, top, log_sum, t)
     share, total = _shares(t, y)
     if not check.is_zero(label_smoothing):
@@ -250,17 +251,7 @@ def _cross_entropy_forward(
         values = (1 - a) * values + a * (log_sum - mean)[..., 0]
         share = (1 - a) * share + jnp.where(y == -jnp.inf, 0, a / others)
         total = (1 - a) * total + a
-    probability = exp(y - top - log_sum)
-    return values, downcast(probability * total - share, prediction)
-
-
-def _normalizer(y: Array) -> tuple[Array, Array]:
-    """Return the largest logit, and ``log(sum_k exp(y_k - largest))``: log_softmax is y less both.
-
-    XLA for CPUs computes them without an array of the shape of y.
-    """
-    top = jax.lax.stop_gradient(y.max(-1, keepdims=True))
-    return top, jnp.log(jnp.exp(y - top).sum(-1, keepdims=True))
+    return values, downcast(e * (total / total_e) - share, prediction)
 
 
 def _expected_cost(y: Array, top: Array, log_sum: Array, target: Array) -> Array:
@@ -313,10 +304,10 @@ def _kl_forward(prediction: Prediction, target: Target, /) -> tuple[Array, Resid
     """Return values and slope of `kl_divergence`."""
     _check_distributions(prediction, target)
     y, share = upcast(prediction), _widened(prediction, target)
-    log_probability = jax.nn.log_softmax(y, -1)
-    costs = jnp.where(share == 0, 0, share * log_probability)
+    top, e, total_e = exponentials(y)
+    costs = jnp.where(share == 0, 0, share * (y + -top - jnp.log(total_e)))
     values = (jax.scipy.special.xlogy(share, share) - costs).sum(-1)
-    slope = jnp.exp(log_probability) * share.sum(-1, keepdims=True) - share
+    slope = e * (share.sum(-1, keepdims=True) / total_e) - share
     return values, downcast(slope, prediction)
 
 
