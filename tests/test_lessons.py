@@ -11,19 +11,25 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from tests.xla import in_haste
+from tests.xla import ONE_PART, in_haste
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 # One object for every path: pytest makes a fixture anew for another object, even for an equal one.
 EXAMPLES = {path.name: path for path in sorted(ROOT.glob("examples/[!_]*.py"))}
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
+# They compile longer than they compute, and show neither time nor memory.
+QUICK = {
+    "01_knobs.py", "02_neuron.py", "03_layers.py", "04_graph.py", "05_losses.py", "06_descent.py",
+    "08_backpropagation.py", "10_dropout_and_batch_norm.py", "advanced_noise.py",
+}  # fmt: skip
 
 
 def run(folder, *words, **variables):
     """Run Python on some words in a folder, and return what it prints."""
     # The tests hold the accelerator too, if there is one: take no more of it than needed.
-    environment = os.environ | variables | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_FLAGS": ONE_PART}
+    environment |= variables
     environment.pop("MPLBACKEND", None)
     result = subprocess.run(
         [sys.executable, *map(str, words)],
@@ -358,7 +364,8 @@ CLAIMS = {
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom_and_shows_its_pictures(path, tmp_path):
     # It is executed once for its text and the code of fnn: the site shows the same outputs.
-    folder = Path(run(tmp_path, ROOT / "docs/executed.py", path).strip())
+    variables = in_haste() if path.name in QUICK else {}
+    folder = Path(run(tmp_path, ROOT / "docs/executed.py", path, **variables).strip())
     cells = json.loads((folder / "lesson.ipynb").read_text("utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
