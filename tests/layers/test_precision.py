@@ -110,6 +110,7 @@ def test_long_sums_of_losses_are_those_of_float64_but_for_the_last_rounding(loss
         target = jnp.asarray(target, dtype)
     dvalues = jnp.array([0.5, 2.0], dtype)
 
+    @jax.jit
     def both(y, target, dvalues):
         values, residuals = loss.forward(y, target)
         return values, loss.backward(residuals, dvalues)

@@ -87,9 +87,10 @@ def test_gradients_beyond_the_range_of_squares_move_as_those_of_the_paper(name, 
     make, paper = FREE_OF_SCALE[name]
     optimizer, formula = make(1e-3 * scale), paper(1e-3 * scale)
     params, plain = [jnp.ones((2, 3)), jnp.ones(4)], [np.ones((2, 3)), np.ones(4)]
-    state, memory = optimizer.init(params), None
+    state, memory = jax.jit(optimizer.init)(params), None
+    update = jax.jit(optimizer.update)
     for t, grads in enumerate(gradients(scale)):
-        updates, state = optimizer.update([jnp.asarray(g) for g in grads], state, params)
+        updates, state = update(grads, state, params)
         wide = [g.astype("float64") for g in grads]
         expected, memory = formula(t, lambda _, g=wide: (0.0, g), plain, memory)
         params = [p + u for p, u in zip(params, updates, strict=True)]
