@@ -278,6 +278,7 @@ def widened(a: Array) -> Array:
     return jnp.asarray(np.asarray(a, np.float64))
 
 
+@jax.jit
 def _moved(key: Array, tree: PyTree) -> PyTree:
     """Move every floating entry of a tree off its place, at random."""
     noise = normal_like(key, inexact_leaves(tree))

@@ -791,14 +791,19 @@ def attended(groups, steps, others, dtype="float32", width=8):
 @KERNELS
 def test_a_kernel_is_given_what_the_blocks_are(causal, groups, steps, others):
     """That of cuDNN runs on its GPUs alone; JAX has the same function for all devices."""
-    *arrays, do = attended(groups, steps, others)
     scoring = Scoring(causal, None)
     kernel = functools.partial(_kernel.fused, causal=causal, implementation="xla")
-    o, saved = attend(*arrays, None, scoring, 2)
-    other, back = jax.vjp(kernel, *arrays)
-    assert_close(other, o, "float32", others * 8)
-    grads = attend_backward(*arrays, None, o, saved, do, scoring, 2)
-    assert_close(back(do), grads, "float32", others * 8)
+
+    @jax.jit
+    def both(arrays, do):
+        o, saved = attend(*arrays, None, scoring, 2)
+        other, back = jax.vjp(kernel, *arrays)
+        grads = attend_backward(*arrays, None, o, saved, do, scoring, 2)
+        return (o, grads), (other, back(do))
+
+    *arrays, do = attended(groups, steps, others)
+    for blocks, kernels in zip(*both(arrays, do), strict=True):
+        assert_close(kernels, blocks, "float32", others * 8)
 
 
 @pytest.fixture
