@@ -7,6 +7,7 @@ NaN is it, and padding never is, even where a window sees nothing above -inf.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from typing import TypeAlias, TypeVar
@@ -19,7 +20,7 @@ from fnn._core.precision import downcast, upcast
 from fnn._core.types import Array
 from fnn._core.written import written
 from fnn.layers._window import Geometry, Sizes, pad, unpadded, window_slices
-from fnn.layers.pool._window_sum import UNROLLED, interleave, split_axis
+from fnn.layers.pool._window_sum import UNROLLED, interleave, join_axis, pad_end, split_axis
 
 Elements = TypeVar("Elements", Array, np.ndarray)
 # What `window_argmax` found, and a witness of the shape of x.
@@ -66,6 +67,8 @@ def scatter_to_argmax(
     if geometry.size == geometry.stride:
         return unpadded(_side_by_side(found[0], dy, geometry, padded), geometry)
     dx, parts = upcast(dy), _parts(geometry)
+    if _few_at_once(geometry):
+        return downcast(_by_phase(dx, found[0], geometry, padded), dy)
     for number, (part, index) in reversed(list(enumerate(zip(parts, found, strict=True)))):
         back = functools.partial(_overlapping, geometry=part, padded=padded)
         # What several windows of the next axis read.
@@ -208,6 +211,42 @@ def _side_by_side(index: Array, dy: Array, geometry: Geometry, padded: Sizes) ->
     dx = dx.reshape(dy.shape[0], *covered, dy.shape[-1])
     rest = [(0, n - m, 0) for n, m in zip(padded, covered, strict=True)]
     return jax.lax.pad(dx, dx.dtype.type(0), ((0, 0, 0), *rest, (0, 0, 0)))
+
+
+def _few_at_once(geometry: Geometry) -> bool:
+    """Return whether few windows see an element, of few: what XLA for CPUs sums in one pass."""
+    sides = list(zip(geometry.size, geometry.stride, strict=True))
+    meeting = math.prod(-(-k // s) for k, s in sides)
+    return all(s <= k for k, s in sides) and meeting <= 4 and math.prod(geometry.size) <= 9
+
+
+def _by_phase(dy: Array, index: Array, geometry: Geometry, padded: Sizes) -> Array:
+    """Return dx of windows that overlap: a sum for each remainder of a position by the strides.
+
+    In one pass, as nothing is read that XLA would compute in it again (3x3, stride 2,
+    128x28x28x64: 1.7 ms, from 3.7 along one axis after the other).
+    """
+    size, stride = geometry.size, geometry.stride
+    steps = [-(-n // s) for n, s in zip(padded, stride, strict=True)]
+
+    def shifted(offset: Sizes) -> Array:
+        z = _chosen(dy, index, int(np.ravel_multi_index(offset, size)))
+        sides = zip(offset, stride, steps, dy.shape[1:-1], strict=True)
+        before = [(k // s, n - m - k // s, 0) for k, s, n, m in sides]
+        return jax.lax.pad(z, z.dtype.type(0), ((0, 0, 0), *before, (0, 0, 0)))
+
+    def joined(phase: Sizes) -> Array:
+        axis = len(phase)
+        if axis < len(size):
+            each = [joined((*phase, r)) for r in range(stride[axis])]
+            return jnp.stack(each, axis + 2)
+        met = itertools.product(*map(range, phase, size, stride))
+        return functools.reduce(operator.add, map(shifted, met))
+
+    dx = joined(())
+    for axis, length in enumerate(padded, 1):
+        dx = pad_end(join_axis(dx, axis), axis, length)
+    return unpadded(dx, geometry)
 
 
 def _overlapping(dy: Array, index: Array, geometry: Geometry, padded: Sizes) -> Array:
