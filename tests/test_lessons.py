@@ -28,8 +28,8 @@ QUICK = {
 def run(folder, *words, **variables):
     """Run Python on some words in a folder, and return what it prints."""
     # The tests hold the accelerator too, if there is one: take no more of it than needed.
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_FLAGS": ONE_PART}
-    environment |= variables
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment |= {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {ONE_PART}"} | variables
     environment.pop("MPLBACKEND", None)
     result = subprocess.run(
         [sys.executable, *map(str, words)],

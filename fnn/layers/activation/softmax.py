@@ -1,9 +1,9 @@
 """Softmax: logits of classes turned into probabilities, along one axis.
 
 Of bfloat16 and float16 the sums, and all between x and y, are float32. A logit of -inf rules its
-class out; where all are -inf, y is NaN. A row's number is added, with the sign changed: what it is
-subtracted from XLA for CPUs computes in one kernel with it, and writes it (log-softmax of 512x1000
-in training 0.6 of the time).
+class out; where all are -inf, y is NaN. The largest and the sum of a row are added with the sign
+changed: a difference XLA for CPUs would compute in one slow kernel with them, and write
+(log-softmax of 512x1000 in training 0.6 of the time).
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def softmax(axis: int = -1) -> Layer:
         if not x.size:
             return x, x
         wide = upcast(x)
+        # Not `exponentials`, which a large softmax takes 1.1 to 1.2 times as long with.
         e = jnp.exp(wide + -jax.lax.stop_gradient(wide.max(axis, keepdims=True)))
         y = downcast(e / e.sum(axis, keepdims=True), x)
         return y, y

@@ -265,7 +265,7 @@ class _Norm(NamedTuple):
         unit, most = _unit(self.epsilon, z.dtype), int(jnp.finfo(z.dtype).maxexp)
         if middle is None or self.positions is _unchanged:
             off = z if middle is None else middle - z
-            # No constant that XLA knows, and would multiply by others of the derivative, to 0.
+            # Behind a barrier, as XLA would multiply it by other constants of the derivative, to 0.
             square = self.mean(jnp.square(off * jax.lax.optimization_barrier(z.dtype.type(unit))))
         else:
             square = self.among(_mean_of_product(middle, z, None, unit))
